@@ -1,0 +1,30 @@
+"""What every engine offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from chainrule.ir.graph import Graph
+
+NDArray = np.ndarray[Any, Any]
+
+
+class Program(Protocol):
+    """A graph made ready to run, for any batch size."""
+
+    graph: Graph
+
+    def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
+        """Run once. ``arrays`` must have the types of the graph's inputs; the results are new C-contiguous arrays."""
+        ...
+
+
+class Engine(Protocol):
+    """Turns graphs into programs."""
+
+    name: str
+
+    def load(self, graph: Graph) -> Program: ...

@@ -1,0 +1,229 @@
+"""Running graphs on NumPy: bind the batch size, plan each node once per batch size, then call the kernels in order.
+
+Arrays are let go as soon as nothing needs them, and an elementwise map writes over an operand that dies there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from chainrule.core.dtypes import to_numpy
+from chainrule.core.errors import ShapeError
+from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel
+from chainrule.ir.graph import Graph, Node, Value
+from chainrule.ir.sizes import Size, shape_at
+
+NDArray = np.ndarray[Any, Any]
+Run = Callable[[Sequence[NDArray]], list[NDArray]]
+
+
+class ReferenceProgram:
+    """A graph ready to run; plans are kept for the batch sizes met so far."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._plans: dict[int, _Plan] = {}
+
+    def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
+        batch = bind_batch(self.graph, arrays)
+        with np.errstate(all="ignore"):
+            results = self.at(batch)(arrays)
+        return [np.ascontiguousarray(result) if result.ndim else result for result in results]
+
+    def at(self, batch: int) -> _Plan:
+        """The plan for one batch size."""
+        plan = self._plans.get(batch)
+        if plan is None:
+            plan = self._plans[batch] = _Plan(self.graph, batch)
+        return plan
+
+
+class ReferenceEngine:
+    """``engine="reference"``."""
+
+    name = "reference"
+
+    def load(self, graph: Graph) -> ReferenceProgram:
+        return ReferenceProgram(graph)
+
+
+ENGINE = ReferenceEngine()
+
+
+def bind_batch(graph: Graph, arrays: Sequence[NDArray]) -> int:
+    """The batch size that the given arrays have, after checking every type; 1 where none mentions it.
+
+    Raises :class:`ShapeError` naming the input whose shape or element type does not fit.
+    """
+    batch: int | None = None
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        if array.ndim != value.type.rank or array.dtype != to_numpy(value.dtype):
+            raise _misfit(value, array)
+        if batch is None:
+            batch = next(
+                (_solve(dim, size) for dim, size in zip(value.shape, array.shape) if isinstance(dim, Size)), None
+            )
+    bound = 1 if batch is None else batch
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        if shape_at(value.shape, bound) != array.shape:
+            raise _misfit(value, array)
+    return bound
+
+
+def _solve(dim: Size, size: int) -> int | None:
+    """The batch size at which a size of degree one takes a value."""
+    if len(dim.coefficients) != 2:
+        return None
+    offset, slope = dim.coefficients
+    return (size - offset) // slope
+
+
+def _misfit(value: Value, array: NDArray) -> ShapeError:
+    name = f"input {value.name!r}" if value.name else "an input"
+    return ShapeError(f"{name} should be {value.type}, not {array.dtype} of shape {array.shape}")
+
+
+class _Plan:
+    """Straight-line code for one batch size: slots instead of names, and a list of calls."""
+
+    def __init__(self, graph: Graph, batch: int) -> None:
+        slots: dict[Value, int] = {}
+        for value in graph.inputs:
+            slots[value] = len(slots)
+        self.size = len(slots)
+        last_use = _last_uses(graph)
+        reusable: set[Value] = set()
+        self.steps: list[tuple[Kernel, tuple[int, ...], tuple[int, ...], int | None, tuple[int, ...]]] = []
+        for position, node in enumerate(graph.nodes):
+            inputs = tuple(slots[value] for value in node.inputs)
+            overwritten = _overwritten(node, position, last_use, reusable, slots)
+            for value in node.outputs:
+                slots[value] = len(slots)
+            outputs = tuple(slots[value] for value in node.outputs)
+            dead = {slots[value] for value in (*node.inputs, *node.outputs) if last_use.get(value, -1) <= position}
+            if node.primitive.name in VIEWS:
+                reusable.difference_update(node.inputs)
+            else:
+                reusable.update(node.outputs)
+            self.steps.append((make_kernel(node, batch), inputs, outputs, overwritten, tuple(dead)))
+        self.total = len(slots)
+        self.results = tuple(slots[value] for value in graph.outputs)
+        fresh = {value for node in graph.nodes if node.primitive.name not in VIEWS for value in node.outputs}
+        self.copies = tuple(
+            value not in fresh or value in graph.outputs[:index] for index, value in enumerate(graph.outputs)
+        )
+
+    def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
+        held: list[Any] = [None] * self.total
+        held[: self.size] = arrays
+        for kernel, inputs, outputs, overwritten, dead in self.steps:
+            operands = [held[slot] for slot in inputs]
+            if overwritten is not None:
+                result = kernel(*operands, out=held[overwritten])
+            else:
+                result = kernel(*operands)
+            if type(result) is tuple:
+                for slot, array in zip(outputs, result, strict=True):
+                    held[slot] = array
+            else:
+                # NumPy turns arrays of rank 0 into scalars; the graph knows only arrays.
+                held[outputs[0]] = result if type(result) is np.ndarray else np.asarray(result)
+            for slot in dead:
+                held[slot] = None
+        return [
+            np.array(held[slot], order="C") if copy else held[slot] for slot, copy in zip(self.results, self.copies)
+        ]
+
+
+def _last_uses(graph: Graph) -> dict[Value, float]:
+    last: dict[Value, float] = {}
+    for position, node in enumerate(graph.nodes):
+        for value in node.inputs:
+            last[value] = position
+    for value in graph.outputs:
+        last[value] = float("inf")
+    return last
+
+
+def _overwritten(
+    node: Node, position: int, last_use: Mapping[Value, float], reusable: set[Value], slots: Mapping[Value, int]
+) -> int | None:
+    """The slot of an operand that this elementwise map may write its result over."""
+    if node.primitive.name not in UFUNCS or not node.output.type.shape:
+        return None
+    for value in node.inputs:
+        if value in reusable and value.type == node.output.type and last_use[value] == position:
+            return slots[value]
+    return None
+
+
+def make_kernel(node: Node, batch: int) -> Kernel:
+    """The function of the operands that a node is, at one batch size."""
+    loop = LOOPS.get(node.primitive.name)
+    return loop(node, batch) if loop is not None else KERNELS[node.primitive.name](node, batch)
+
+
+def evaluate_node(node: Node, arrays: Sequence[NDArray]) -> tuple[NDArray, ...]:
+    """Run a single node of constant sizes on arrays: what eager evaluation does."""
+    with np.errstate(all="ignore"):
+        result = make_kernel(node, 1)(*arrays)
+    return result if type(result) is tuple else (np.asarray(result),)
+
+
+def _body(node: Node, batch: int) -> Run:
+    return _Plan(node.attributes["body"], batch)
+
+
+def _call(node: Node, batch: int) -> Kernel:
+    run = _body(node, batch)
+    return lambda *arrays: tuple(run(arrays))
+
+
+def _scan(node: Node, batch: int) -> Kernel:
+    run = _body(node, batch)
+    consts, carries = node.attributes["consts"], node.attributes["carries"]
+    length = node.attributes["length"]
+    order = range(length - 1, -1, -1) if node.attributes["reverse"] else range(length)
+    stacks = [(shape_at(value.shape, batch), to_numpy(value.dtype)) for value in node.outputs[carries:]]
+
+    def scan(*arrays: NDArray) -> tuple[NDArray, ...]:
+        fixed, carry, stepped = arrays[:consts], list(arrays[consts : consts + carries]), arrays[consts + carries :]
+        collected = [np.empty(shape, dtype) for shape, dtype in stacks]
+        for t in order:
+            results = run([*fixed, *carry, *(np.asarray(x[t]) for x in stepped)])
+            carry = results[:carries]
+            for stack, result in zip(collected, results[carries:], strict=True):
+                stack[t] = result
+        return (*carry, *collected)
+
+    return scan
+
+
+def _fixed_point(node: Node, batch: int) -> Kernel:
+    run = _body(node, batch)
+    consts, tolerance = node.attributes["consts"], node.attributes["tolerance"]
+    max_iterations = node.attributes["max_iterations"]
+
+    def fixed_point(*arrays: NDArray) -> tuple[NDArray, ...]:
+        fixed, state = arrays[:consts], list(arrays[consts:])
+        count = 0
+        while count < max_iterations:
+            following = run([*fixed, *state])
+            count += 1
+            close = all(
+                bool(np.all(np.abs(new - old) <= tolerance * (1 + np.abs(new))))
+                for new, old in zip(following, state, strict=True)
+            )
+            state = following
+            if close:
+                break
+        return (*state, np.asarray(count, np.int64))
+
+    return fixed_point
+
+
+# The rows with body graphs, which need the planner above.
+LOOPS: Mapping[str, Callable[[Node, int], Kernel]] = {"call": _call, "scan": _scan, "fixed_point": _fixed_point}

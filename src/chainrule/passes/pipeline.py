@@ -1,0 +1,30 @@
+"""The list of passes that every compiled graph goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from chainrule.ir.graph import Graph
+from chainrule.ir.verify import verify
+from chainrule.passes.merge import merge_equal
+from chainrule.passes.prune import prune
+from chainrule.passes.simplify import simplify
+
+Pass = Callable[[Graph], Graph]
+
+PASSES: Sequence[tuple[str, Pass]] = (
+    ("prune", prune),
+    ("simplify", simplify),
+    ("merge_equal", merge_equal),
+    ("simplify_again", simplify),
+    ("prune_again", prune),
+)
+
+
+def optimise(graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:
+    """Run every pass in order; ``observe(name, graph)`` sees the graph after each."""
+    for name, rewrite in PASSES:
+        graph = verify(rewrite(graph))
+        if observe is not None:
+            observe(name, graph)
+    return graph

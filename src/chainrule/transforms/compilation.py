@@ -1,0 +1,289 @@
+"""``compile``: a Python function becomes one program per structure and type of its arguments.
+
+Arguments are trees. Arrays and Python floats are traced; everything else (ints, bools, strings, functions) is static, so that it
+can steer Python's control flow, and another value of it compiles again. Arguments named in ``batch`` have the symbolic batch size
+as their first axis, and another batch size compiles nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+from chainrule.core import trees
+from chainrule.core.dtypes import dtype_name, to_numpy
+from chainrule.core.errors import ConfigError, ShapeError, TraceError
+from chainrule.engines.api import Engine, Program
+from chainrule.ir.graph import ArrayType, Graph, Node, Value
+from chainrule.ir.sizes import BATCH
+from chainrule.ir.verify import verify
+from chainrule.passes import optimise
+from chainrule.trace.array import Array, as_array
+from chainrule.trace.context import Trace, current, entered
+from chainrule.trace.seeds import default_key
+from chainrule.transforms.engines import engine_named
+
+NDArray = np.ndarray[Any, Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """How one leaf of the arguments enters the program: traced with a type, or static with a value."""
+
+    type: ArrayType | None
+    weak: bool = False
+    static: Hashable = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A function recorded for one structure of arguments: the graph, and how to rebuild its result."""
+
+    graph: Graph
+    result: trees.TreeDef
+    statics: tuple[Any, ...]
+    uses_key: bool
+
+
+class _Donated:
+    """Which arrays have been given away, by identity; an entry lives as long as its array."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, weakref.ref[NDArray]] = {}
+
+    def add(self, array: NDArray) -> None:
+        number = id(array)
+        self._known[number] = weakref.ref(array, lambda _: self._known.pop(number, None))
+
+    def __contains__(self, array: NDArray) -> bool:
+        found = self._known.get(id(array))
+        return found is not None and found() is array
+
+
+_donated = _Donated()
+
+
+class Compiled(Generic[P, R]):
+    """A compiled function. Call it like the function; ``graph`` and ``text`` show what it became.
+
+    Raises :class:`ConfigError` when an array that was donated to an earlier call is passed again.
+    """
+
+    def __init__(self, function: Callable[P, R], donate: Iterable[str], engine: str, batch: Iterable[str]) -> None:
+        self.function = function
+        self.engine: Engine = engine_named(engine)
+        self._signature = inspect.signature(function)
+        self._donate = _parameters(self._signature, donate, "donate")
+        self._batch = _parameters(self._signature, batch, "batch")
+        self._programs: dict[Hashable, tuple[Program, Traced]] = {}
+        self._last: Traced | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if current() is not None:
+            return self.function(*args, **kwargs)
+        bound = self._bind(args, kwargs)
+        leaves, arrays, key = self._describe(bound)
+        found = self._programs.get(key)
+        if found is None:
+            traced = _trace(self.function, bound, leaves, _name_of(self.function))
+            found = self._programs[key] = (self.engine.load(optimise(traced.graph)), traced)
+        program, traced = found
+        self._last = traced
+        if traced.uses_key:
+            arrays.append(default_key())
+        results = iter(program(arrays))
+        self._mark_donated(bound)
+        outputs = [next(results) if leaf is _ARRAY else leaf for leaf in traced.statics]
+        return trees.unflatten(traced.result, outputs)  # type: ignore[no-any-return]
+
+    @property
+    def graph(self) -> Graph:
+        """The optimised graph of the latest call."""
+        if self._last is None:
+            raise ConfigError(f"{_name_of(self.function)} has not been called yet, so there is no graph to show")
+        return next(program.graph for program, traced in self._programs.values() if traced is self._last)
+
+    @property
+    def backward_graph(self) -> Graph:
+        """The part of the latest graph that backpropagation wrote, with the forward values that it uses as inputs."""
+        return part(self.graph, "backward")
+
+    def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{_name_of(self.function)}: {error}") from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def _describe(self, bound: dict[str, Any]) -> tuple[list[_Leaf], list[NDArray], Hashable]:
+        """How each leaf enters, the arrays to pass, and the key of the program in the cache."""
+        described: list[_Leaf] = []
+        arrays: list[NDArray] = []
+        structure = []
+        for name, argument in bound.items():
+            leaves, definition = trees.flatten(argument)
+            structure.append((name, definition))
+            for leaf in leaves:
+                described.append(_describe_leaf(leaf, name in self._batch, name))
+                if described[-1].type is not None:
+                    array = np.asarray(leaf)
+                    if array in _donated:
+                        raise ConfigError(
+                            f"an array in argument {name!r} was donated to an earlier call and no longer holds its "
+                            "numbers; use what that call returned instead"
+                        )
+                    arrays.append(array.astype(to_numpy(described[-1].type.dtype), copy=False))
+        key = (tuple(structure), tuple(described))
+        return described, arrays, key
+
+    def _mark_donated(self, bound: dict[str, Any]) -> None:
+        for name in self._donate:
+            for leaf in trees.leaves(bound[name]):
+                if isinstance(leaf, np.ndarray):
+                    _donated.add(leaf)
+
+
+_ARRAY = object()
+
+
+def _parameters(signature: inspect.Signature, names: Iterable[str], what: str) -> frozenset[str]:
+    wanted = frozenset([names] if isinstance(names, str) else names)
+    for name in wanted:
+        if name not in signature.parameters:
+            raise ConfigError(
+                f"{what} names {name!r}, but the function has parameters {', '.join(signature.parameters)}"
+            )
+    return wanted
+
+
+def _describe_leaf(leaf: Any, batched: bool, name: str) -> _Leaf:
+    if isinstance(leaf, float):
+        return _Leaf(ArrayType((), "float64"), weak=True)
+    if isinstance(leaf, np.ndarray | np.generic):
+        dtype = dtype_name(as_supported(leaf.dtype))
+        shape: tuple[Any, ...] = leaf.shape
+        if batched:
+            if not shape:
+                raise ShapeError(f"argument {name!r} has the batch size as its first axis, but a scalar was passed")
+            shape = (BATCH, *shape[1:])
+        return _Leaf(ArrayType(shape, dtype))
+    try:
+        hash(leaf)
+    except TypeError:
+        raise TraceError(
+            f"argument {name!r} contains a {type(leaf).__name__}, which is neither an array nor hashable; convert it to a "
+            "NumPy array"
+        ) from None
+    return _Leaf(None, static=(type(leaf), leaf))
+
+
+def as_supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Narrow integers and floats widen to the nearest type that Chainrule computes with."""
+    if dtype.kind == "f" and dtype.itemsize < 4:
+        return np.dtype(np.float32)
+    if dtype.kind in "iu" and dtype.itemsize < 4:
+        return np.dtype(np.int32)
+    if dtype.kind == "u" and dtype.itemsize == 8:
+        return np.dtype(np.int64)
+    return dtype.newbyteorder("=")
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _trace(function: Callable[..., Any], bound: dict[str, Any], described: Sequence[_Leaf], name: str) -> Traced:
+    """Record the function on symbolic arguments."""
+    context = Trace()
+    remaining = iter(described)
+    arguments = {}
+    for argument, tree in bound.items():
+        leaves, definition = trees.flatten(tree)
+        replaced = []
+        for leaf, place in zip(leaves, trees.places(definition), strict=True):
+            how = next(remaining)
+            if how.type is None:
+                replaced.append(leaf)
+            else:
+                label = f"{argument}.{place.path}" if place.path else argument
+                replaced.append(Array(context.input(how.type, label), context, how.weak))
+        arguments[argument] = trees.unflatten(definition, replaced)
+    with entered(context):
+        result = _apply(function, arguments)
+        leaves, definition = trees.flatten(result)
+        names = [place.path for place in trees.places(definition)]
+        statics, outputs, output_names = [], [], []
+        for leaf, label in zip(leaves, names, strict=True):
+            if isinstance(leaf, Array | np.ndarray | np.generic | float | int) and not isinstance(leaf, bool):
+                statics.append(_ARRAY)
+                array = as_array(leaf)
+                outputs.append(_settled(array).value)
+                output_names.append(label)
+            else:
+                statics.append(leaf)
+    if context.key_input is not None:
+        context.inputs.append(context.key_input)
+    graph = verify(context.close(name, outputs, output_names))
+    return Traced(graph, definition, tuple(statics), context.key_input is not None)
+
+
+def _settled(array: Array) -> Array:
+    """A weak result becomes float32: a Python number that nothing gave a width."""
+    if array.weak and array.value.dtype == "float64":
+        return as_array(array, "float32")
+    return as_array(array)
+
+
+def _apply(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    positional, keyword = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            positional.extend(arguments[name])
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            keyword.update(arguments[name])
+        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            keyword[name] = arguments[name]
+        else:
+            positional.append(arguments[name])
+    return function(*positional, **keyword)
+
+
+def compile(
+    function: Callable[P, R], *, donate: Iterable[str] = (), engine: str = "auto", batch: Iterable[str] = ()
+) -> Compiled[P, R]:
+    """One program for the whole function.
+
+    ``donate`` names arguments whose arrays the program may overwrite (they must not be used again); ``engine`` is ``"auto"`` or
+    the name of an engine; ``batch`` names arguments whose first axis is the batch, of any size.
+    """
+    return Compiled(function, donate, engine, batch)
+
+
+def trace(function: Callable[..., Any], *args: Any, batch: Iterable[str] = (), **kwargs: Any) -> Graph:
+    """The graph of a function for arguments like these, before any pass."""
+    compiled: Compiled[..., Any] = Compiled(function, (), "reference", batch)
+    bound = compiled._bind(args, kwargs)
+    leaves, _, _ = compiled._describe(bound)
+    return _trace(function, bound, leaves, _name_of(function)).graph
+
+
+def part(graph: Graph, phase: str) -> Graph:
+    """The nodes of one phase as a graph: what they read from elsewhere becomes inputs, what leaves them outputs."""
+    nodes: list[Node] = [node for node in graph.nodes if node.origin.phase == phase]
+    made = {value for node in nodes for value in node.outputs}
+    inputs: dict[Value, None] = {}
+    for node in nodes:
+        for value in node.inputs:
+            if value not in made:
+                inputs[value] = None
+    read_elsewhere = {v for node in graph.nodes if node.origin.phase != phase for v in node.inputs} | set(graph.outputs)
+    outputs = [value for node in nodes for value in node.outputs if value in read_elsewhere]
+    return verify(Graph(f"{graph.name}.{phase}", tuple(inputs), tuple(nodes), tuple(outputs)))
