@@ -31,16 +31,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trace": {"ir", "engines.reference"},  # an operation on concrete arrays is computed by its definition
     "ops": {"trace"},
     "transforms": {"trace", "grad", "passes", "engines.reference", "engines.cpu", "engines.xla"},
+    "insight": {"transforms", "ops"},
     "nn": {"ops"},
     "optim": {"ops"},
     "data": {"ops"},
     "metrics": {"core"},
     "report": {"metrics"},
-    "train": {"transforms", "optim", "data", "nn", "metrics"},
+    "train": {"transforms", "insight", "optim", "data", "nn", "metrics"},
     "runs": {"train"},
     "tabular": {"runs", "report"},
     "testing": {"transforms"},
-    "cli": {"tabular", "testing"},
+    "cli": {"tabular", "testing", "insight"},
     "studio": {"tabular", "testing"},
 }
 FORBIDDEN_NAMES = re.compile(r"(utils?|helpers?|common|misc)$|new_")

@@ -131,6 +131,13 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return "" if found is None else f" (did you mean {shown(found)}?)"
 
 
+def is_identifier_name(name: str) -> bool:
+    """Whether a column is named like an identifier or a row number: ``id``, ``PatientID``, ``Unnamed: 0``, ``index``."""
+    words = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
+    tokens = [token.lower() for token in re.split(r"[^0-9A-Za-z]+", words) if token]
+    return " ".join(tokens) in _IDENTIFIER_NAMES or not _IDENTIFIER_WORDS.isdisjoint(tokens)
+
+
 def infer_kind(name: str, texts: Sequence[str | None]) -> Kind:
     """The kind that a column called ``name`` with these texts has; raises DataError as :func:`build_columns` does."""
     values = np.empty(len(texts), dtype=object)
@@ -416,11 +423,9 @@ def _typed_string(form: str, value: float) -> str:
 
 def _is_row_identifier(name: str, numbers: NDArray[np.float64]) -> bool:
     """Integers that all differ, in a column that is named like an identifier."""
-    words = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name)
-    tokens = [token.lower() for token in re.split(r"[^0-9A-Za-z]+", words) if token]
-    if " ".join(tokens) not in _IDENTIFIER_NAMES and _IDENTIFIER_WORDS.isdisjoint(tokens):
+    if not is_identifier_name(name) or len(numbers) < 2:
         return False
-    return len(numbers) > 1 and bool((numbers == np.floor(numbers)).all()) and len(np.unique(numbers)) == len(numbers)
+    return bool((numbers == np.floor(numbers)).all()) and len(np.unique(numbers)) == len(numbers)
 
 
 def _identifier_notice(where: str, name: str, distinct: int, rows: int) -> str:

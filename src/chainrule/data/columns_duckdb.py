@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from chainrule.data.columns import MISSING_TOKENS, RawColumn
+from chainrule.data.columns import MISSING_TOKENS, RawColumn, is_identifier_name
 
 # Below this number of rows the queries would cost more than they save.
-FEWEST_ROWS = 20_000
+FEWEST_ROWS = 5_000
 _BLOCK_CELLS = 500_000
 
 # At most 15 digits and no leading zeros, so that a number is neither a code nor rounded to another integer.
@@ -40,27 +40,27 @@ class TextColumns:
         self._columns = columns
         self._names = names
         self._rows = rows
-        self._block: dict[int, NDArray[Any]] = {}
+        self._fetched: dict[int, NDArray[Any]] = {}
 
     def read(self, position: int, as_text: bool) -> RawColumn:
         """One column: as numbers or dates if it consists of them and ``as_text`` is not set, otherwise as text."""
         name = self._names[position]
-        if not as_text and self._rows >= FEWEST_ROWS:
+        if not as_text and self._rows >= FEWEST_ROWS and not is_identifier_name(name):  # identifiers stay as written
             typed = _fetch_typed(self._connection, name, self._columns[position], self._relation)
             if typed is not None:
                 return typed
-        if position not in self._block:
-            self._block = self._fetch_block(position)
-        return RawColumn(name, "text", self._block.pop(position))
+        if position not in self._fetched:
+            self._fetch_block(position)
+        return RawColumn(name, "text", self._fetched.pop(position))
 
-    def _fetch_block(self, first: int) -> dict[int, NDArray[Any]]:
-        """The column at ``first``, together with those after it in a short table: a query has a fixed cost."""
-        last = first + max(1, min(_BLOCK_CELLS // max(self._rows, 1), len(self._columns) - first))
-        if self._rows >= FEWEST_ROWS:
-            last = first + 1
-        expressions = ", ".join(f"{self._columns[position]} AS v{position}" for position in range(first, last))
+    def _fetch_block(self, position: int) -> None:
+        """Fetches the column, together with its neighbours in a short table, because a query has a fixed cost."""
+        size = 1 if self._rows >= FEWEST_ROWS else max(1, _BLOCK_CELLS // max(self._rows, 1))
+        first = position - position % size
+        block = range(first, min(first + size, len(self._columns)))
+        expressions = ", ".join(f"{self._columns[member]} AS v{member}" for member in block)
         found = self._connection.execute(f"SELECT {expressions} FROM {self._relation}").fetchnumpy()
-        return {position: _texts(found[f"v{position}"]) for position in range(first, last)}
+        self._fetched.update({member: _texts(found[f"v{member}"]) for member in block})
 
 
 def _texts(column: Any) -> NDArray[Any]:

@@ -126,7 +126,8 @@ def _choose_delimiter(text: bytes, tabs_first: bool) -> bytes:
             widths = widths[:-1]
         if not len(widths) or widths[0] < 2:
             continue
-        score = (float((widths == widths[0]).mean()), int(widths[0]), int(tabs_first and delimiter == b"\t"))
+        consistency = float((widths == widths[0]).mean())
+        score = (consistency, int(tabs_first and delimiter == b"\t"), int(widths[0]))
         if score > best_score:
             best, best_score = delimiter, score
     return best

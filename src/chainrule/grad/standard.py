@@ -43,15 +43,13 @@ _UNARY: Mapping[str, Callable[[B, Value, Value, Value], Value]] = {
 
 def _pow(b: B, x: Value, p: Value, y: Value, g: Value) -> Cotangents:
     one, zero = b.full_like(p, 1), b.full_like(p, 0)
-    # d/dx of x^0 is 0 for every x, and d/dp of 0^p is 0 for every p > 0: guard both against 0 · infinity.
-    base = b.mul(g, b.mul(p, b.pow(x, b.sub(p, one))))
-    to_x = b.select(b.eq(p, zero), b.full_like(x, 0), base)
-    positive = b.lt(zero, x)
-    logarithm = b.log(b.select(positive, x, one))
-    to_p = b.mul(g, b.mul(y, logarithm))
-    return to_x, b.select(
-        b.logical_and(b.eq(x, zero), b.le(zero, p)), zero, b.select(positive, to_p, b.mul(g, b.mul(y, b.log(x))))
-    )
+    # d/dx of x^0 is 0 for every x, and d/dp of 0^p is 0 for every p > 0. The operands, not the results, are replaced where
+    # 0 · infinity would appear, so that no NaN arises in derivatives of these derivatives either.
+    lower = b.sub(p, one)
+    flat = b.logical_and(b.eq(p, zero), b.logical_not(b.is_finite(b.pow(x, lower))))
+    to_x = b.mul(g, b.mul(p, b.pow(b.select(flat, one, x), lower)))
+    still = b.logical_and(b.eq(x, zero), b.le(zero, p))
+    return to_x, b.mul(g, b.mul(y, b.log(b.select(still, one, x))))
 
 
 def _extremum(b: B, x: Value, y: Value, out: Value, g: Value) -> Cotangents:

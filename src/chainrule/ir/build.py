@@ -15,6 +15,7 @@ import numpy as np
 
 from chainrule.core.dtypes import DType, to_numpy
 from chainrule.core.errors import ChainruleError, ShapeError
+from chainrule.ir.attributes import check_attributes, normal_attributes
 from chainrule.ir.contraction import Contraction, plain
 from chainrule.ir.graph import NOWHERE, ArrayType, Graph, Node, Origin, Value
 from chainrule.ir.primitives import PRIMITIVES
@@ -39,11 +40,12 @@ class Builder:
     ) -> tuple[Value, ...]:
         """Append one node; raises what its typing rule raises, with the primitive and origin put in front."""
         primitive = PRIMITIVES[name]
-        given = attributes or {}
+        given = normal_attributes(attributes or {})
         origin = self.locate()
         try:
             if primitive.arity is not None and primitive.arity != len(inputs):
                 raise ShapeError(f"it takes {primitive.arity} operands, not {len(inputs)}")
+            check_attributes(name, given)
             types = primitive.infer([value.type for value in inputs], given)
         except ChainruleError as error:
             raise type(error)(f"{name} in {origin}: {error}") from None

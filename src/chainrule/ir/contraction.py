@@ -96,7 +96,7 @@ def _show_coordinate(coordinate: Affine) -> str:
 
 
 _WHOLE = re.compile(r"\[([^\]]*)\]\s*([^|]*)\|\s*\[([^\]]*)\]\s*\+=\s*\[([^\]]*)\]\s*\*\s*\[([^\]]*)\]")
-_TERM = re.compile(r"([+-]?)(?:(\d+)\*)?(?:i(\d+)|(\d+))")
+_TERM = re.compile(r"([+-]?)(?:(?:(\d{1,18})\*)?i(\d{1,3})|(\d{1,18}))")
 
 
 def parse_contraction(text: str) -> Contraction:
@@ -121,9 +121,9 @@ def _parts(text: str) -> Sequence[str]:
 
 def _parse_coordinate(text: str) -> Affine:
     position, terms, offset = 0, [], 0
-    while position < len(text):
+    while position < len(text) or not text:
         match = _TERM.match(text, position)
-        if match is None:
+        if match is None or (position and not match[1]):
             raise GraphError(f"{text!r} is not a contraction coordinate")
         sign = -1 if match[1] == "-" else 1
         if match[3] is not None:

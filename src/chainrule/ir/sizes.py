@@ -145,22 +145,19 @@ def is_symbolic(dims: Iterable[Dim]) -> bool:
     return any(isinstance(dim, Size) for dim in dims)
 
 
-_TERM = re.compile(r"([+-]?)(?:(\d+)\*?)?(B(?:\^(\d+))?)?")
+_TERM = re.compile(r"([+-]?)(?:(?:(\d{1,18})\*)?(B)(?:\^(\d{1,2}))?|(\d{1,18}))")
 
 
 def parse_dim(text: str) -> Dim:
     """The inverse of ``str`` for sizes."""
-    compact = text.replace(" ", "")
     position = 0
     total: Dim = 0
-    while position < len(compact):
-        match = _TERM.match(compact, position)
-        if match is None or match.end() == position or (match[2] is None and match[3] is None):
+    while position < len(text) or not text:
+        match = _TERM.match(text, position)
+        if match is None or (position and not match[1]):
             raise GraphError(f"{text!r} is not a size")
-        power = 0 if match[3] is None else int(match[4] or 1)
-        number = int(match[2] or 1) * (-1 if match[1] == "-" else 1)
-        total = total + _from((0,) * power + (number,)) if power else total + number
+        power = int(match[4] or 1) if match[3] else 0
+        number = int(match[2] or match[5] or 1) * (-1 if match[1] == "-" else 1)
+        total = total + _from((*(0 for _ in range(power)), number))
         position = match.end()
-    if not compact:
-        raise GraphError("an empty text is not a size")
     return total

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import LONG, SHORT, dtype_name, to_numpy
+from chainrule.core.dtypes import BOOL, LONG, SHORT, dtype_name, to_numpy
 from chainrule.core.errors import GraphError
 from chainrule.ir.contraction import Contraction, parse_contraction
 from chainrule.ir.graph import NOWHERE, ArrayType, Graph, Node, Origin, Value
@@ -92,9 +92,11 @@ def _print_attribute(value: Any, indent: str) -> str:
 def _print_origin(origin: Origin) -> str:
     if origin == NOWHERE:
         return ""
-    return f" @{origin.phase} {json.dumps(origin.path)} {json.dumps(origin.file)}:{origin.line}"
+    phase = origin.phase if _WORD.fullmatch(origin.phase) else json.dumps(origin.phase)
+    return f" @{phase} {json.dumps(origin.path)} {json.dumps(origin.file)}:{origin.line}"
 
 
+_WORD = re.compile("[A-Za-z_][A-Za-z_0-9]*")
 _TOKEN = re.compile(
     r"""\s*(?:/\*.*?\*/\s*)*(?:
       (?P<string>"(?:[^"\\\n]|\\.)*")
@@ -115,10 +117,10 @@ def parse_graph(text: str) -> Graph:
     try:
         graph = parser.graph(0)
         parser.expect("end")
-    except (KeyError, ValueError, OverflowError, TypeError, AttributeError) as error:
-        if isinstance(error, GraphError):
-            raise
-        raise parser.error(f"{type(error).__name__}: {error}") from None
+    except GraphError:
+        raise
+    except (LookupError, ValueError, OverflowError, TypeError) as error:
+        raise parser.error(str(error)) from None
     return verify(graph)
 
 
@@ -157,8 +159,6 @@ class _Parser:
         return str(json.loads(self.expect("string")))
 
     def graph(self, depth: int) -> Graph:
-        if depth > _MAX_DEPTH:
-            raise self.error("graphs are nested too deeply")
         self.expect("word", "graph")
         name = self.string()
         values: dict[str, Value] = {}
@@ -229,11 +229,15 @@ class _Parser:
         while not self.accept("mark", "}"):
             name = self.expect("word")
             self.expect("mark", ":")
+            if name in found:
+                raise self.error(f"attribute {name} is given twice")
             found[name] = self.attribute(depth)
             self.accept("mark", ",")
         return found
 
     def attribute(self, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise self.error("attributes are nested too deeply")
         if self.kind == "string":
             return self.string()
         if self.kind == "float":
@@ -243,7 +247,7 @@ class _Parser:
         if self.accept("mark", "("):
             items = []
             while not self.accept("mark", ")"):
-                items.append(self.attribute(depth))
+                items.append(self.attribute(depth + 1))
                 self.accept("mark", ",")
             return tuple(items)
         if self.kind == "word" and self.token in ("true", "false", "null"):
@@ -262,12 +266,14 @@ class _Parser:
         dtype = to_numpy(type.dtype)
         if len(data) != product(type.shape) * dtype.itemsize:
             raise self.error(f"an array {type} does not have {len(data)} bytes")
+        if type.dtype == BOOL and data.strip(b"\0\1"):
+            raise self.error("a truth value is stored as a byte of 0 or 1")
         array = np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(type.shape)
         array.flags.writeable = False
         return array
 
     def origin(self) -> Origin:
-        phase = self.expect("word")
+        phase = self.string() if self.kind == "string" else self.expect("word")
         path = self.string()
         file = self.string()
         self.expect("mark", ":")

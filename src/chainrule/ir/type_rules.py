@@ -264,6 +264,8 @@ def scan(types: Types, attributes: Attributes) -> Result:
             raise ShapeError(f"a scan of length {length} cannot step through {type}")
     steps = [ArrayType(type.shape[1:], type.dtype) for type in stacked]
     _fits_body(body, [*outer, *steps], "scan")
+    if min(len(body.outputs), len(types) - consts) < carries:
+        raise ShapeError(f"a scan with {carries} carries needs as many operands and results of its body")
     for before, after in zip(types[consts : consts + carries], body.output_types[:carries], strict=True):
         if before != after:
             raise ShapeError(f"the body of a scan must keep the type of its carry: {before} became {after}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from chainrule.core.dtypes import ALL
 from chainrule.core.errors import ChainruleError, GraphError
+from chainrule.ir.attributes import check_attributes
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.primitives import PRIMITIVES
+from chainrule.ir.sizes import Size
 
 
 def verify(graph: Graph) -> Graph:
@@ -33,6 +36,9 @@ def verify(graph: Graph) -> Graph:
 def _define(value: Value, defined: set[Value], where: str) -> None:
     if value in defined:
         raise GraphError(f"{where}: a value is defined twice")
+    sizes = [size for size in value.shape if not isinstance(size, Size)]
+    if value.dtype not in ALL or any(type(size) is not int or size < 0 for size in sizes):
+        raise GraphError(f"{where}: a value has the impossible type {value.dtype} of shape {value.shape}")
     defined.add(value)
 
 
@@ -52,6 +58,7 @@ def _verify_node(node: Node, defined: set[Value], where: str) -> None:
     for _, body in node.subgraphs():
         verify(body)
     try:
+        check_attributes(primitive.name, node.attributes)
         types = primitive.infer([value.type for value in node.inputs], node.attributes)
     except ChainruleError as error:
         raise GraphError(f"{where}: {error}") from None

@@ -146,7 +146,9 @@ def concatenate(xs: Sequence[ArrayLike], axis: int = 0) -> Any:
 def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Any:
     """Arrays of one shape along a new axis."""
     arrays = [as_array(x) for x in xs]
-    place = axis % (arrays[0].ndim + 1)
+    if not arrays:
+        raise ShapeError("there is nothing to stack")
+    place = values.normal_axis(axis, arrays[0].ndim + 1)
     return concatenate([a.reshape((*a.shape[:place], 1, *a.shape[place:])) for a in arrays], place)
 
 

@@ -91,10 +91,7 @@ def scan(
     if body.key_input is not None:
         # Every step draws from a key of its own.
         stream = context.constant(DRAW_STREAM, UINT32)
-        context.keys_drawn += 1
-        number = context.constant(context.keys_drawn, UINT32)
-        source = context.random_bits(context.request_key(), number, (2,))
-        stacks.append(context.random_bits(source, stream, (count, 2)))
+        stacks.append(context.random_bits(context.derive_key(), stream, (count, 2)))
         step_in.append(body.key_input)
     captured = list(body.captures)
     body.inputs = [*body.captures.values(), *carry_in, *step_in]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from chainrule.core.dtypes import FLOAT32, FLOAT64, UINT32, dtype_name
 from chainrule.core.errors import DTypeError, ShapeError
-from chainrule.ops.math import cos, log, sqrt
+from chainrule.ops.math import cos, log, minimum, sqrt
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.keys import next_key
 from chainrule.trace.seeds import DRAW_STREAM, key_from_seed
@@ -58,7 +58,9 @@ def uniform(
     shape: Shape, low: float = 0.0, high: float = 1.0, *, key: ArrayLike | None = None, dtype: npt.DTypeLike = FLOAT32
 ) -> Any:
     """Uniform in [low, high): 24 random bits of a float32, 53 of a float64."""
-    return low + _unit(shape, key, dtype_name(dtype)) * (high - low)
+    scaled = low + _unit(shape, key, dtype_name(dtype)) * (high - low)
+    # Rounding may reach ``high``; the largest number below it is the end of the interval.
+    return scaled if low == 0 else minimum(scaled, np.nextafter(np.asarray(high, dtype), np.asarray(low, dtype)))
 
 
 def _unit(shape: Shape, key: ArrayLike | None, dtype: str) -> Array:

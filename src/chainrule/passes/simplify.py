@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import FLOATS
+from chainrule.core.dtypes import FLOATS, INTEGERS
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction
 from chainrule.ir.graph import Graph, Node, Value
@@ -89,9 +89,7 @@ def _neg(c: _Context, node: Node) -> Value | None:
 
 def _pow(c: _Context, node: Node) -> Value | None:
     x, p = node.inputs
-    if c.is_number(p, 1):
-        return x
-    return c.build.mul(x, x) if c.is_number(p, 2) else None
+    return x if c.is_number(p, 1) else None
 
 
 def _cast(c: _Context, node: Node) -> Value | None:
@@ -99,9 +97,17 @@ def _cast(c: _Context, node: Node) -> Value | None:
     if x.dtype == node.output.dtype:
         return x
     number = c.number(x)
-    if number is not None:
-        return c.build.full(node.output.type, number.astype(node.output.dtype))
-    return None
+    if number is None or not _survives(number, node.output.dtype):
+        return None
+    return c.build.full(node.output.type, number.astype(node.output.dtype))
+
+
+def _survives(number: Any, dtype: str) -> bool:
+    """Whether a conversion is defined: that of a float outside an integer type's range depends on the machine."""
+    if dtype not in INTEGERS or number.dtype.name not in FLOATS:
+        return True
+    limits = np.iinfo(dtype)
+    return bool(np.isfinite(number)) and limits.min <= int(number) <= limits.max
 
 
 def _reshape(c: _Context, node: Node) -> Value | None:

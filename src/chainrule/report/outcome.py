@@ -13,7 +13,7 @@ from chainrule.report.markup import Child, Markup, element, fragment, shorten
 from chainrule.report.matrix import confusion_chart
 from chainrule.report.record import Report
 from chainrule.report.scatter import agreement_chart, calibration_chart, finite_points, residual_chart
-from chainrule.report.verdict import as_number, held_out_rows, metric_value, write_metric
+from chainrule.report.verdict import as_number, confusion_counts, held_out_rows, metric_value, write_metric
 
 _MOST_BARS = 15
 _MOST_CLASSES_DRAWN = 40
@@ -108,7 +108,7 @@ def errors_section(report: Report) -> Markup | None:
         return _residuals_section(report)
     if not report.confusion:
         return None
-    matrix = [[as_number(value) for value in row] for row in report.confusion]
+    matrix = confusion_counts(report)
     classes = [str(one) for one in report.classes] or [str(place) for place in range(len(matrix))]
     scores = class_scores_from_confusion(matrix)
     per_class: list[list[Child]] = [
@@ -198,7 +198,7 @@ def calibration_section(report: Report) -> Markup | None:
     """Whether the predicted probabilities come true."""
     keys = ("lower", "upper", "predicted", "observed", "count")
     bins = [{key: as_number(one.get(key)) for key in keys} for one in report.calibration or ()]
-    bins = [one for one in bins if all(math.isfinite(value) for value in one.values()) and one["count"] > 0]
+    bins = [one for one in bins if 1 <= one["count"] < math.inf and all(0.0 <= one[key] <= 1.0 for key in keys[:-1])]
     if not bins:
         return None
     if report.task == "binary":

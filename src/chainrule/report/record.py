@@ -85,10 +85,11 @@ class Report:
                 )
 
     def to_json(self) -> str:
-        """Strict JSON; NaN and infinities are written as ``{"$float": "NaN"}`` and the like."""
+        """Strict JSON, one field a line; NaN and infinities are written as ``{"$float": "NaN"}`` and the like."""
         content = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         whole = {"format": _FORMAT, "version": _VERSION, **content}
-        return json.dumps(_encode(whole), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+        written = (json.dumps(_encode(value), ensure_ascii=False, allow_nan=False) for value in whole.values())
+        return "{\n" + ",\n".join(f'"{key}": {value}' for key, value in zip(whole, written, strict=True)) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -118,6 +119,7 @@ _TEXTS = frozenset({"title", "target", "source", "created", "importance_score"})
 _LISTS_OF_TEXT = frozenset({"classes", "notices"})
 _MAPPINGS = frozenset({"rows", "metrics", "baseline", "configuration", "environment"})
 _LISTS_OF_MAPPINGS = frozenset({"history", "calibration", "columns"})
+_MAY_BE_NONE = frozenset({"confusion", "calibration", "residuals"})
 _LISTS_OF_ROWS = {"confusion": None, "residuals": 2, "importances": 3, "network": 3}
 
 
@@ -126,8 +128,10 @@ def _field(name: str, given: Any) -> Any:
     value = _plain(given)
     if name in _TEXTS:
         return str(value)
-    if value is None or name not in _MAPPINGS | _LISTS_OF_MAPPINGS | _LISTS_OF_TEXT | _LISTS_OF_ROWS.keys():
+    if name not in _MAPPINGS | _LISTS_OF_MAPPINGS | _LISTS_OF_TEXT | _LISTS_OF_ROWS.keys():
         return value
+    if value is None:
+        return None if name in _MAY_BE_NONE else {} if name in _MAPPINGS else []
     if name in _MAPPINGS:
         if not isinstance(value, dict):
             raise ConfigError(f"The report's {name} must be a mapping, not {type(value).__name__}.")
@@ -147,14 +151,16 @@ def _field(name: str, given: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or (isinstance(value, (str, bool, int, float)) and not isinstance(value, np.generic)):
+    if isinstance(value, str):
+        return str(value).encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be written to a file
+    if value is None or (isinstance(value, (bool, int, float)) and not isinstance(value, np.generic)):
         return value
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {_plain(str(key)): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, Sequence)):
         return [_plain(entry) for entry in value]
     if isinstance(value, (datetime.date, datetime.datetime)):

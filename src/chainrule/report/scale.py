@@ -47,7 +47,8 @@ def make_scale(
 ) -> Scale:
     """A scale that holds all finite ``values`` (and zero if asked), widened to round ticks unless ``tight``.
 
-    A log scale ignores what is not positive, and every scale what is too large to draw. Without usable values the scale runs from 0 to 1 (log: 1 to 10).
+    A log scale ignores what is not positive, and every scale what is too large to draw. Without usable values the
+    scale runs from 0 to 1 (log: 1 to 10).
     """
     usable = [float(v) for v in values if abs(v) < _LARGEST and (kind != "log" or v > 1.0 / _LARGEST)]
     if zero:
@@ -57,7 +58,7 @@ def make_scale(
     low, high = min(usable), max(usable)
     if kind == "log":
         return _log_scale(low, high, start, end, most_ticks)
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
+    if high - low <= max(1e-12 * max(abs(low), abs(high)), 1.0 / _LARGEST):
         pad = 1.0 if kind == "integer" else (abs(low) * 0.1 or 1.0)
         low, high = (low - pad, high + pad) if not tight else (low, high + pad)
     step = tick_step(high - low, most_ticks, whole=kind == "integer")

@@ -42,8 +42,21 @@ def metric_value(scores: Mapping[str, Any], name: str) -> float:
 
 
 def as_number(value: Any) -> float:
-    """A number from a report that somebody may have edited: NaN for anything else."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    """A number from a report that somebody may have edited: NaN for anything else.
+
+    Beyond 10^±100 a number counts as infinite or zero, so that what is computed for a drawing stays finite.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return math.nan
+    if abs(value) > 1e100:
+        return math.inf if value > 0 else -math.inf
+    return 0.0 if abs(value) < 1e-100 else float(value)
+
+
+def confusion_counts(report: Report) -> list[list[float]]:
+    """The confusion matrix with nothing but counts in it; empty when there is none."""
+    cells = [[as_number(value) for value in row] for row in report.confusion or ()]
+    return [[value if math.isfinite(value) and value > 0.0 else 0.0 for value in row] for row in cells]
 
 
 def write_metric(name: str, value: float) -> str:
@@ -65,9 +78,7 @@ def held_out_rows(report: Report) -> int:
         if math.isfinite(rows) and rows > 0:
             return int(rows)
     if report.confusion:
-        return int(
-            sum(as_number(value) for row in report.confusion for value in row if math.isfinite(as_number(value)))
-        )
+        return int(sum(sum(row) for row in confusion_counts(report)))
     return len(report.residuals or ())
 
 
@@ -113,17 +124,15 @@ def _classification_judgement(report: Report, reached: float, trivial: float, ro
 
 def _counts_rows(report: Report, reached: float) -> bool:
     """Whether the accuracy is a plain share of rows; with sample weights an interval for a share would be wrong."""
-    if not report.confusion:
-        return False
-    right = sum(as_number(report.confusion[place][place]) for place in range(len(report.confusion)))
-    whole = sum(as_number(value) for row in report.confusion for value in row)
+    matrix = confusion_counts(report)
+    right, whole = sum(row[place] for place, row in enumerate(matrix)), sum(sum(row) for row in matrix)
     return whole > 0 and abs(right / whole - reached) < 1e-6 and whole == round(whole)
 
 
 def _constant_answer(report: Report, trivial: float) -> str:
     answer = report.baseline_answer
     if answer is None and report.confusion and len(report.classes) == len(report.confusion):
-        totals = [sum(as_number(value) for value in row) for row in report.confusion]
+        totals = [sum(row) for row in confusion_counts(report)]
         shares = [total / (sum(totals) or 1.0) for total in totals]
         nearest = min(range(len(shares)), key=lambda place: abs(shares[place] - trivial))
         if abs(shares[nearest] - trivial) < 1e-6:

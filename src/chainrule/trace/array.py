@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule.core import trees
-from chainrule.core.dtypes import BOOL, FLOAT32, FLOATS, INT64, DType, dtype_name, to_numpy
+from chainrule.core.dtypes import BOOL, FLOAT32, FLOATS, INT64, INTEGERS, UINT32, DType, dtype_name, to_numpy
 from chainrule.core.errors import DTypeError, ShapeError, TraceError
 from chainrule.ir.graph import ArrayType, Value
 from chainrule.ir.sizes import Dim, Shape, Size, is_symbolic
@@ -142,6 +142,8 @@ class Array:
         return binary("remainder", other, self)
 
     def __pow__(self, other: Any) -> Array:
+        if isinstance(other, int | float) and other == 2:
+            return binary("mul", self, self) if self.value.dtype in FLOATS else self.astype(FLOAT32) ** 2
         return binary("pow", self, other, floats=True)
 
     def __rpow__(self, other: Any) -> Array:
@@ -205,13 +207,14 @@ class Array:
 
     def transpose(self, *axes: Any) -> Array:
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes
-        order = tuple(axis % self.ndim for axis in order) if order else tuple(reversed(range(self.ndim)))
+        order = [values.normal_axis(axis, self.ndim) for axis in order] or list(reversed(range(self.ndim)))
         b, (x,) = _here(self)
         return Array(b.transpose(x, order), b)
 
     def swapaxes(self, first: int, second: int) -> Array:
         order = list(range(self.ndim))
-        order[first], order[second] = order[second], order[first]
+        one, two = values.normal_axis(first, self.ndim), values.normal_axis(second, self.ndim)
+        order[one], order[two] = two, one
         return self.transpose(order)
 
     def sum(self, axis: Axes = None, keepdims: bool = False) -> Array:
@@ -228,7 +231,7 @@ class Array:
         return reduce("reduce_max", self, axis, keepdims)
 
     def min(self, axis: Axes = None, keepdims: bool = False) -> Array:
-        return -reduce("reduce_max", -self, axis, keepdims)
+        return _backwards(reduce("reduce_max", _backwards(self), axis, keepdims))
 
     def argmax(self, axis: int) -> Array:
         b, (x,) = _here(self)
@@ -236,6 +239,15 @@ class Array:
 
 
 ArrayLike = Array | np.ndarray[Any, Any] | np.generic | float | int | bool | Sequence[Any]
+
+
+def _backwards(x: Array) -> Array:
+    """The same order upside down: a map that is its own inverse and overflows for no integer."""
+    if x.value.dtype in FLOATS:
+        return -x
+    if x.value.dtype == BOOL:
+        return ~x
+    return (2**32 - 1 if x.value.dtype == UINT32 else -1) - x
 
 
 def _static(size: Any) -> Dim:
@@ -292,6 +304,9 @@ def _common(*operands: Any, floats: bool = False) -> tuple[Context, list[Value],
     dtype = values.common_dtype([(a.value.dtype, a.weak) for a in arrays])
     if floats and dtype not in FLOATS:
         dtype = FLOAT32
+    for x in operands:
+        if dtype in INTEGERS and type(x) is int and not np.iinfo(dtype).min <= x <= np.iinfo(dtype).max:
+            raise DTypeError(f"the number {x} does not fit into {dtype}; convert the array to a wider type first")
     shape = values.broadcast_shapes([a.shape for a in arrays])
     aligned = [values.broadcast_to(b, values.cast(b, a.value, dtype), shape) for a in arrays]
     return b, aligned, all(a.weak for a in arrays)
@@ -372,5 +387,10 @@ def _computed(context: Eager, leaf: Any) -> Any:
     if not isinstance(leaf, Array):
         return leaf
     array = context.arrays[leaf.value]
-    # A result may be a view of an operand or of a constant; callers own what they get.
-    return array if array.flags.owndata and array.flags.writeable else np.array(array)
+    if leaf.weak and array.dtype == np.float64:
+        return array.astype(np.float32)
+    # A result may be an operand, a constant or a view of one, or another result; callers own what they get.
+    if not (array.flags.owndata and array.flags.writeable) or id(array) in context.owned_outside:
+        return np.array(array)
+    context.owned_outside.add(id(array))
+    return array

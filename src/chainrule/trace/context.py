@@ -63,10 +63,16 @@ class Context(Builder):
             self.key = self.new_key()
         return self.key
 
+    def derive_key(self) -> Value:
+        """A key that is used for nothing else in this context."""
+        source = self.request_key()
+        self.keys_drawn += 1
+        return self.random_bits(source, self.constant(self.keys_drawn, UINT32), (2,))
+
     def new_key(self) -> Value:
-        """By default the key of the enclosing context."""
+        """By default one derived from the key of the enclosing context."""
         assert self.parent is not None, "a root context has a key of its own"
-        return self.capture(self.parent.request_key(), self.parent)
+        return self.capture(self.parent.derive_key(), self.parent)
 
 
 class Trace(Context):
@@ -94,6 +100,8 @@ class Eager(Context):
     def __init__(self) -> None:
         super().__init__()
         self.arrays: dict[Value, NDArray] = {}
+        # Arrays that belong to callers, by identity; this context keeps them alive.
+        self.owned_outside: set[int] = set()
 
     def new_key(self) -> Value:
         return self.hold(default_key(), KEY)
@@ -105,6 +113,7 @@ class Eager(Context):
     def hold(self, array: NDArray, type: ArrayType) -> Value:
         value = Value(type)
         self.arrays[value] = array
+        self.owned_outside.add(id(array))
         return value
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from chainrule.core.dtypes import UINT32
 from chainrule.core.errors import ConfigError
 from chainrule.trace.array import Array, as_array
 from chainrule.trace.context import current
@@ -16,10 +15,7 @@ def next_key() -> Array:
     """A fresh key in the current context: derived from its own key where one was given, else from the default sequence."""
     context = current()
     assert context is not None
-    source = context.request_key()
-    context.keys_drawn += 1
-    stream = context.constant(context.keys_drawn, UINT32)
-    return Array(context.random_bits(source, stream, (2,)), context)
+    return Array(context.derive_key(), context)
 
 
 @contextmanager

@@ -80,6 +80,11 @@ def normal_axes(axes: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
     return tuple(int(axis) for axis in found)
 
 
+def normal_axis(axis: int, rank: int) -> int:
+    """An axis as a non-negative number."""
+    return normal_axes(int(axis), rank)[0]
+
+
 def restore_axes(b: Builder, x: Value, shape: Shape, axes: Sequence[int]) -> Value:
     """Give reduced axes back with size 1."""
     return b.reshape(x, tuple(1 if axis in axes else size for axis, size in enumerate(shape)))
@@ -145,7 +150,9 @@ def index(b: Builder, x: Value, key: Any) -> Value:
     """NumPy's basic indexing with integers, slices, None and Ellipsis."""
     keys = list(key) if isinstance(key, tuple) else [key]
     for item in keys:
-        if not (item is None or item is Ellipsis or isinstance(item, int | np.integer | slice)):
+        if isinstance(item, bool) or not (
+            item is None or item is Ellipsis or isinstance(item, int | np.integer | slice)
+        ):
             raise TraceError(
                 "traced arrays are indexed with integers, slices, None and Ellipsis; for positions in an array use "
                 "chainrule.take, and instead of a boolean mask chainrule.where"
@@ -153,6 +160,8 @@ def index(b: Builder, x: Value, key: Any) -> Value:
     taken = sum(item is not None and item is not Ellipsis for item in keys)
     if taken > len(x.shape):
         raise ShapeError(f"{taken} indices are too many for an array of shape {show_shape(x.shape)}")
+    if sum(item is Ellipsis for item in keys) > 1:
+        raise ShapeError("an index can have only one Ellipsis (...)")
     if Ellipsis not in keys:
         keys.append(Ellipsis)
     gap = keys.index(Ellipsis)

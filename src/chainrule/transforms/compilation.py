@@ -115,6 +115,13 @@ class Compiled(Generic[P, R]):
         """The part of the latest graph that backpropagation wrote, with the forward values that it uses as inputs."""
         return part(self.graph, "backward")
 
+    def graph_and_arrays(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Graph, list[NDArray]]:
+        """The optimised graph for these arguments and the arrays it would be run on, for looking inside a call."""
+        bound = self._bind(args, kwargs)
+        leaves, arrays, _ = self._describe(bound)
+        traced = _trace(self.function, bound, leaves, _name_of(self.function))
+        return optimise(traced.graph), [*arrays, *([default_key()] if traced.uses_key else [])]
+
     def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
         try:
             bound = self._signature.bind(*args, **kwargs)

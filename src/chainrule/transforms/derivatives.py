@@ -16,7 +16,7 @@ from chainrule.grad import STANDARD, RuleSet
 from chainrule.grad.backprop import pull_back
 from chainrule.ir.graph import Value
 from chainrule.trace.array import Array, as_array
-from chainrule.trace.context import Context, current
+from chainrule.trace.context import Context, Eager, current
 from chainrule.trace.state import collect_state
 from chainrule.transforms.compilation import Compiled
 
@@ -29,6 +29,11 @@ class _Pulled:
     ) -> None:
         context = current()
         assert context is not None
+        if isinstance(context, Eager):
+            raise TraceError(
+                "a gradient was asked for inside an operation that computes at once; call the whole function through "
+                "chainrule.compile"
+            )
         self.context: Context = context
         self.rules = rules
         self.leaves: list[list[Array]] = []
@@ -45,7 +50,7 @@ class _Pulled:
         """Leaves under fresh names, so that only their use as this argument counts."""
         leaves, definition = trees.flatten(tree)
         arrays = [as_array(leaf) for leaf in leaves]
-        arrays = [Array(self.context.alias(a.value), self.context) for a in arrays]
+        arrays = [Array(self.context.alias(a.value), self.context, a.weak) for a in arrays]
         places = trees.places(definition)
         self.leaves.append(arrays)
         self.definitions.append(definition)
@@ -61,7 +66,8 @@ class _Pulled:
             values = [
                 next(found) if m else self.context.full(a.value.type, 0) for a, m in zip(group, moves, strict=True)
             ]
-            results.append(trees.unflatten(definition, [Array(value, self.context) for value in values]))
+            arrays = [Array(value, self.context, a.weak) for value, a in zip(values, group, strict=True)]
+            results.append(trees.unflatten(definition, arrays))
         return results
 
 

@@ -97,7 +97,7 @@ def _plan_product(
         result = core(x, y)
         if repeat != 1:
             result = result * result.dtype.type(repeat)
-        return result if result.shape == shape else np.broadcast_to(result, shape)
+        return result if result.shape == shape else np.array(np.broadcast_to(result, shape))
 
     return multiply
 
@@ -106,7 +106,8 @@ def _plan_matmul(
     a: Labels, b: Labels, wanted: Labels, extents: tuple[int, ...]
 ) -> Callable[[NDArray, NDArray], NDArray]:
     """Labels of both operands that are wanted are batch axes, the others of both are summed: a batched matrix product."""
-    summed = [i for i in a if i in b and i not in wanted]
+    # In the order of the box, so that the order of summation does not depend on how the operands are laid out.
+    summed = sorted(i for i in a if i in b and i not in wanted)
     if not summed:
         return _plan_elementwise(a, b, wanted)
     batch = [i for i in wanted if i in a and i in b]

@@ -18,6 +18,7 @@ from chainrule.ir.sizes import Size, shape_at
 
 NDArray = np.ndarray[Any, Any]
 Run = Callable[[Sequence[NDArray]], list[NDArray]]
+Observer = Callable[[Node, Sequence[NDArray], Sequence[NDArray]], None]
 
 
 class ReferenceProgram:
@@ -32,6 +33,15 @@ class ReferenceProgram:
         with np.errstate(all="ignore"):
             results = self.at(batch)(arrays)
         return [np.ascontiguousarray(result) if result.ndim else result for result in results]
+
+    def observe(self, arrays: Sequence[NDArray], observer: Observer) -> list[NDArray]:
+        """Run once and call ``observer(node, operands, results)`` after every node, in order of execution.
+
+        The nodes of loop bodies are reported every time they run, before the node of the loop itself. Nothing is
+        overwritten, so the arrays may be kept; they must not be changed.
+        """
+        with np.errstate(all="ignore"):
+            return _Plan(self.graph, bind_batch(self.graph, arrays), observer)(arrays)
 
     def at(self, batch: int) -> _Plan:
         """The plan for one batch size."""
@@ -89,26 +99,35 @@ def _misfit(value: Value, array: NDArray) -> ShapeError:
 class _Plan:
     """Straight-line code for one batch size: slots instead of names, and a list of calls."""
 
-    def __init__(self, graph: Graph, batch: int) -> None:
+    def __init__(self, graph: Graph, batch: int, observer: Observer | None = None) -> None:
         slots: dict[Value, int] = {}
         for value in graph.inputs:
             slots[value] = len(slots)
         self.size = len(slots)
         last_use = _last_uses(graph)
         reusable: set[Value] = set()
+        self.fixed: list[tuple[int, NDArray]] = []
+        known: dict[Value, NDArray] = {}
         self.steps: list[tuple[Kernel, tuple[int, ...], tuple[int, ...], int | None, tuple[int, ...]]] = []
         for position, node in enumerate(graph.nodes):
             inputs = tuple(slots[value] for value in node.inputs)
-            overwritten = _overwritten(node, position, last_use, reusable, slots)
+            overwritten = None if observer else _overwritten(node, position, last_use, reusable, slots)
             for value in node.outputs:
                 slots[value] = len(slots)
             outputs = tuple(slots[value] for value in node.outputs)
-            dead = {slots[value] for value in (*node.inputs, *node.outputs) if last_use.get(value, -1) <= position}
+            if not observer and node.primitive.name in VIEWS and all(value in known for value in node.inputs):
+                # Views of constants cost no memory and are the same in every run.
+                result = np.asarray(make_kernel(node, batch)(*(known[value] for value in node.inputs)))
+                known[node.output] = result
+                self.fixed.append((outputs[0], result))
+                continue
+            dying = (value for value in (*node.inputs, *node.outputs) if last_use.get(value, -1) <= position)
+            dead = {slots[value] for value in dying if value not in known}
             if node.primitive.name in VIEWS:
                 reusable.difference_update(node.inputs)
             else:
                 reusable.update(node.outputs)
-            self.steps.append((make_kernel(node, batch), inputs, outputs, overwritten, tuple(dead)))
+            self.steps.append((make_kernel(node, batch, observer), inputs, outputs, overwritten, tuple(dead)))
         self.total = len(slots)
         self.results = tuple(slots[value] for value in graph.outputs)
         fresh = {value for node in graph.nodes if node.primitive.name not in VIEWS for value in node.outputs}
@@ -119,6 +138,8 @@ class _Plan:
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
         held: list[Any] = [None] * self.total
         held[: self.size] = arrays
+        for slot, array in self.fixed:
+            held[slot] = array
         for kernel, inputs, outputs, overwritten, dead in self.steps:
             operands = [held[slot] for slot in inputs]
             if overwritten is not None:
@@ -160,10 +181,19 @@ def _overwritten(
     return None
 
 
-def make_kernel(node: Node, batch: int) -> Kernel:
-    """The function of the operands that a node is, at one batch size."""
+def make_kernel(node: Node, batch: int, observer: Observer | None = None) -> Kernel:
+    """The function of the operands that a node is, at one batch size; it reports its results to the observer."""
     loop = LOOPS.get(node.primitive.name)
-    return loop(node, batch) if loop is not None else KERNELS[node.primitive.name](node, batch)
+    kernel = loop(node, batch, observer) if loop is not None else KERNELS[node.primitive.name](node, batch)
+    if observer is None:
+        return kernel
+
+    def observed(*operands: NDArray) -> Any:
+        result = kernel(*operands)
+        observer(node, operands, result if type(result) is tuple else (np.asarray(result),))
+        return result
+
+    return observed
 
 
 def evaluate_node(node: Node, arrays: Sequence[NDArray]) -> tuple[NDArray, ...]:
@@ -173,17 +203,17 @@ def evaluate_node(node: Node, arrays: Sequence[NDArray]) -> tuple[NDArray, ...]:
     return result if type(result) is tuple else (np.asarray(result),)
 
 
-def _body(node: Node, batch: int) -> Run:
-    return _Plan(node.attributes["body"], batch)
+def _body(node: Node, batch: int, observer: Observer | None) -> Run:
+    return _Plan(node.attributes["body"], batch, observer)
 
 
-def _call(node: Node, batch: int) -> Kernel:
-    run = _body(node, batch)
+def _call(node: Node, batch: int, observer: Observer | None) -> Kernel:
+    run = _body(node, batch, observer)
     return lambda *arrays: tuple(run(arrays))
 
 
-def _scan(node: Node, batch: int) -> Kernel:
-    run = _body(node, batch)
+def _scan(node: Node, batch: int, observer: Observer | None) -> Kernel:
+    run = _body(node, batch, observer)
     consts, carries = node.attributes["consts"], node.attributes["carries"]
     length = node.attributes["length"]
     order = range(length - 1, -1, -1) if node.attributes["reverse"] else range(length)
@@ -192,6 +222,8 @@ def _scan(node: Node, batch: int) -> Kernel:
     def scan(*arrays: NDArray) -> tuple[NDArray, ...]:
         fixed, carry, stepped = arrays[:consts], list(arrays[consts : consts + carries]), arrays[consts + carries :]
         collected = [np.empty(shape, dtype) for shape, dtype in stacks]
+        if not length:
+            carry = [x.copy() for x in carry]
         for t in order:
             results = run([*fixed, *carry, *(np.asarray(x[t]) for x in stepped)])
             carry = results[:carries]
@@ -202,14 +234,16 @@ def _scan(node: Node, batch: int) -> Kernel:
     return scan
 
 
-def _fixed_point(node: Node, batch: int) -> Kernel:
-    run = _body(node, batch)
+def _fixed_point(node: Node, batch: int, observer: Observer | None) -> Kernel:
+    run = _body(node, batch, observer)
     consts, tolerance = node.attributes["consts"], node.attributes["tolerance"]
     max_iterations = node.attributes["max_iterations"]
 
     def fixed_point(*arrays: NDArray) -> tuple[NDArray, ...]:
         fixed, state = arrays[:consts], list(arrays[consts:])
         count = 0
+        if not max_iterations:
+            state = [x.copy() for x in state]
         while count < max_iterations:
             following = run([*fixed, *state])
             count += 1
@@ -226,4 +260,8 @@ def _fixed_point(node: Node, batch: int) -> Kernel:
 
 
 # The rows with body graphs, which need the planner above.
-LOOPS: Mapping[str, Callable[[Node, int], Kernel]] = {"call": _call, "scan": _scan, "fixed_point": _fixed_point}
+LOOPS: Mapping[str, Callable[[Node, int, Observer | None], Kernel]] = {
+    "call": _call,
+    "scan": _scan,
+    "fixed_point": _fixed_point,
+}

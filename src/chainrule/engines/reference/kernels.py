@@ -5,12 +5,13 @@ A row takes the node and the batch size and returns a function of the operand ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from chainrule.core.dtypes import to_numpy
+from chainrule.core.errors import ShapeError
 from chainrule.engines.reference import threefry
 from chainrule.engines.reference.contraction import plan_contraction
 from chainrule.engines.reference.special import erf
@@ -68,12 +69,27 @@ def _cast(node: Node, batch: int) -> Kernel:
 
 def _reduce_sum(node: Node, batch: int) -> Kernel:
     axes = node.attributes["axes"]
-    return lambda x: np.add.reduce(x, axis=axes, dtype=x.dtype)
+    # NumPy starts an empty sum at +0, which would turn -0 into +0 where nothing is summed.
+    return (lambda x: np.add.reduce(x, axis=axes, dtype=x.dtype)) if axes else np.copy
 
 
 def _reduce_max(node: Node, batch: int) -> Kernel:
     axes = node.attributes["axes"]
+    _need_elements(node, axes, batch)
     return lambda x: np.maximum.reduce(x, axis=axes)
+
+
+def _argmax(node: Node, batch: int) -> Kernel:
+    axis = node.attributes["axis"]
+    _need_elements(node, (axis,), batch)
+    return lambda x: np.argmax(x, axis)
+
+
+def _need_elements(node: Node, axes: Iterable[int], batch: int) -> None:
+    """Sizes that depend on the batch are only known now."""
+    shape = shape_at(node.inputs[0].shape, batch)
+    if any(shape[axis] == 0 for axis in axes):
+        raise ShapeError(f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined")
 
 
 def _contract(node: Node, batch: int) -> Kernel:
@@ -128,13 +144,16 @@ def _gather(node: Node, batch: int) -> Kernel:
     def gather(x: NDArray, indices: NDArray) -> NDArray:
         if indices.size == 0 or size == 0:
             return np.zeros(result, x.dtype)
+        if indices.ndim == 0:
+            # NumPy takes an index of rank 0 for a plain number and would return a view.
+            indices = indices.reshape(1)
         inside = (indices >= 0) & (indices < size)
         everything = bool(inside.all())
         safe = indices if everything else np.where(inside, indices, 0)
         found: NDArray = x[(*_batch_index(safe, lead), safe)]
         if not everything:
             found[~inside] = 0
-        return found
+        return found.reshape(result)
 
     return gather
 
@@ -200,7 +219,7 @@ KERNELS: Mapping[str, Maker] = {
     "cast": _cast,
     "reduce_sum": _reduce_sum,
     "reduce_max": _reduce_max,
-    "argmax": lambda node, batch: lambda x: np.argmax(x, node.attributes["axis"]),
+    "argmax": _argmax,
     "contract": _contract,
     "reshape": _reshape,
     "transpose": _transpose,

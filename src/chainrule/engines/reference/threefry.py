@@ -18,7 +18,8 @@ Words = np.ndarray[Any, np.dtype[np.uint32]]
 
 def threefry(key: Words, counter0: Words, counter1: Words) -> tuple[Words, Words]:
     """Encrypt the counter pairs with the key pair: two words for each pair of counters."""
-    schedule = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
+    # Arrays of one word each: arrays wrap around in silence where scalars warn.
+    schedule = (key[:1], key[1:], key[:1] ^ key[1:] ^ _PARITY)
     x0, x1 = counter0 + schedule[0], counter1 + schedule[1]
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:

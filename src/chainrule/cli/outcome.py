@@ -1,0 +1,69 @@
+"""What is said after training or evaluating: the verdict in words, the scores, and what to type next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chainrule.cli.terminal import Terminal, in_sentence, joined, listing, safe
+from chainrule.metrics import describe_metric
+from chainrule.report import Report
+from chainrule.report.formats import amount
+from chainrule.report.markup import shorten
+from chainrule.report.verdict import as_number, verdict, write_metric
+
+_MOST_IMPORTANCES = 5
+_LONGEST_NAME = 40
+
+
+def show_verdict(terminal: Terminal, report: Report) -> None:
+    """How good the network is, beside an answer that looks at nothing."""
+    found = verdict(report)
+    if found is None:
+        return
+    terminal.say(joined(found.before, (found.figure, "bold red" if found.poor else "bold green"), found.after))
+    if found.judgement:
+        terminal.say(found.judgement)
+
+
+def show_scores(terminal: Terminal, metrics: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+    """The scores as a table, with the baseline's where there are any."""
+    if not metrics:
+        return
+    table = listing(["Score", "Network", *(["Baseline"] if baseline else []), ""], numeric=(1, 2) if baseline else (1,))
+    for name, value in metrics.items():
+        metric = describe_metric(name)
+        cells = [metric.title, write_metric(name, as_number(value))]
+        if baseline:
+            cells.append(write_metric(name, as_number(baseline.get(name, math.nan))))
+        table.add_row(*(safe(cell) for cell in cells), f"{metric.better} is better")
+    terminal.say()
+    terminal.table(table)
+
+
+def show_importances(terminal: Terminal, report: Report) -> None:
+    """The columns on which the predictions depend most."""
+    entries = [(str(name), as_number(mean)) for name, mean, _ in report.importances]
+    entries = sorted((entry for entry in entries if entry[1] > 0), key=lambda entry: -entry[1])[:_MOST_IMPORTANCES]
+    if not entries:
+        return
+    metric = describe_metric(report.importance_score) if report.importance_score else None
+    falls = "rises" if metric and metric.better == "lower" else "falls"
+    what = in_sentence(metric.title) if metric else "score"
+    listed = ", ".join(f"{shorten(name, _LONGEST_NAME)} ({amount(mean, 2)})" for name, mean in entries)
+    terminal.say()
+    terminal.say(f"Most important columns, by how much the {what} {falls} when they are shuffled: {listed}.")
+
+
+def show_next_steps(terminal: Terminal, folder: Path) -> None:
+    """Where everything is, and commands to copy."""
+    run = shlex.quote(str(folder))
+    report = folder / "report.html"
+    terminal.say()
+    terminal.line(("Report   ", "bold"), str(report))
+    terminal.line(("Run      ", "bold"), str(folder))
+    terminal.line(("Next     ", "bold"), (f"chainrule predict {run} NEW.csv -o predictions.csv", "cyan"))
+    terminal.line((f"chainrule evaluate {run} NEW.csv", "cyan"), indent=9)

@@ -1,0 +1,106 @@
+"""Every intermediate array of a run, and where the first NaN or infinity of a failed run came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from chainrule.core.dtypes import FLOATS
+from chainrule.engines.reference import ReferenceProgram
+from chainrule.ir.graph import Graph, Node, Origin, Value
+
+NDArray = np.ndarray[Any, Any]
+
+
+def observe(graph: Graph, arrays: Sequence[NDArray]) -> dict[Value, NDArray]:
+    """The array that every value of a graph is, inputs included, when it runs on ``arrays`` on the reference engine.
+
+    Values inside the bodies of loops are not among them: they are another array in every step. Raises
+    :class:`ShapeError` naming the input that does not fit.
+    """
+    outermost = set(graph.nodes)
+    seen: dict[Value, NDArray] = dict(zip(graph.inputs, arrays, strict=True))
+
+    def keep(node: Node, operands: Sequence[NDArray], results: Sequence[NDArray]) -> None:
+        if node in outermost:
+            seen.update(zip(node.outputs, results, strict=True))
+
+    ReferenceProgram(graph).observe(arrays, keep)
+    return seen
+
+
+class FirstNonFinite(NamedTuple):
+    """The node that made a NaN or an infinity out of finite numbers, and the layer and source line it comes from.
+
+    ``node`` is None where an input of the graph was not finite; the path of the origin is then the input's name, such
+    as ``model.layers.0.weight``.
+    """
+
+    node: Node | None
+    origin: Origin
+
+    def __str__(self) -> str:
+        if self.node is None:
+            return f"the input {self.origin.path!r}"
+        return f"{self.node.primitive.name} in {self.origin}"
+
+
+def first_nonfinite(graph: Graph, arrays: Sequence[NDArray]) -> FirstNonFinite | None:
+    """Where the first NaN or infinity arose that reached an output of the graph; None where all outputs are finite.
+
+    From each output that is not finite, the values that are not finite are followed backwards to the nodes whose
+    operands were all finite; the earliest is the answer. An infinity that does no harm, such as a mask's, is not
+    blamed. Inside a loop the node of the body is named, at the first step whose results are not finite.
+    """
+    found = _source(graph, observe(graph, arrays))
+    while isinstance(found, Node):
+        inner = _source_in_bodies(graph, arrays, found)
+        if inner is None:
+            return FirstNonFinite(found, found.origin)
+        found = inner
+    return None if found is None else FirstNonFinite(None, Origin(path=found.name))
+
+
+def _source(graph: Graph, seen: Mapping[Value, NDArray]) -> Node | Value | None:
+    """The earliest node, or else input, that is not finite, has finite operands only, and leads to an output."""
+    suspects = {value for value in graph.outputs if _is_bad(value, seen)}
+    source: Node | Value | None = None
+    for node in reversed(graph.nodes):
+        if any(value in suspects for value in node.outputs):
+            causes = [value for value in node.inputs if _is_bad(value, seen)]
+            suspects.update(causes)
+            source = source if causes else node
+    spoilt = [value for value in graph.inputs if value in suspects]
+    return spoilt[0] if spoilt else source
+
+
+def _is_bad(value: Value, seen: Mapping[Value, NDArray]) -> bool:
+    return value.dtype in FLOATS and not bool(np.isfinite(seen[value]).all())
+
+
+class _Found(Exception):  # noqa: N818 - it ends a run early and is no error
+    def __init__(self, source: Node) -> None:
+        self.source = source
+
+
+def _source_in_bodies(graph: Graph, arrays: Sequence[NDArray], loop: Node) -> Node | None:
+    """The node inside the body of ``loop`` that is to blame, at the first pass of the body with results that are bad."""
+    bodies = {body.nodes[-1]: body for name, body in loop.subgraphs() if name == "body" and body.nodes}
+    members = {node for body in bodies.values() for node in body.nodes}
+    # An input that no node reads is handed through as it is: it is never the source.
+    seen: dict[Value, NDArray] = {value: np.zeros(()) for body in bodies.values() for value in body.inputs}
+
+    def watch(node: Node, operands: Sequence[NDArray], results: Sequence[NDArray]) -> None:
+        if node in members:
+            seen.update(zip(node.inputs, operands, strict=True))
+            seen.update(zip(node.outputs, results, strict=True))
+        if node in bodies and isinstance(source := _source(bodies[node], seen), Node):
+            raise _Found(source)
+
+    try:
+        ReferenceProgram(graph).observe(arrays, watch)
+    except _Found as found:
+        return found.source
+    return None

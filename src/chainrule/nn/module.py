@@ -1,0 +1,298 @@
+"""Modules: immutable trees of arrays with a forward function.
+
+A subclass sets attributes in ``__init__`` and overrides ``forward``. Attributes that hold arrays, modules, ``State`` or
+tuples, lists and dicts of them are its children; everything else is a setting and must be hashable, because settings are
+part of what a step is compiled for. (Python and NumPy *scalars* are settings: a scalar to be learned is ``np.asarray(0.5)``.)
+
+Weights are shared by calling one module several times. The same module at two places of a tree would be two sets of
+weights after the first update, so that is refused when the outer module is built.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from chainrule.core import trees
+from chainrule.core.dtypes import FLOAT32, SHORT, dtype_name
+from chainrule.core.errors import ConfigError
+from chainrule.core.trees import State, Tree
+from chainrule.nn import calls
+from chainrule.nn.summary import Summary, summarise
+from chainrule.trace.array import Array
+from chainrule.trace.scope import scope
+
+
+class Module:
+    """Base class of layers and models.
+
+    ``model(x)`` applies ``forward``; on NumPy arrays it returns NumPy arrays, in a traced function it is recorded.
+    ``model(x, training=True)`` sets the mode for everything inside; by default it is inherited, and False at the top.
+    Everything computed inside carries the module's path, such as ``encoder.layers.2``, and errors name it.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_children")
+    _children: tuple[str, ...]
+
+    def __init__(self) -> None:
+        # A subclass with an __init__ of its own is frozen at the end of that.
+        if type(self).__init__ is Module.__init__:
+            _freeze(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _freezing(cls.__init__)  # type: ignore[method-assign]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; subclasses override it."""
+        raise ConfigError(f"{type(self).__name__} has no forward method; define `def forward(self, x):` in it")
+
+    def __call__(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        caller = calls.innermost()
+        with scope("" if caller is None else _place_in(caller, self), training=training), calls.of(self) as call:
+            result = self.forward(*args, **kwargs)
+            call.returned(result)
+        return result
+
+    def summary(self, input_shape: Tree, dtype: npt.DTypeLike = FLOAT32) -> Summary:
+        """A table of the layers for one example's shape (a tuple, or a dict of tuples): ``print(model.summary((784,)))``.
+
+        The model is traced with a batch of any size B, and not run. Raises what it raises for a shape that does not fit.
+        """
+        return summarise(self, input_shape, dtype)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some attributes changed: ``layer = layer.replace(weight=w)``."""
+        for name in changes:
+            if name not in vars(self):
+                close = difflib.get_close_matches(name, vars(self), 1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(vars(self)) or 'none'}"
+                raise ConfigError(f"{type(self).__name__} has no attribute {name!r}{hint}")
+        copy = object.__new__(type(self))
+        vars(copy).update(vars(self) | changes)
+        _freeze(copy)
+        return copy
+
+    def named_parameters(self) -> dict[str, Any]:
+        """What gradients and optimisers change: ``{path: array}`` of the floating-point leaves outside State."""
+        return {place.path: leaf for place, leaf in _placed_leaves(self) if not place.is_state and _holds_floats(leaf)}
+
+    def state_leaves(self) -> dict[str, Any]:
+        """What layers record while they run: ``{path: array}`` of the leaves under State."""
+        return {place.path: leaf for place, leaf in _placed_leaves(self) if place.is_state}
+
+    def named_modules(self) -> dict[str, Module]:
+        """``{path: module}`` of all modules in the tree, this one first under the path ''."""
+        return {"": self} | dict(_modules_below(_opened(self), ""))
+
+    # A module is a node of a tree.
+    def tree_flatten(self) -> tuple[tuple[str, ...], tuple[Tree, ...], Hashable]:
+        children = _frozen(self)
+        held = vars(self)
+        # The type is part of a setting: 1, 1.0 and True are equal, but not the same setting.
+        settings = tuple((name, type(value), value) for name, value in held.items() if name not in children)
+        return children, tuple(held[name] for name in children), settings
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, names: tuple[str, ...], children: tuple[Tree, ...]) -> Self:
+        module = object.__new__(cls)
+        vars(module).update({name: value for name, _, value in static})
+        vars(module).update(zip(names, children, strict=True))
+        object.__setattr__(module, "_children", names)
+        return module
+
+    # It is immutable.
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_if_frozen(name, f"to change it make a copy: `{{}} = {{}}.replace({name}=...)`")
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse_if_frozen(name, f"to leave it out make a copy: `{{}} = {{}}.replace({name}=None)`")
+        object.__delattr__(self, name)
+
+    def _refuse_if_frozen(self, name: str, advice: str) -> None:
+        if not hasattr(self, "_children"):
+            return
+        kind = type(self).__name__
+        if calls.innermost() is not None:
+            advice = "what changes while it runs is recorded with nn.record_state, and everything else is returned"
+        raise ConfigError(
+            f"{kind} is immutable, so {name!r} cannot be set; {advice.format(kind.lower(), kind.lower())}"
+        )
+
+    def __repr__(self) -> str:
+        return show(self)
+
+
+def _freezing(init: Callable[..., None]) -> Callable[..., None]:
+    """``__init__`` that freezes the module when the outermost one has run."""
+
+    @functools.wraps(init)
+    def initialise(self: Module, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        if type(self).__init__ is initialise:
+            _freeze(self)
+
+    return initialise
+
+
+def _frozen(module: Module) -> tuple[str, ...]:
+    """The names of the children; freezes a module whose ``__init__`` was written by a class decorator."""
+    if not hasattr(module, "_children"):
+        _freeze(module)
+    return module._children
+
+
+def _freeze(module: Module) -> None:
+    """Decide which attributes are children and which are settings, and allow no more changes."""
+    kind = type(module).__name__
+    children = tuple(name for name, value in vars(module).items() if _holds_arrays(value, f"{kind}.{name}"))
+    for name, value in vars(module).items():
+        if name not in children:
+            _check_setting(value, f"{kind}.{name}")
+    object.__setattr__(module, "_children", children)
+    _check_unshared(module)
+
+
+def _holds_arrays(value: Any, name: str) -> bool:
+    """Whether an attribute is a child; raises :class:`ConfigError` where it mixes arrays with something else."""
+    if isinstance(value, Module | State | np.ndarray | Array):
+        return True
+    if not isinstance(value, tuple | list | dict):
+        return False
+    items = [item for item in (value.values() if isinstance(value, dict) else value) if item is not None]
+    children = [_holds_arrays(item, name) for item in items]
+    if any(children) and not all(children):
+        other = items[children.index(False)]
+        raise ConfigError(
+            f"{name} mixes arrays or modules with a {type(other).__name__}; keep settings in an attribute of their own"
+        )
+    return bool(children) and all(children)
+
+
+def _check_setting(value: Any, name: str) -> None:
+    try:
+        hash(value)
+    except TypeError:
+        instead = {list: "use a tuple", set: "use a frozenset", dict: "use a tuple of pairs"}.get(type(value))
+        raise ConfigError(
+            f"{name} is a {type(value).__name__}, which cannot be a setting because it can be changed; "
+            f"{instead or 'use a value that can be hashed'}"
+        ) from None
+
+
+def _check_unshared(module: Module) -> None:
+    """One module or array at two places would silently become two after an update."""
+    seen: dict[int, str] = {}
+    kind = type(module).__name__
+    for path, child in _modules_below(_opened(module), ""):
+        if id(child) in seen and trees.leaves(child):
+            raise ConfigError(
+                f"{kind} holds the same {type(child).__name__} as {seen[id(child)]!r} and as {path!r}, which would be trained as "
+                "two; to share its weights keep it once and call it twice in forward, otherwise build a second one"
+            )
+        seen.setdefault(id(child), path)
+    paths = set()
+    for place, leaf in _placed_leaves(module):
+        if id(leaf) in seen:
+            raise ConfigError(
+                f"{kind} holds the same array as {seen[id(leaf)]!r} and as {place.path!r}, which would be trained as two; to share "
+                "it keep it once and use it twice in forward, otherwise give each its own with .copy()"
+            )
+        seen[id(leaf)] = place.path
+        if place.path in paths:
+            raise ConfigError(
+                f"{kind} has two arrays with the path {place.path!r}; rename one of the keys or attributes"
+            )
+        paths.add(place.path)
+
+
+# --- places in the tree ----------------------------------------------------------------------------------------------
+
+
+def _opened(tree: Tree) -> list[tuple[str, Tree]]:
+    """The named children of a module or container; nothing for anything else."""
+    if isinstance(tree, Module):
+        return [(name, vars(tree)[name]) for name in _frozen(tree)]
+    if isinstance(tree, dict):
+        return [(str(name), child) for name, child in tree.items()]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return list(zip(tree._fields, tree, strict=True))
+    if isinstance(tree, tuple | list):
+        return [(str(index), child) for index, child in enumerate(tree)]
+    return []
+
+
+def _modules_below(children: list[tuple[str, Tree]], prefix: str) -> Iterator[tuple[str, Module]]:
+    for name, child in children:
+        path = f"{prefix}.{name}" if prefix else name
+        if isinstance(child, Module):
+            yield path, child
+        yield from _modules_below(_opened(child), path)
+
+
+def _place_in(caller: Module, module: Module) -> str:
+    """The path of a module below the one that calls it; its class name where the caller does not hold it."""
+    direct = (path for path, child in _modules_below(_opened(caller), "") if child is module)
+    return next(direct, "" if caller is module else type(module).__name__)
+
+
+def _placed_leaves(tree: Tree) -> list[tuple[trees.Place, Any]]:
+    leaves, definition = trees.flatten(tree)
+    return list(zip(trees.places(definition), leaves, strict=True))
+
+
+def _holds_floats(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray | np.generic | Array) and leaf.dtype.kind == "f"
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def show(tree: Tree) -> str:
+    """A module as text: settings and array types on one line, modules inside it indented below."""
+    if not isinstance(tree, Module):
+        return _show_leaf(tree)
+    children = _frozen(tree)
+    inline, below = [], []
+    for name, value in vars(tree).items():
+        if name not in children:
+            if value is not None:
+                inline.append(f"{name}={_show_setting(value)}")
+        elif any(True for _ in _modules_below([(name, value)], "")):
+            below += _show_below(name, value)
+        else:
+            inline.append(f"{name}={_show_leaf(value)}")
+    kind = type(tree).__name__
+    if not below:
+        return f"{kind}({', '.join(inline)})"
+    lines = ([", ".join(inline) + ","] if inline else []) + below
+    return f"{kind}(\n  " + "\n  ".join("\n".join(lines).split("\n")) + "\n)"
+
+
+def _show_below(name: str, value: Tree) -> list[str]:
+    if isinstance(value, Module) or not _opened(value):
+        return [f"{name}: {show(value)}"]
+    return [line for key, child in _opened(value) for line in _show_below(f"{name}.{key}", child)]
+
+
+def _show_setting(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _show_leaf(value: Any) -> str:
+    if isinstance(value, State):
+        return f"State({_show_leaf(value.value)})"
+    if isinstance(value, np.ndarray) and value.dtype.name in SHORT:
+        return f"{SHORT[dtype_name(value.dtype)]}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, Array):
+        return str(value.value.type)
+    if _opened(value):
+        return "(" + ", ".join(_show_leaf(child) for _, child in _opened(value)) + ")"
+    return repr(value)

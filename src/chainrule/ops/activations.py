@@ -1,0 +1,90 @@
+"""Activation functions, and the stable exponentials that losses are built from. Names are PyTorch's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from chainrule.core.errors import ConfigError
+from chainrule.ops.arrays import sum
+from chainrule.ops.math import erf, exp, is_finite, log, log1p, stop_gradient, tanh, where
+from chainrule.trace.array import Array, ArrayLike, Axes, as_array, operation, unary
+
+
+@operation
+def sigmoid(x: ArrayLike) -> Any:
+    """The logistic function ``1 / (1 + e**-x)``, without overflow on either side."""
+    return unary("logistic", x, floats=True)
+
+
+@operation
+def relu(x: ArrayLike) -> Any:
+    """``max(x, 0)``; its derivative at 0 is 0, and NaN stays NaN. Nair & Hinton, ICML 2010."""
+    array = as_array(x)
+    return where(array <= 0, 0, array)
+
+
+@operation
+def leaky_relu(x: ArrayLike, negative_slope: float = 0.01) -> Any:
+    """``x`` where positive, else ``negative_slope * x``; the derivative at 0 is the slope. Maas et al., ICML 2013."""
+    array = as_array(x)
+    return where(array > 0, array, negative_slope * array)
+
+
+@operation
+def gelu(x: ArrayLike, approximate: Literal["none", "tanh"] = "none") -> Any:
+    """``x Φ(x)`` with the distribution function Φ of the standard normal. Hendrycks & Gimpel 2016.
+
+    ``approximate="tanh"`` computes ``½x (1 + tanh(√(2/π) (x + 0.044715 x³)))`` instead, as GPT-2 does.
+    """
+    array = as_array(x)
+    if approximate == "none":
+        return 0.5 * array * (1 + erf(array * math.sqrt(0.5)))
+    if approximate == "tanh":
+        return 0.5 * array * (1 + tanh(math.sqrt(2 / math.pi) * (array + 0.044715 * (array * array * array))))
+    raise ConfigError(f"gelu has approximate='none' or 'tanh', not {approximate!r}")
+
+
+@operation
+def silu(x: ArrayLike) -> Any:
+    """``x · sigmoid(x)``, also called swish. Elfwing, Uchibe & Doya 2018."""
+    array = as_array(x)
+    return array * sigmoid(array)
+
+
+@operation
+def softplus(x: ArrayLike) -> Any:
+    """``log(1 + e**x)``, the smooth ReLU, without overflow: ``max(x, 0) + log(1 + e**-|x|)``."""
+    array = as_array(x)
+    # Not abs and maximum: with one choice for both terms all derivatives are right at 0 too.
+    positive = array > 0
+    return where(positive, array, 0) + log1p(exp(where(positive, -array, array)))
+
+
+@operation
+def logsumexp(x: ArrayLike, axis: Axes = None, keepdims: bool = False) -> Any:
+    """``log Σ e**x`` over axes (all by default), shifted by the maximum so that nothing overflows."""
+    array = as_array(x)
+    highest = stop_gradient(array.max(axis, keepdims=True))
+    shift = where(is_finite(highest), highest, 0)
+    total: Array = log(sum(exp(array - shift), axis, keepdims=True)) + shift
+    return total if keepdims else total.sum(axis)
+
+
+@operation
+def softmax(x: ArrayLike, axis: int = -1) -> Any:
+    """``e**x / Σ e**x`` along an axis: positive, with sum 1. NaN where x holds +∞ or nothing but -∞."""
+    weights = exp(_shifted(x, axis))
+    return weights / sum(weights, axis, keepdims=True)
+
+
+@operation
+def log_softmax(x: ArrayLike, axis: int = -1) -> Any:
+    """``x - log Σ e**x`` along an axis: the logarithm of softmax, exact where softmax itself would round to 0 or 1."""
+    shifted = _shifted(x, axis)
+    return shifted - log(sum(exp(shifted), axis, keepdims=True))
+
+
+def _shifted(x: ArrayLike, axis: int) -> Array:
+    array = as_array(x)
+    return array - stop_gradient(array.max(axis, keepdims=True))

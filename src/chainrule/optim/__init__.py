@@ -1,0 +1,36 @@
+"""Optimisers, schedules and transforms of gradients, as pairs of traceable functions ``(init, update)``."""
+
+from chainrule.optim import schedules as schedules
+from chainrule.optim.adaptive import Adam as Adam
+from chainrule.optim.adaptive import AdamW as AdamW
+from chainrule.optim.adaptive import RMSProp as RMSProp
+from chainrule.optim.clipping import clip_by_global_norm as clip_by_global_norm
+from chainrule.optim.clipping import clip_by_value as clip_by_value
+from chainrule.optim.clipping import global_norm as global_norm
+from chainrule.optim.descriptions import from_description as from_description
+from chainrule.optim.descriptions import schedule_from_description as schedule_from_description
+from chainrule.optim.groups import freeze as freeze
+from chainrule.optim.groups import frozen as frozen
+from chainrule.optim.groups import groups as groups
+from chainrule.optim.optimizer import JSON as JSON
+from chainrule.optim.optimizer import Optimizer as Optimizer
+from chainrule.optim.optimizer import Transform as Transform
+from chainrule.optim.optimizer import apply_updates as apply_updates
+from chainrule.optim.optimizer import chain as chain
+from chainrule.optim.optimizer import current_learning_rate as current_learning_rate
+from chainrule.optim.optimizer import learning_rate_factor as learning_rate_factor
+from chainrule.optim.optimizer import scale_learning_rate as scale_learning_rate
+from chainrule.optim.penalties import l1 as l1
+from chainrule.optim.penalties import l1_penalty as l1_penalty
+from chainrule.optim.penalties import l2 as l2
+from chainrule.optim.penalties import l2_penalty as l2_penalty
+from chainrule.optim.plateau import ReduceOnPlateau as ReduceOnPlateau
+from chainrule.optim.schedules import Schedule as Schedule
+from chainrule.optim.schedules import constant as constant
+from chainrule.optim.schedules import cosine as cosine
+from chainrule.optim.schedules import exponential as exponential
+from chainrule.optim.schedules import step as step
+from chainrule.optim.schedules import warmup as warmup
+from chainrule.optim.selection import Selection as Selection
+from chainrule.optim.selection import rank_two_or_more as rank_two_or_more
+from chainrule.optim.sgd import SGD as SGD

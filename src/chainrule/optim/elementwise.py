@@ -1,0 +1,113 @@
+"""The frame of every optimiser that treats all elements of all parameters by one formula.
+
+What depends on the step alone (schedule, bias corrections) is computed once per step as float64 scalars, and rounded to the
+element type of a parameter only at the end; the formula of a method is left with few passes over each array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chainrule import ops
+from chainrule.core.dtypes import FLOATS, dtype_name
+from chainrule.core.errors import ConfigError, DTypeError
+from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, matching, update_operation
+from chainrule.optim.schedules import Schedule, describe_rate
+from chainrule.optim.selection import Selection, describe_selection, selected
+from chainrule.trace import as_array, scope
+
+Slots = dict[str, Any]  # of one parameter: {slot: array}
+Scalars = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightDecay:
+    """How much a parameter shrinks, and which do.
+
+    Coupled, ``strength·p`` is added to the gradient before anything else (an L2 penalty); decoupled, ``lr·strength·p`` is
+    taken from the parameter beside the update (Loshchilov and Hutter 2019).
+    """
+
+    strength: float
+    on: Selection
+    decoupled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """The formula of an optimiser.
+
+    ``scalars(lr, t)`` gives numbers for the whole step from the learning rate and the number t = 1, 2, ... of the step;
+    ``step(gradient, slots, *scalars)`` gives the update of one parameter and its next slots.
+    """
+
+    kind: str
+    slots: Sequence[str]
+    scalars: Callable[[Any, Any], Scalars]
+    step: Callable[..., tuple[Any, Slots]]
+
+
+def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Mapping[str, JSON]) -> Optimizer:
+    """The optimiser of a formula, a learning rate and a weight decay."""
+
+    @update_operation
+    def init(params: Arrays) -> State:
+        selected(decay.on, params)
+        _all_floats(params)
+        slots = {slot: {path: _zeros_like(p) for path, p in params.items()} for slot in method.slots}
+        return {"count": ops.zeros((), "int64"), "factor": ops.ones((), "float32"), **slots}
+
+    def learning_rate(state: State) -> Any:
+        return rate(state["count"]) * as_array(state["factor"], "float64")
+
+    @update_operation
+    def update(gradients: Arrays, state: State, params: Arrays) -> tuple[dict[str, Any], State]:
+        _same_paths(gradients, params)
+        next_count = as_array(state["count"]) + 1
+        lr = learning_rate(state)
+        scalars = (lr * -decay.strength, *method.scalars(lr, as_array(next_count, "float64")))
+        rounded: dict[str, Scalars] = {}
+        decayed = set(selected(decay.on, params)) if decay.strength else set()
+        updates: dict[str, Any] = {}
+        slots: dict[str, dict[str, Any]] = {slot: {} for slot in method.slots}
+        for path, gradient in gradients.items():
+            p = as_array(params[path])
+            shrink, *numbers = rounded.setdefault(p.dtype.name, tuple(s.astype(p.dtype) for s in scalars))
+            with scope(path):
+                g = matching(path, gradient, p, "gradient")
+                if path in decayed and not decay.decoupled:
+                    g = g + decay.strength * p
+                own = {slot: as_array(state[slot][path]) for slot in method.slots}
+                updates[path], after = method.step(g, own, *numbers)
+                if path in decayed and decay.decoupled:
+                    updates[path] = updates[path] + shrink * p
+            for slot in method.slots:
+                slots[slot][path] = after[slot]
+        return updates, {"count": next_count, "factor": state["factor"], **slots}
+
+    described: dict[str, JSON] = {"kind": method.kind, "lr": describe_rate(rate), **settings}
+    described |= {"weight_decay": decay.strength, **describe_selection("decay", decay.on)}
+    return Optimizer(init, update, described, learning_rate)
+
+
+def _all_floats(params: Arrays) -> None:
+    for path, parameter in params.items():
+        if dtype_name(parameter.dtype) not in FLOATS:
+            raise DTypeError(
+                f"parameter {path!r} has element type {parameter.dtype}; what is trained must be float32 or float64"
+            )
+
+
+def _zeros_like(parameter: Any) -> Any:
+    return ops.zeros(parameter.shape, parameter.dtype)
+
+
+def _same_paths(gradients: Arrays, params: Arrays) -> None:
+    for path in params:
+        if path not in gradients:
+            raise ConfigError(f"parameter {path!r} has no gradient; leave it out with optim.freeze, or pass zeros")
+    for path in gradients:
+        if path not in params:
+            raise ConfigError(f"there is a gradient for {path!r}, but no parameter of that name")

@@ -1,0 +1,111 @@
+"""Learning rates that change during training: functions of the number of updates made so far.
+
+A schedule is called with that count as a traced float64 scalar, 0 at the first update, and returns the learning rate. Any
+function of one argument can be given where a schedule is expected; those made here can also be stored.
+All counts are updates (batches), not epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chainrule import ops
+from chainrule.optim.optimizer import JSON
+from chainrule.optim.settings import count as whole
+from chainrule.optim.settings import non_negative, positive
+from chainrule.trace import as_array, operation
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Schedule:
+    """``schedule(count)`` is the learning rate of the update after ``count`` updates."""
+
+    rate: Callable[[Any], Any]
+    describe: Mapping[str, JSON]
+
+    def __call__(self, count: Any) -> Any:
+        return operation(self._rate)(count)
+
+    def _rate(self, count: Any) -> Any:
+        return as_array(self.rate(as_array(count, "float64")), "float64")
+
+
+LearningRate = float | Callable[[Any], Any]
+
+
+def as_schedule(owner: str, rate: LearningRate) -> Schedule:
+    """A number becomes a constant schedule, a function a schedule that cannot be stored.
+
+    Raises :class:`ConfigError` for a negative number and for what is neither.
+    """
+    if isinstance(rate, Schedule):
+        return rate
+    if callable(rate):
+        return Schedule(rate, {"kind": "function", "name": getattr(rate, "__qualname__", repr(rate))})
+    return _constant(non_negative(owner, "the learning rate", rate))
+
+
+def _constant(rate: float) -> Schedule:
+    return Schedule(lambda count: rate, {"kind": "constant", "lr": rate})
+
+
+def describe_rate(schedule: Schedule) -> JSON:
+    """A constant as its number, anything else as what it says of itself."""
+    return schedule.describe["lr"] if schedule.describe["kind"] == "constant" else schedule.describe
+
+
+def constant(lr: float) -> Schedule:
+    """Always ``lr``."""
+    return _constant(non_negative("constant", "lr", lr))
+
+
+def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
+    """Half a cosine wave from ``lr`` down to ``final`` in ``steps`` updates, ``final`` from then on.
+
+    ``final + (lr - final)·½(1 + cos(π·min(count, steps)/steps))`` (Loshchilov and Hutter 2017, without restarts).
+    """
+    start, end = non_negative("cosine", "lr", lr), non_negative("cosine", "final", final)
+    length = whole("cosine", "steps", steps)
+
+    def rate(count: Any) -> Any:
+        done = ops.minimum(count, float(length)) / float(length)
+        return end + (start - end) * 0.5 * (1.0 + ops.cos(math.pi * done))
+
+    return Schedule(rate, {"kind": "cosine", "lr": start, "steps": length, "final": end})
+
+
+def step(lr: float, every: int, factor: float = 0.1) -> Schedule:
+    """``lr·factor^⌊count/every⌋``: multiplied by ``factor`` after every so many updates."""
+    start, ratio = non_negative("step", "lr", lr), positive("step", "factor", factor)
+    length = whole("step", "every", every)
+
+    def rate(count: Any) -> Any:
+        return start * ratio ** ops.floor(count / float(length))
+
+    return Schedule(rate, {"kind": "step", "lr": start, "every": length, "factor": ratio})
+
+
+def exponential(lr: float, factor: float) -> Schedule:
+    """``lr·factor^count``: multiplied by ``factor`` after every update."""
+    start, ratio = non_negative("exponential", "lr", lr), positive("exponential", "factor", factor)
+    return Schedule(lambda count: start * ratio**count, {"kind": "exponential", "lr": start, "factor": ratio})
+
+
+def warmup(steps: int, after: LearningRate) -> Schedule:
+    """Rises in equal parts during the first ``steps`` updates, then follows ``after`` from its own beginning.
+
+    ``after(0)·(count + 1)/steps`` while ``count < steps``, then ``after(count - steps)``: no update is lost at a rate of 0,
+    and the last of the rise runs at the full rate.
+    """
+    length = whole("warmup", "steps", steps)
+    following = as_schedule("warmup", after)
+
+    def rate(count: Any) -> Any:
+        # While it rises the count of what follows stands at 0, so that it is computed only once.
+        full = following(ops.maximum(count - float(length), 0.0))
+        return full * ops.minimum((count + 1.0) / float(length), 1.0)
+
+    return Schedule(rate, {"kind": "warmup", "steps": length, "after": describe_rate(following)})

@@ -1,0 +1,81 @@
+"""From arrays to batches: checked once, shuffled by a counter-based key, gathered by index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chainrule.core import trees
+from chainrule.core.errors import DataError
+from chainrule.core.trees import Tree
+from chainrule.engines.reference.threefry import random_bits
+from chainrule.trace.seeds import DRAW_STREAM, fold_in
+
+NDArray = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Inputs, targets and optional weights with one leading size. ``x`` and ``y`` may be trees of arrays."""
+
+    x: Tree
+    y: Tree
+    weights: NDArray | None
+    count: int
+
+    def take(self, rows: NDArray | slice) -> tuple[Tree, Tree, NDArray | None]:
+        """The examples at these rows, in this order."""
+
+        def pick(tree: Tree) -> Tree:
+            return trees.tree_map(lambda leaf: leaf[rows], tree)
+
+        return pick(self.x), pick(self.y), None if self.weights is None else self.weights[rows]
+
+
+def examples(data: Any, dtype: np.dtype[Any], what: str = "the data") -> Examples:
+    """Check ``(x, y)`` or ``(x, y, weights)`` and convert floats of a single array x, and of y, to the model's type.
+
+    Raises :class:`DataError` when sizes differ, nothing is there, or weights are negative or all zero.
+    """
+    if not isinstance(data, tuple | list) or len(data) not in (2, 3):
+        raise DataError(f"{what} must be a tuple (x, y) or (x, y, weights), not {type(data).__name__}")
+    x = inputs(data[0], dtype)
+    y = trees.tree_map(lambda leaf: _converted(leaf, dtype), data[1])
+    weights = None if len(data) == 2 or data[2] is None else np.asarray(data[2]).astype(dtype)
+    sizes = [leaf.shape[0] if leaf.ndim else None for leaf in (*trees.leaves(x), *trees.leaves(y))]
+    if not sizes or None in sizes or len(set(sizes)) != 1:
+        raise DataError(f"{what} must have the examples along the first axis of every array, but the sizes are {sizes}")
+    count = sizes[0]
+    assert count is not None
+    if count == 0:
+        raise DataError(f"{what} has no examples")
+    if weights is not None:
+        if weights.shape != (count,):
+            raise DataError(f"{what} has {count} examples but weights of shape {weights.shape}")
+        if not np.all(weights >= 0) or not np.any(weights > 0):
+            raise DataError(f"the weights of {what} must not be negative, and not all zero")
+    return Examples(x, y, weights, count)
+
+
+def inputs(x: Tree, dtype: np.dtype[Any]) -> Tree:
+    """Inputs as arrays. A single array of floats gets the model's type; in a tree every array keeps its own."""
+    if trees.flatten(x)[1] == trees.LEAF:
+        return _converted(x, dtype)
+    return trees.tree_map(np.asarray, x)
+
+
+def _converted(leaf: Any, dtype: np.dtype[Any]) -> NDArray:
+    array = np.asarray(leaf)
+    if array.dtype.kind not in "fiub":
+        raise DataError(
+            f"training needs numbers, not {array.dtype}; encode text and dates first, or use `chainrule train`"
+        )
+    return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+
+
+def order_of_epoch(key: NDArray, epoch: int, count: int) -> NDArray:
+    """The order in which an epoch visits the examples: a function of the key and the epoch's number alone."""
+    bits = random_bits(fold_in(key, epoch), np.asarray(DRAW_STREAM, np.uint32), (count,))
+    return np.argsort(bits, kind="stable")

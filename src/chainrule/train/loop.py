@@ -1,0 +1,213 @@
+"""The training loop: epochs, batches, validation, stopping and checkpoints around the step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from chainrule.core import trees
+from chainrule.core.errors import ConfigError
+from chainrule.optim import current_learning_rate
+from chainrule.train.batches import examples, order_of_epoch
+from chainrule.train.callbacks import BatchEvent, Callback
+from chainrule.train.checkpoints import Checkpoint, clear_checkpoints, save_checkpoint
+from chainrule.train.history import EpochRecord, History
+from chainrule.train.progress import EpochTotals, Position
+
+if TYPE_CHECKING:
+    from chainrule.train.trainer import Trainer
+
+NDArray = np.ndarray[Any, Any]
+BatchSize = int | Literal["full"]
+
+_INTERRUPTED = "interrupted"
+
+
+class Loop:
+    """One call of ``fit`` or ``resume``: its arguments, checked, and the loop over epochs and batches."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: Any,
+        *,
+        validation_data: Any = None,
+        epochs: int = 10,
+        batch_size: BatchSize = 32,
+        shuffle: bool = True,
+        callbacks: Sequence[Callback] = (),
+        stop_at_loss: float | None = None,
+        stop_at_gradient_norm: float | None = None,
+        checkpoints: Path | str | None = None,
+        checkpoint_seconds: float = 5.0,
+    ) -> None:
+        if epochs < 1:
+            raise ConfigError(f"epochs is a number of at least 1, not {epochs}")
+        self.trainer = trainer
+        self.data = examples(data, trainer.dtype, "the training data")
+        validation = (
+            None if validation_data is None else examples(validation_data, trainer.dtype, "the validation data")
+        )
+        self.validation = validation
+        self.epochs = epochs
+        self.batch = self.data.count if batch_size == "full" else batch_size
+        if not isinstance(self.batch, int) or self.batch < 1:
+            raise ConfigError(f"batch_size is a number of at least 1 or 'full', not {batch_size!r}")
+        self.shuffle = shuffle and self.batch < self.data.count
+        self.callbacks = list(callbacks)
+        self.stop_at_loss = stop_at_loss
+        self.stop_at_gradient_norm = stop_at_gradient_norm
+        self.folder = None if checkpoints is None else Path(checkpoints)
+        self.checkpoint_seconds = checkpoint_seconds
+        self.batches = -(-self.data.count // self.batch)
+        self.began = self.saved = time.monotonic()
+
+    def start(self) -> History:
+        """Train from the beginning; checkpoints of an earlier training in the folder are removed."""
+        self.trainer.history = History()
+        position = Position()
+        if self.folder is not None:
+            clear_checkpoints(self.folder)
+            self._save(position)
+        return self.train(position)
+
+    def train(self, position: Position) -> History:
+        """Train from a position on."""
+        trainer = self.trainer
+        trainer.stopping = None
+        for callback in self.callbacks:
+            callback.on_train_begin(trainer)
+        with _interruptible(trainer):
+            while position.epoch <= self.epochs and trainer.stopping is None and not position.finished:
+                self._epoch(position)
+        reason = trainer.stopping or ("all epochs are done" if position.epoch > self.epochs else position.finished)
+        trainer.history.stop_reason = reason
+        for callback in self.callbacks:
+            callback.on_train_end(trainer)
+        return trainer.history
+
+    def _epoch(self, position: Position) -> None:
+        order = order_of_epoch(self.trainer.order_key, position.epoch, self.data.count) if self.shuffle else None
+        began = time.monotonic() - position.totals.seconds
+        while position.batch < self.batches:
+            start = position.batch * self.batch
+            rows = slice(start, start + self.batch) if order is None else order[start : start + self.batch]
+            x, y, weights = self.data.take(rows)
+            loss, metrics, squares = self.trainer.advance(x, y, weights)
+            count = len(trees.leaves(x)[0])
+            share = float(count if weights is None else weights.sum(dtype=np.float64))
+            position.totals.add(loss, metrics, squares, share)
+            position.batch += 1
+            position.totals.seconds = time.monotonic() - began
+            self._after_batch(position, loss, min(start + self.batch, self.data.count))
+            if self.trainer.stopping is not None and position.batch < self.batches:
+                self._save(position)
+                return
+        self._finish_epoch(position)
+
+    def _after_batch(self, position: Position, loss: float, examples: int) -> None:
+        now = time.monotonic()
+        event = BatchEvent(
+            position.epoch,
+            self.epochs,
+            position.batch,
+            self.batches,
+            self.trainer.steps,
+            loss,
+            examples,
+            self.data.count,
+            now - self.began,
+        )
+        for callback in self.callbacks:
+            callback.on_batch_end(self.trainer, event)
+        if now - self.saved >= self.checkpoint_seconds and position.batch < self.batches:
+            self._save(position)
+
+    def _finish_epoch(self, position: Position) -> None:
+        trainer = self.trainer
+        values = position.totals.record(position.epoch)
+        values["learning_rate"] = current_learning_rate(trainer.optimizer, trainer.optimizer_state)
+        if self.validation is not None:
+            values.update((f"val_{name}", value) for name, value in trainer.evaluate_examples(self.validation).items())
+        record = EpochRecord(values)
+        trainer.history.records.append(record)
+        for callback in self.callbacks:
+            callback.on_epoch_end(trainer, record)
+        if self.stop_at_loss is not None and record["loss"] <= self.stop_at_loss:
+            trainer.stop(f"the loss is at most {self.stop_at_loss:g}")
+        if self.stop_at_gradient_norm is not None and record["gradient_norm"] <= self.stop_at_gradient_norm:
+            trainer.stop(f"the gradient norm is at most {self.stop_at_gradient_norm:g}")
+        position.epoch, position.batch, position.totals = position.epoch + 1, 0, EpochTotals()
+        if trainer.stopping is not None and trainer.stopping != _INTERRUPTED:
+            # Stopping is part of what is saved, so that resuming a run that was killed afterwards does not train on.
+            position.finished = trainer.stopping
+        self._save(position)
+
+    def _save(self, position: Position) -> None:
+        if self.folder is None:
+            return
+        trainer = self.trainer
+        groups: dict[str, Mapping[str, NDArray]] = dict(trainer.state_arrays())
+        groups.update((f"callback.{n}", callback.arrays()) for n, callback in enumerate(self._stateful()))
+        progress = {
+            "position": position.to_json(),
+            "history": trainer.history.to_json(),
+            "callbacks": [
+                {"type": type(callback).__name__, "state": callback.state()} for callback in self._stateful()
+            ],
+            "arguments": self._arguments(),
+        }
+        save_checkpoint(self.folder, Checkpoint(groups, progress), trainer.steps)
+        self.saved = time.monotonic()
+
+    def _stateful(self) -> list[Callback]:
+        """Callbacks that take part in checkpoints; the others only watch, and may come and go."""
+        return [callback for callback in self.callbacks if type(callback).state is not Callback.state]
+
+    def _arguments(self) -> dict[str, Any]:
+        """What must be the same for the result to be the same."""
+        return {"examples": self.data.count, "batch": self.batch, "shuffle": self.shuffle}
+
+    def restore(self, checkpoint: Checkpoint) -> Position:
+        trainer = self.trainer
+        progress = checkpoint.progress
+        if progress["arguments"] != self._arguments():
+            raise ConfigError(
+                f"the checkpoint was made with {progress['arguments']}, which cannot go on with {self._arguments()}; use the same "
+                "data and batch size"
+            )
+        trainer.load_state_arrays(checkpoint.groups)
+        trainer.history = History.from_json(progress["history"])
+        saved = progress["callbacks"]
+        stateful = self._stateful()
+        if [entry["type"] for entry in saved] != [type(callback).__name__ for callback in stateful]:
+            raise ConfigError("resuming needs the callbacks that training was started with, in the same order")
+        for n, (callback, entry) in enumerate(zip(stateful, saved, strict=True)):
+            callback.load(entry["state"], checkpoint.groups.get(f"callback.{n}", {}))
+        return Position.from_json(progress["position"])
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Let the first Ctrl-C end training after the current step; a second one interrupts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted(number: int, frame: Any) -> None:
+        trainer.stop(_INTERRUPTED)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

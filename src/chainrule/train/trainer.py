@@ -1,0 +1,237 @@
+"""The Trainer: batches, epochs, validation, stopping and checkpoints around the compiled step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chainrule.core import trees
+from chainrule.core.errors import NonFiniteError
+from chainrule.core.trees import Tree
+from chainrule.core.weights import check_same_architecture
+from chainrule.grad import STANDARD, RuleSet
+from chainrule.optim import Optimizer
+from chainrule.trace.seeds import fold_in, key_from_seed
+from chainrule.train.batches import Examples, examples, inputs
+from chainrule.train.callbacks import Callback
+from chainrule.train.checkpoints import load_newest
+from chainrule.train.diagnosis import first_nonfinite_place
+from chainrule.train.history import History
+from chainrule.train.loop import BatchSize, Loop
+from chainrule.train.step import Loss, make_evaluation, make_step, predict, trainable
+from chainrule.transforms import Compiled, compile
+
+NDArray = np.ndarray[Any, Any]
+
+# Streams of the trainer's key: the order of the examples, and the keys of the steps (dropout).
+_SHUFFLING, _STEPS = 1, 2
+_EVALUATION_BATCH = 1024
+
+
+class Trainer:
+    """Trains a model: ``Trainer(model, loss=..., optimizer=...).fit((x, y))``.
+
+    ``loss(outputs, targets, weights)`` and the ``metrics`` of the same form give means over the examples of a batch; ``weights`` is
+    None or one weight per example. ``seed`` governs shuffling and dropout. ``rules`` is the rule set of the backward pass.
+    """
+
+    def __init__(
+        self,
+        model: Tree,
+        *,
+        loss: Loss,
+        optimizer: Optimizer,
+        metrics: Mapping[str, Loss] | None = None,
+        seed: int = 0,
+        engine: str = "auto",
+        rules: RuleSet = STANDARD,
+    ) -> None:
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metrics = dict(metrics or {})
+        self.history = History()
+        root = key_from_seed(seed)
+        self.order_key, self._step_key = fold_in(root, _SHUFFLING), fold_in(root, _STEPS)
+        self._definition = trees.flatten(model)[1]
+        model = trees.tree_map(np.array, model)
+        self.dtype = _widest_float(model)
+        self._state: dict[str, Any] = {
+            "model": model,
+            "optimizer": optimizer.init(trainable(model)),
+            "step": np.asarray(0, np.int64),
+        }
+        batched = ("x", "y", "weights")
+        self._step: Compiled[..., Any] = compile(
+            make_step(loss, optimizer, self.metrics, rules), engine=engine, batch=batched
+        )
+        self._evaluate: Compiled[..., Any] = compile(make_evaluation(loss, self.metrics), engine=engine, batch=batched)
+        self._predict: Compiled[..., Any] = compile(predict, engine=engine, batch=("x",))
+        self.stopping: str | None = None
+
+    # What training has come to.
+    @property
+    def model(self) -> Tree:
+        """The model with its present weights (a copy)."""
+        return trees.tree_map(np.array, self._state["model"])
+
+    @property
+    def optimizer_state(self) -> Tree:
+        return self._state["optimizer"]
+
+    @optimizer_state.setter
+    def optimizer_state(self, state: Tree) -> None:
+        self._state = {**self._state, "optimizer": state}
+
+    @property
+    def step(self) -> Compiled[..., Any]:
+        """The compiled training step; its ``graph`` and ``backward_graph`` can be looked at once it has run."""
+        return self._step
+
+    @property
+    def steps(self) -> int:
+        """The number of updates so far."""
+        return int(self._state["step"])
+
+    def model_arrays(self) -> dict[str, NDArray]:
+        """Every array of the model by path, state included (copies)."""
+        return {path: np.array(leaf) for path, leaf in trees.named_leaves(self._state["model"]).items()}
+
+    def load_model_arrays(self, arrays: Mapping[str, NDArray]) -> None:
+        """Replace the model's arrays; raises :class:`WeightsError` naming the first that does not fit."""
+        self._state = {**self._state, "model": _refilled(self._state["model"], arrays, "the weights")}
+
+    def state_arrays(self) -> dict[str, Mapping[str, NDArray]]:
+        """Everything the next step depends on, in named groups: what a checkpoint holds."""
+        return {
+            "model": trees.named_leaves(self._state["model"]),
+            "optimizer": trees.named_leaves(self._state["optimizer"]),
+            "trainer": {"step": self._state["step"]},
+        }
+
+    def load_state_arrays(self, groups: Mapping[str, Mapping[str, NDArray]]) -> None:
+        """Take back what :meth:`state_arrays` gave; raises :class:`WeightsError` naming the first array that does not fit."""
+        step = {"step": self._state["step"]}
+        self._state = {
+            "model": _refilled(self._state["model"], groups.get("model", {}), "the checkpoint"),
+            "optimizer": _refilled(
+                self._state["optimizer"], groups.get("optimizer", {}), "the optimiser state of the checkpoint"
+            ),
+            **_refilled(step, groups.get("trainer", {}), "the checkpoint"),
+        }
+
+    def stop(self, reason: str) -> None:
+        """End training after the current step; the reason goes into the history."""
+        self.stopping = self.stopping or reason
+
+    # Training.
+    def fit(
+        self,
+        data: Any,
+        *,
+        validation_data: Any = None,
+        epochs: int = 10,
+        batch_size: BatchSize = 32,
+        shuffle: bool = True,
+        callbacks: Sequence[Callback] = (),
+        stop_at_loss: float | None = None,
+        stop_at_gradient_norm: float | None = None,
+        checkpoints: Path | str | None = None,
+        checkpoint_seconds: float = 5.0,
+    ) -> History:
+        """Train for a number of epochs and return the history.
+
+        ``data`` is ``(x, y)`` or ``(x, y, weights)``. ``batch_size`` is 1 for online learning, ``"full"`` for the whole set. Training
+        ends early when an epoch's loss is at most ``stop_at_loss``, when its gradient norm is at most ``stop_at_gradient_norm``,
+        when a callback says so, or at Ctrl-C (after the current step; a second one interrupts at once). With ``checkpoints`` a
+        folder, everything needed to go on is saved after every epoch and every ``checkpoint_seconds``. Raises
+        :class:`NonFiniteError` when loss or gradients stop being finite; the weights before that step are kept.
+        """
+        loop = Loop(
+            self,
+            data,
+            validation_data=validation_data,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            callbacks=callbacks,
+            stop_at_loss=stop_at_loss,
+            stop_at_gradient_norm=stop_at_gradient_norm,
+            checkpoints=checkpoints,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        return loop.start()
+
+    def resume(self, data: Any, *, checkpoints: Path | str, **arguments: Any) -> History:
+        """Go on from the newest checkpoint with the same data and arguments as ``fit``: the result has the same bits.
+
+        Raises :class:`RunError` when there is no checkpoint, :class:`WeightsError` when it belongs to another model.
+        """
+        loop = Loop(self, data, checkpoints=checkpoints, **arguments)
+        return loop.train(loop.restore(load_newest(Path(checkpoints))))
+
+    def partial_fit(self, x: Tree, y: Tree, weights: Any = None) -> float:
+        """One update from these examples, for data that arrives bit by bit; returns the loss before the update."""
+        given = examples((x, y, weights), self.dtype)
+        return self.advance(given.x, given.y, given.weights)[0]
+
+    def predict(self, x: Tree, batch_size: int = _EVALUATION_BATCH) -> Tree:
+        """The model's outputs in inference mode."""
+        given = inputs(x, self.dtype)
+        count = len(trees.leaves(given)[0])
+
+        def pick(rows: slice) -> Tree:
+            return trees.tree_map(lambda leaf: leaf[rows], given)
+
+        parts = [self._predict(self._state["model"], pick(rows)) for rows in _slices(count, batch_size)]
+        return trees.tree_map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def evaluate(self, data: Any, batch_size: int = _EVALUATION_BATCH) -> dict[str, float]:
+        """The loss and the metrics in inference mode, as weighted means over the examples."""
+        return self.evaluate_examples(examples(data, self.dtype, "the evaluation data"), batch_size)
+
+    def evaluate_examples(self, given: Examples, batch_size: int = _EVALUATION_BATCH) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        weight = 0.0
+        for rows in _slices(given.count, batch_size):
+            x, y, weights = given.take(rows)
+            share = float(len(trees.leaves(x)[0]) if weights is None else weights.sum(dtype=np.float64))
+            if share > 0:
+                for name, value in self._evaluate(self._state["model"], x, y, weights).items():
+                    totals[name] = totals.get(name, 0.0) + share * float(value)
+                weight += share
+        return {name: total / weight for name, total in totals.items()}
+
+    def advance(self, x: Tree, y: Tree, weights: Any) -> tuple[float, dict[str, float], dict[str, float]]:
+        """One step; the state stays as it was when the loss or a gradient is not finite."""
+        state, report = self._step(self._state, self._step_key, x, y, weights)
+        loss = float(report["loss"])
+        squares = {layer: float(value) for layer, value in report["squares"].items()}
+        if not (math.isfinite(loss) and all(map(math.isfinite, squares.values()))):
+            where = first_nonfinite_place(self._step, (self._state, self._step_key, x, y, weights))
+            quantity = "loss" if not math.isfinite(loss) else "gradient"
+            raise NonFiniteError(
+                f"the {quantity} is no longer finite at step {self.steps + 1}: the first non-finite value appeared in {where}; the "
+                "weights before this step are kept; try a smaller learning rate, gradient clipping, or check the inputs"
+            )
+        self._state = state
+        return loss, {name: float(value) for name, value in report["metrics"].items()}, squares
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _widest_float(model: Tree) -> np.dtype[Any]:
+    floats = [leaf.dtype for leaf in trees.leaves(model) if leaf.dtype.kind == "f"]
+    return max(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))
+
+
+def _refilled(tree: Tree, arrays: Mapping[str, NDArray], source: str) -> Tree:
+    """A tree with its leaves taken from named arrays of the same shapes and types."""
+    expected = {path: (leaf.shape, leaf.dtype) for path, leaf in trees.named_leaves(tree).items()}
+    check_same_architecture(expected, arrays, source)
+    return trees.replace_leaves(tree, arrays)
