@@ -61,7 +61,12 @@ def main() -> None:
     a, b, c, d = SIZES
     model = nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c), nn.ReLU(), nn.Linear(c, d))
     optimizer = optim.Adam(RATE)
-    step = cr.compile(make_step(nn.losses.cross_entropy, optimizer, {}, cr.STANDARD), engine="reference", batch=("x", "y"))
+    step = cr.compile(
+        make_step(nn.losses.cross_entropy, optimizer, {}, cr.STANDARD),
+        donate=("state",),
+        engine="reference",
+        batch=("x", "y"),
+    )
     parameters = trainable(model)
     state: Any = {"model": model, "optimizer": optimizer.init(parameters), "step": np.asarray(0, np.int64)}
     key = cr.random.key(0)

@@ -39,7 +39,7 @@ def test_select_and_drop(patients: Path) -> None:
     assert picked.line_numbers.tolist() == [4, 2]
     assert table.select(table.column("age").missing).column("sex").values.tolist() == ["m"]
     assert table.select(slice(1, None)).rows == 2
-    with pytest.raises(DataError, match="patients.csv has no column 'sx'"):
+    with pytest.raises(DataError, match=r"patients.csv has no column 'sx'"):
         table.drop(["sx"])
 
 
@@ -61,7 +61,7 @@ def test_types_are_given(patients: Path) -> None:
         read_table(patients, types={"agee": "number"})
     with pytest.raises(ConfigError, match="the type 'float' of column 'age' is not one of number, category"):
         read_table(patients, types={"age": "float"})  # type: ignore[dict-item]
-    with pytest.raises(DataError, match="patients.csv, line 2, column 'sex': 'f' is not a number"):
+    with pytest.raises(DataError, match=r"patients.csv, line 2, column 'sex': 'f' is not a number"):
         read_table(patients, types={"sex": "number"})
 
 
@@ -79,12 +79,12 @@ def test_expected_columns_alone_are_read_as_expected(patients: Path, tmp_path: P
     one.write_text("sex,junk,age\n007,x,true\n")
     assert read_table(one, expect={"sex": "category"}).column("sex").values.tolist() == ["007"]
     assert read_table(one, expect={"age": "boolean"}).column("age").values.tolist() == [1]
-    with pytest.raises(DataError, match="one.csv, line 2, column 'age': 'true' is not a number"):
+    with pytest.raises(DataError, match=r"one.csv, line 2, column 'age': 'true' is not a number"):
         read_table(one, expect={"sex": "category", "age": "number"})
     with pytest.raises(DataError, match=r"one.csv has no column 'ages' \(did you mean 'age'\?\)"):
         read_table(one, expect={"ages": "number"})
     one.write_text("sex,age\n")
-    with pytest.raises(DataError, match="one.csv has a header but no rows"):
+    with pytest.raises(DataError, match=r"one.csv has a header but no rows"):
         read_table(one, expect={"sex": "category"})
 
 
@@ -98,7 +98,7 @@ def test_expected_kinds_hold_for_frames_too() -> None:
 def test_a_missing_file_suggests_the_nearest_in_its_folder(patients: Path) -> None:
     with pytest.raises(DataError, match=r"patient.csv does not exist \(did you mean 'patients.csv'\?\)"):
         read_table(patients.with_name("patient.csv"))
-    with pytest.raises(DataError, match="does not exist$"):
+    with pytest.raises(DataError, match=r"does not exist$"):
         read_table(patients.parent / "nowhere" / "patients.csv")
 
 
@@ -111,7 +111,7 @@ def test_things_that_are_no_files(tmp_path: Path, patients: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*: a part of its path is a file"):
         read_table(patients / "x.csv")
     (tmp_path / "t.parquet").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="t.parquet is not a Parquet file, although its name says so"):
+    with pytest.raises(DataError, match=r"t.parquet is not a Parquet file, although its name says so"):
         read_table(tmp_path / "t.parquet")
 
 
@@ -185,16 +185,16 @@ def test_queries_that_are_refused(sql: str, message: str, database: Path) -> Non
 
 
 def test_a_query_belongs_to_a_database(database: Path, patients: Path) -> None:
-    with pytest.raises(ConfigError, match="data.db is a database; give the query"):
+    with pytest.raises(ConfigError, match=r"data.db is a database; give the query"):
         read_table(database)
-    with pytest.raises(ConfigError, match="patients.csv is not a DuckDB or SQLite database"):
+    with pytest.raises(ConfigError, match=r"patients.csv is not a DuckDB or SQLite database"):
         read_table(patients, sql="SELECT 1")
     with pytest.raises(ConfigError, match="a table in memory has none"):
         read_table({"a": [1, 2]}, sql="SELECT 1")
 
 
 def test_columns_that_are_renamed_or_nested_are_refused(database: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data.db: the column name 'i' appears twice"):
+    with pytest.raises(DataError, match=r"data.db: the column name 'i' appears twice"):
         read_table(database, sql="SELECT i, f AS i FROM t")
     with pytest.raises(DataError, match=r"nested.parquet, column 'l': holds INTEGER\[\] values"):
         read_table(tmp_path / "nested.parquet")
@@ -202,16 +202,16 @@ def test_columns_that_are_renamed_or_nested_are_refused(database: Path, tmp_path
 
 
 def test_empty_results(database: Path) -> None:
-    with pytest.raises(DataError, match="data.db has no rows"):
+    with pytest.raises(DataError, match=r"data.db has no rows"):
         read_table(database, sql="SELECT * FROM t WHERE false")
-    with pytest.raises(DataError, match="data.db has a single row"):
+    with pytest.raises(DataError, match=r"data.db has a single row"):
         read_table(database, sql="SELECT * FROM t LIMIT 1")
 
 
 def test_a_damaged_parquet_file(database: Path, tmp_path: Path) -> None:
     whole = (tmp_path / "t.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="cut.parquet cannot be read as Parquet: "):
+    with pytest.raises(DataError, match=r"cut.parquet cannot be read as Parquet: "):
         read_table(tmp_path / "cut.parquet")
 
 

@@ -134,17 +134,33 @@ def test_multiclass_probability_metrics_equal_scikit_learn(
 
 
 @settings(deadline=None, max_examples=60)
-@given(scored(2), st.integers(1, 12), st.sampled_from(["uniform", "quantile"]))
+@given(scored(2), st.integers(1, 12))
 def test_reliability_curve_equals_scikit_learn(
-    case: tuple[np.ndarray, np.ndarray, np.ndarray | None], bins: int, strategy: Any
+    case: tuple[np.ndarray, np.ndarray, np.ndarray | None], bins: int
 ) -> None:
     true, table, _ = case
-    curve = metrics.reliability_curve(true, table, bins=bins, strategy=strategy)
-    observed, predicted = calibration_curve(true, table[:, 1], n_bins=bins, strategy=strategy)
+    curve = metrics.reliability_curve(true, table, bins=bins)
+    observed, predicted = calibration_curve(true, table[:, 1], n_bins=bins)
     np.testing.assert_allclose(curve.observed, observed)
     np.testing.assert_allclose(curve.predicted, predicted)
     assert curve.count.sum() == true.size
     assert np.all((curve.lower <= curve.predicted + 1e-12) & (curve.predicted <= curve.upper + 1e-12))
+
+
+@settings(deadline=None, max_examples=60)
+@given(scored(2), st.integers(1, 12))
+def test_quantile_bins_hold_equal_counts_and_never_part_equal_probabilities(
+    case: tuple[np.ndarray, np.ndarray, np.ndarray | None], bins: int
+) -> None:
+    true, table, _ = case
+    curve = metrics.reliability_curve(true, table, bins=bins, strategy="quantile")
+    assert curve.count.sum() == true.size
+    assert np.all(curve.upper[:-1] < curve.upper[1:])
+    assert np.all((curve.lower <= curve.predicted + 1e-12) & (curve.predicted <= curve.upper + 1e-12))
+    distinct = np.linspace(0.1, 0.9, true.size)
+    even = metrics.reliability_curve(true, distinct, bins=bins, strategy="quantile").count
+    assert even.size == min(bins, true.size)
+    assert even.max() - even.min() <= 1
 
 
 @settings(deadline=None, max_examples=60)

@@ -15,6 +15,7 @@ code  meaning
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -64,7 +65,7 @@ def describe(error: BaseException) -> tuple[str, int]:
         return f"there is not enough memory{f' ({error})' if str(error) else ''}", EXIT_USER
     if isinstance(error, OSError) and error.errno is not None:
         named = f"{shown_path(Path(os.fsdecode(error.filename)))}: " if error.filename is not None else ""
-        return f"{named}{reason(error)}", EXIT_USER
+        return f"{named}{'it does not exist' if error.errno == errno.ENOENT else reason(error)}", EXIT_USER
     return (
         f"a mistake in Chainrule itself ({type(error).__name__}: {escape_terminal(error, limit=200)}); please report it "
         "with what the same command prints under CHAINRULE_DEBUG=1"

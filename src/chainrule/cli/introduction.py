@@ -41,7 +41,11 @@ def show_columns(terminal: Terminal, columns: Sequence[Mapping[str, Any]], most:
     head = ["Column", "Kind", "Treatment", *(["Missing"] if missing else []), *(["Note"] if noted else [])]
     table = listing(head, numeric=[3] if missing else [], wrapped=[2, *([len(head) - 1] if noted else [])])
     for column in shown:
-        cells = [shorten(safe(column.get("name", "")), _LONGEST_NAME), column.get("kind") or "–", column.get("treatment") or "–"]
+        cells = [
+            shorten(safe(column.get("name", "")), _LONGEST_NAME),
+            column.get("kind") or "–",
+            column.get("treatment") or "–",
+        ]
         if missing:
             share = as_number(column.get("missing"))
             cells.append(percent(share) if share > 0 else "")
@@ -68,9 +72,7 @@ def training_words(configuration: Mapping[str, Any]) -> str:
     if configuration.get("batch_size"):
         size = configuration["batch_size"]
         words.append("all rows in one batch" if size == "full" else f"batches of {size}")
-    for key in ("seed", "engine"):
-        if configuration.get(key) is not None:
-            words.append(f"{key} {configuration[key]}")
+    words += [f"{key} {configuration[key]}" for key in ("seed", "engine") if configuration.get(key) is not None]
     return " · ".join(words)
 
 
@@ -107,7 +109,7 @@ def _columns(plan: Report) -> str:
 
 def is_left_out(column: Mapping[str, Any]) -> bool:
     """Whether a column of the report took no part."""
-    return str(column.get("treatment", "")).startswith(("left out", "dropped", "none"))
+    return column.get("treatment") == "left out"
 
 
 def _plural(kind: str, number: int) -> str:

@@ -26,7 +26,9 @@ SUBCOMMANDS = {
     "evaluate": Subcommand("chainrule.cli.evaluate", "evaluate", "Score a trained network on a table with its target."),
     "predict": Subcommand("chainrule.cli.predict", "predict", "Predict the target for every row of a table."),
     "resume": Subcommand("chainrule.cli.resume", "resume", "Finish a training that was interrupted or killed."),
-    "continue": Subcommand("chainrule.cli.go_on", "go_on", "Train a finished network further, on new rows."),
+    "continue": Subcommand(
+        "chainrule.cli.continuation", "continue_training", "Train a finished network further, on new rows."
+    ),
     "show": Subcommand("chainrule.cli.show", "show", "Show a run, or compare several."),
     "step": Subcommand("chainrule.cli.step", "step", "Print one whole training step, number by number."),
 }

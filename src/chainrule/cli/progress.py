@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from chainrule.cli.pace import Pace, epochs_done
 from chainrule.cli.terminal import in_sentence, safe
 from chainrule.metrics import describe_metric
 from chainrule.report.formats import amount, count, duration
@@ -23,13 +23,12 @@ from chainrule.train import BatchEvent, Callback, EpochRecord, Trainer
 _SECONDS_BETWEEN_DRAWINGS = 0.1
 _SECONDS_BETWEEN_LINES = 3.0
 _SLOW_EPOCH = 1.0  # seconds; only then is the place inside an epoch worth a bar of its own
-_RATE_WINDOW = 5.0  # seconds
 _BAR_WIDTH = 40
 _NOT_SCORES = frozenset({"epoch", "learning_rate", "seconds", "gradient_norm", "gradient_norms"})
 
 
 class Progress(Callback):
-    """Shows training as it goes on, and never stops it: when the output is closed, it goes on unseen.
+    """Shows training as it goes on, and never stops it: when the output is closed, training goes on unseen.
 
     Args:
         console: where to draw; None draws nothing.
@@ -43,12 +42,22 @@ class Progress(Callback):
         self.console = console
         self.patience = patience
         self.clock = clock
-        self.interrupted = False
+        self.pace = Pace(clock())
+        self.epochs = 0
+        self.stop_reason: str | None = None
         self._live: Live | None = None
-        self._reset(clock())
+        self._event: BatchEvent | None = None
+        self._record: EpochRecord | None = None
+        self._shown = -math.inf
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether training was ended by Ctrl-C."""
+        return self.stop_reason == "interrupted"
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        self._reset(self.clock())
+        self.pace = Pace(self.clock())
+        self._event, self._record, self._shown = None, None, -math.inf
         if self.console is not None and self.console.is_terminal and not self.console.is_dumb_terminal:
             self._live = Live(
                 console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
@@ -58,171 +67,105 @@ class Progress(Callback):
     def on_batch_end(self, trainer: Trainer, event: BatchEvent) -> None:
         self._event = event
         now = self.clock()
-        if self._first_examples is None:
-            self._first_examples = _examples(event) - event.examples / max(event.batch, 1)
-            self._first_fraction = _fraction(event) - 1 / max(event.batches, 1)
-        if self._live is not None and now - self._drawn >= _SECONDS_BETWEEN_DRAWINGS:
-            self._draw(trainer, now)
+        self.pace.after_batch(event, now)
+        if self._live is not None and now - self._shown >= _SECONDS_BETWEEN_DRAWINGS:
+            self._shown = now
+            self._draw(self._live, trainer, event, now)
 
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         now = self.clock()
-        self._epoch_seconds.append(now - self._epoch_began)
-        self._epoch_began = now
+        self.pace.after_epoch(now)
+        self.epochs = int(record["epoch"])
         self._record = record
-        if self.console is None or self._live is not None:
-            return
-        if self._lines == 0 or now - self._drawn >= _SECONDS_BETWEEN_LINES:
-            self._drawn, self._lines = now, self._lines + 1
-            text = Text(safe(self._line(trainer, record, now)))
-            self._try(lambda: self.console and self.console.print(text, soft_wrap=True))
+        console = self.console
+        if console is not None and self._live is None and now - self._shown >= _SECONDS_BETWEEN_LINES:
+            self._shown = now
+            line = Text(self._line(trainer, record, now))
+            self._try(lambda: console.print(line, soft_wrap=True))
 
     def on_train_end(self, trainer: Trainer) -> None:
+        self.stop_reason = trainer.history.stop_reason
         self.close()
-        self.interrupted = trainer.history.stop_reason == "interrupted"
 
     def close(self) -> None:
-        """Takes the bars off the terminal; also needed when training ends with an exception."""
+        """Takes the bars off the terminal; needed when training ends with an exception."""
         if self._live is not None:
             self._try(self._live.stop)
             self._live = None
 
-    @property
-    def seconds(self) -> float:
-        """How long training has gone on."""
-        return self.clock() - self._began
-
-    def seconds_left(self, now: float) -> float:
-        """How long all the epochs that are asked for would still take, at the present pace; NaN before the first batch."""
-        if self._event is None:
-            return math.nan
-        done, all_epochs = _fraction(self._event), float(self._event.epochs)
-        if self._record is not None:
-            done = max(done, float(self._record["epoch"]))
-        if self._epoch_seconds:
-            per_epoch = sum(self._epoch_seconds) / len(self._epoch_seconds)
-        elif done > self._first_fraction:
-            per_epoch = (now - self._began) / (done - self._first_fraction)
-        else:
-            return math.nan
-        return per_epoch * max(0.0, all_epochs - done)
-
-    def rate(self, now: float) -> float:
-        """Examples a second over the last seconds."""
-        if self._event is None or self._first_examples is None:
-            return math.nan
-        while len(self._samples) > 1 and now - self._samples[1][0] > _RATE_WINDOW:
-            self._samples.popleft()
-        then, before = self._samples[0] if self._samples else (self._began, self._first_examples)
-        self._samples.append((now, float(_examples(self._event))))
-        return (_examples(self._event) - before) / (now - then) if now > then else math.nan
-
-    def _reset(self, now: float) -> None:
-        self._began = self._epoch_began = now
-        self._drawn = -math.inf
-        self._lines = 0
-        self._event: BatchEvent | None = None
-        self._record: EpochRecord | None = None
-        self._first_examples: float | None = None
-        self._first_fraction = 0.0
-        self._epoch_seconds: deque[float] = deque(maxlen=8)
-        self._samples: deque[tuple[float, float]] = deque()
-
-    def _try(self, draw: Callable[[], object]) -> None:
+    def _try(self, show: Callable[[], object]) -> None:
         try:
-            draw()
+            show()
         except OSError:
             self.console = self._live = None
 
     # --- what is shown ---
 
-    def _draw(self, trainer: Trainer, now: float) -> None:
-        self._drawn = now
-        live, event = self._live, self._event
-        if live is not None and event is not None:
-            shown = Group(self._bars(event), *(Text(safe(line), no_wrap=True, overflow="ellipsis") for line in self._texts(trainer, now)))
-            self._try(lambda: live.update(shown, refresh=True))
+    def _draw(self, live: Live, trainer: Trainer, event: BatchEvent, now: float) -> None:
+        texts = [self._scores_so_far(event), *self._best(trainer), " · ".join(self._times(now))]
+        shown = Group(self._bars(event, now), *(Text(text, no_wrap=True, overflow="ellipsis") for text in texts))
+        self._try(lambda: live.update(shown, refresh=True))
 
-    def _bars(self, event: BatchEvent) -> Table:
+    def _bars(self, event: BatchEvent, now: float) -> Table:
         most = "at most " if self.patience is not None else ""
-        bars = [(f"epoch {count(event.epoch)} of {most}{count(event.epochs)}", _fraction(event), float(event.epochs))]
-        if self._seconds_per_epoch(event) > _SLOW_EPOCH:
-            bars.append((f"batch {count(event.batch)} of {count(event.batches)}", float(event.batch), float(event.batches)))
+        bars = [(f"epoch {event.epoch} of {most}{event.epochs}", epochs_done(event), event.epochs)]
+        if self.pace.seconds_per_epoch(now) > _SLOW_EPOCH:
+            bars.append((f"batch {event.batch} of {event.batches}", event.batch, event.batches))
         table = Table.grid(padding=(0, 2, 0, 0))
         for label, done, total in bars:
-            table.add_row(safe(label), ProgressBar(total=total, completed=done, width=_BAR_WIDTH), f"{100 * done / total:.0f} %")
+            bar = ProgressBar(total=total, completed=done, width=_BAR_WIDTH)
+            table.add_row(label, bar, f"{100 * done / total:.0f} %")
         return table
 
-    def _seconds_per_epoch(self, event: BatchEvent) -> float:
-        if self._epoch_seconds:
-            return self._epoch_seconds[-1]
-        return (self.clock() - self._epoch_began) * event.batches / max(event.batch, 1)
-
-    def _texts(self, trainer: Trainer, now: float) -> list[str]:
-        texts = []
-        if self._record is not None:
-            texts.append(" · ".join(_scores(self._record)))
-        elif self._event is not None:
-            texts.append(f"loss {amount(self._event.loss)}")
-        texts += self._best(trainer)
-        texts.append(" · ".join(self._pace(now)))
-        return texts
+    def _scores_so_far(self, event: BatchEvent) -> str:
+        return f"loss {safe(amount(event.loss))}" if self._record is None else " · ".join(_scores(self._record))
 
     def _best(self, trainer: Trainer) -> list[str]:
         best = trainer.history.best_epoch
         if best is None or self._record is None:
             return []
-        words = f"best so far: epoch {count(best)}"
+        words = f"best so far: epoch {best}"
         if self.patience is not None:
             left = self.patience - (int(self._record["epoch"]) - best)
-            words += f"; stops after {count(max(left, 0))} more without a better one"
+            words += f"; stops after {max(left, 0)} more without a better one"
         return [words]
 
-    def _pace(self, now: float) -> list[str]:
-        words = []
-        if math.isfinite(rate := self.rate(now)):
-            words.append(f"{_rounded(rate)} examples/s")
-        words.append(f"{duration(now - self._began)} so far")
-        if math.isfinite(left := self.seconds_left(now)):
-            words.append(f"{'at most' if self.patience is not None else 'about'} {duration(left)} left")
-        return words
-
-    def _line(self, trainer: Trainer, record: Mapping[str, Any], now: float) -> str:
+    def _line(self, trainer: Trainer, record: EpochRecord, now: float) -> str:
         epochs = f"/{self._event.epochs}" if self._event is not None else ""
         best = trainer.history.best_epoch
-        mark = [] if best is None else ["best so far" if best == record["epoch"] else f"best: epoch {best}"]
-        return ", ".join([f"epoch {record['epoch']}{epochs}: {_scores(record)[0]}", *_scores(record)[1:], *mark, *self._pace(now)])
+        mark = [] if best is None else ["the best so far" if best == record["epoch"] else f"best so far: epoch {best}"]
+        return ", ".join(
+            [f"epoch {record['epoch']}{epochs}: {_scores(record)[0]}", *_scores(record)[1:], *mark, *self._times(now)]
+        )
 
-
-def _fraction(event: BatchEvent) -> float:
-    """Epochs done, with the part of the present one."""
-    return event.epoch - 1 + event.batch / max(event.batches, 1)
-
-
-def _examples(event: BatchEvent) -> int:
-    return (event.epoch - 1) * event.examples_per_epoch + event.examples
+    def _times(self, now: float) -> list[str]:
+        words = [f"{duration(now - self.pace.began)} so far"]
+        if math.isfinite(left := self.pace.seconds_left(now)) and left > 0:
+            words.append(f"{'at most' if self.patience is not None else 'about'} {duration(left)} left")
+        if math.isfinite(rate := self.pace.rate()):
+            words.insert(0, f"{_rounded(rate)} examples/s")
+        return [safe(word) for word in words]
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:
     """The losses first, then the metrics on the validation part, or on the training part where there is no other."""
     values = {name: value for name, value in record.items() if name not in _NOT_SCORES}
-    metrics = [name for name in values if not name.endswith("loss") and not name.startswith("val_")]
-    names = [name for name in ("loss", "val_loss") if name in values]
+    metrics = [name for name in values if name.removeprefix("val_") != "loss" and not name.startswith("val_")]
+    names: list[str] = [name for name in ("loss", "val_loss") if name in values]
     names += [f"val_{name}" if f"val_{name}" in values else name for name in metrics]
-    return [f"{_title(name)} {_written(name, float(values[name]))}" for name in names]
+    return [safe(f"{_title(name)} {_written(name, float(values[name]))}") for name in names]
 
 
 def _title(name: str) -> str:
     plain = name.removeprefix("val_")
-    title = "loss" if plain == "loss" else describe_metric(plain).title
-    return f"validation {in_sentence(title)}" if name != plain else in_sentence(title)
+    title = in_sentence(describe_metric(plain).title)
+    return title if name == plain else f"validation {title}"
 
 
 def _written(name: str, value: float) -> str:
-    return write_metric(name.removeprefix("val_"), value)
+    return amount(value) if name.endswith("loss") else write_metric(name.removeprefix("val_"), value)
 
 
 def _rounded(rate: float) -> str:
-    """Two significant digits: more would flicker."""
-    if rate < 10:
-        return amount(rate, 2)
-    return count(round(rate, 1 - math.floor(math.log10(rate))))
+    """Two significant digits; more would flicker."""
+    return amount(rate, 2) if rate < 10 else count(round(rate, 1 - math.floor(math.log10(rate))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
@@ -24,7 +25,10 @@ from chainrule.report.formats import MINUS, SPACE, THIN_SPACE
 _WIDTH_OF_A_FILE = 100_000  # nothing is wrapped or cut where nobody sees an edge
 _WIDEST_TEXT = 100  # columns; longer lines are hard to read
 
-_PLAIN_SIGNS = str.maketrans({THIN_SPACE: ",", SPACE: " ", MINUS: "-"})
+# How the report writes numbers, and what can be typed and copied instead.
+_GROUPS = re.compile(rf"(?<=\d){THIN_SPACE}(?=\d\d\d)")
+_SIGN = re.compile(rf"{MINUS}(?=[\d∞])")
+_UNIT = re.compile(rf"(?<=\d){SPACE}(?=[%a-z])")
 
 
 class Terminal:
@@ -81,7 +85,7 @@ class Terminal:
 
 def safe(text: object) -> str:
     """Text as it may be written to a terminal: one line without control characters, numbers with ASCII signs."""
-    return escape_terminal(str(text).translate(_PLAIN_SIGNS))
+    return escape_terminal(_UNIT.sub(" ", _SIGN.sub("-", _GROUPS.sub(",", str(text)))))
 
 
 def in_sentence(title: str) -> str:
@@ -132,9 +136,7 @@ def open_console(stream: TextIO) -> Console:
 def printable_json(content: object) -> str:
     """JSON without NaN and infinities (they become null), its text readable and harmless on a terminal."""
     written = json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, indent=2)
-    return "".join(
-        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in written
-    )
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in written)
 
 
 def _finite(content: object) -> Any:

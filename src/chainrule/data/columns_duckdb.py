@@ -6,7 +6,9 @@ consist of plain decimal-point numbers or of ISO dates, and of missing values. A
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,73 +25,95 @@ _NUMBER = r"[+-]?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?"
 # A fraction or a zero that thousands separated by points could not have.
 _SHOWS_DECIMAL_POINT = r"^[+-]?0\.|\.(?:[0-9]{1,2}|[0-9]{4,})(?:[eE].*)?$"
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[ T](?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?)?"
+_MISSING = "|".join(re.escape(token) for token in sorted(MISSING_TOKENS))
 
 
 class Queries(Protocol):
     def execute(self, query: str, parameters: dict[str, object] | None = None) -> Any: ...
 
 
-class TextColumns:
-    """Columns of text of a DuckDB relation; ``columns`` are their SQL expressions, ``names`` what to call them."""
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """What a query can select from: ``table`` has the columns c0, c1, … and ``row`` numbers its ``rows`` from 0.
 
-    def __init__(
-        self, connection: Queries, relation: str, columns: Sequence[str], names: Sequence[str], rows: int
-    ) -> None:
-        self._connection = connection
+    The number is fetched with every column, because DuckDB runs a query in parallel and promises no order: even IN with
+    many values, which becomes a join, does not keep it.
+    """
+
+    connection: Queries
+    table: str
+    row: str
+    rows: int
+
+    def fetch(self, expressions: Sequence[str]) -> list[Any]:
+        """The values of SQL expressions as arrays, masked where NULL, in the order of the rows."""
+        listed = ", ".join(f"{expression} AS v{position}" for position, expression in enumerate(expressions))
+        found = self.connection.execute(f"SELECT {self.row} AS r, {listed} FROM {self.table}").fetchnumpy()
+        row = np.ma.getdata(found["r"])
+        if np.array_equal(row, np.arange(self.rows)):
+            return [found[f"v{position}"] for position in range(len(expressions))]
+        order = np.empty(self.rows, np.int64)
+        order[row] = np.arange(self.rows)
+        return [found[f"v{position}"][order] for position in range(len(expressions))]
+
+    def texts(self, expressions: Sequence[str]) -> list[NDArray[Any]]:
+        """Object arrays of str with None for NULL."""
+        return [_texts(column) for column in self.fetch(expressions)]
+
+    def numbers(self, expression: str) -> NDArray[np.float64]:
+        """float64 with NaN for NULL."""
+        (column,) = self.fetch([f"CAST({expression} AS DOUBLE)"])
+        return np.asarray(np.ma.filled(column, np.nan), dtype=np.float64)
+
+
+class TextColumns:
+    """Columns of text of a relation; ``columns`` are their SQL expressions, ``names`` what to call them."""
+
+    def __init__(self, relation: Relation, columns: Sequence[str], names: Sequence[str]) -> None:
         self._relation = relation
         self._columns = columns
         self._names = names
-        self._rows = rows
         self._fetched: dict[int, NDArray[Any]] = {}
 
     def read(self, position: int, as_text: bool) -> RawColumn:
         """One column: as numbers or dates if it consists of them and ``as_text`` is not set, otherwise as text."""
         name = self._names[position]
-        if not as_text and self._rows >= FEWEST_ROWS and not is_identifier_name(name):  # identifiers stay as written
-            typed = _fetch_typed(self._connection, name, self._columns[position], self._relation)
+        long = self._relation.rows >= FEWEST_ROWS
+        if long and not as_text and not is_identifier_name(name):  # identifiers stay as they are written
+            typed = _fetch_typed(self._relation, name, self._columns[position])
             if typed is not None:
                 return typed
         if position not in self._fetched:
-            self._fetch_block(position)
+            self._fetch_block(position, 1 if long else max(1, _BLOCK_CELLS // max(self._relation.rows, 1)))
         return RawColumn(name, "text", self._fetched.pop(position))
 
-    def _fetch_block(self, position: int) -> None:
-        """Fetches the column, together with its neighbours in a short table, because a query has a fixed cost."""
-        size = 1 if self._rows >= FEWEST_ROWS else max(1, _BLOCK_CELLS // max(self._rows, 1))
+    def _fetch_block(self, position: int, size: int) -> None:
+        """Fetches a column together with its neighbours, in blocks of ``size``, because a query has a fixed cost."""
         first = position - position % size
-        block = range(first, min(first + size, len(self._columns)))
-        expressions = ", ".join(f"{self._columns[member]} AS v{member}" for member in block)
-        found = self._connection.execute(f"SELECT {expressions} FROM {self._relation}").fetchnumpy()
-        self._fetched.update({member: _texts(found[f"v{member}"]) for member in block})
+        columns = self._columns[first : first + size]
+        self._fetched.update(enumerate(self._relation.texts(columns), start=first))
 
 
 def _texts(column: Any) -> NDArray[Any]:
-    """An object array of str with None for NULL."""
     result = np.empty(len(column), dtype=object)
     result[:] = np.ma.getdata(column)
     result[np.ma.getmaskarray(column)] = None
     return result
 
 
-def fetch_numbers(connection: Queries, query: str) -> NDArray[np.float64]:
-    """The one column of numbers that ``query`` gives, as float64 with NaN for NULL."""
-    (column,) = connection.execute(query).fetchnumpy().values()
-    return np.asarray(np.ma.filled(column.astype(np.float64), np.nan), dtype=np.float64)
-
-
-def _fetch_typed(connection: Queries, name: str, column: str, relation: str) -> RawColumn | None:
-    tokens = ", ".join(f"'{token}'" for token in sorted(MISSING_TOKENS))
-    values = f"(SELECT CASE WHEN trim({column}) IN ({tokens}) THEN NULL ELSE trim({column}) END AS v FROM {relation})"
-    present, numbers, dates, points, decimal = connection.execute(
+def _fetch_typed(relation: Relation, name: str, column: str) -> RawColumn | None:
+    value = f"CASE WHEN regexp_full_match(trim({column}), '{_MISSING}') THEN NULL ELSE trim({column}) END"
+    present, numbers, dates, points, decimal = relation.connection.execute(
         f"SELECT count(v), count_if(regexp_full_match(v, '{_NUMBER}')), count_if(regexp_full_match(v, '{_DATE}')), "
-        f"bool_or(contains(v, '.')), bool_or(regexp_matches(v, '{_SHOWS_DECIMAL_POINT}')) FROM {values}"
+        f"bool_or(contains(v, '.')), bool_or(regexp_matches(v, '{_SHOWS_DECIMAL_POINT}')) "
+        f"FROM (SELECT {value} AS v FROM {relation.table})"
     ).fetchall()[0]
     if present and numbers == present and (decimal or not points):
-        result = fetch_numbers(connection, f"SELECT TRY_CAST(v AS DOUBLE) FROM {values}")
+        result = relation.numbers(f"TRY_CAST({value} AS DOUBLE)")
         if int(np.isfinite(result).sum()) == present:
             return RawColumn(name, "number", result, decimal_points=bool(points))
     elif present and dates == present:
-        result = fetch_numbers(connection, f"SELECT CAST(epoch_us(TRY_CAST(v AS TIMESTAMP)) AS DOUBLE) FROM {values}")
+        result = relation.numbers(f"epoch_us(TRY_CAST({value} AS TIMESTAMP))")
         if int(np.isfinite(result).sum()) == present:
             return RawColumn(name, "date", result / 1e6)
     return None

@@ -1,8 +1,8 @@
 """Delimited text files, read through DuckDB and checked against an independent scan.
 
 :mod:`~chainrule.data.csv_scan` finds every record and field; DuckDB then splits the same bytes with that dialect spelt
-out, as text, with nothing left to its sniffer. The two must agree on the number of rows and, for every column, on the
-number of bytes of its values; so no row or field is skipped, padded or cut without an error.
+out, as text, with nothing left to its sniffer. The two must agree on the number of rows and on the number of bytes
+in every column and in every row; so nothing is skipped, padded, cut or moved without an error.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from chainrule.core.errors import DataError
 from chainrule.core.files import reason
 from chainrule.core.names import escape_terminal
 from chainrule.data.columns import Places, shown
-from chainrule.data.columns_duckdb import TextColumns
+from chainrule.data.columns_duckdb import Relation, TextColumns
 from chainrule.data.csv_encoding import to_utf8
 from chainrule.data.csv_scan import Scan, scan
 from chainrule.data.tables_duckdb import Connection, RawTable, connect
 
 _SLACK = 1 << 20
+_COLUMNS_AT_ONCE = 256
 
 
 @contextmanager
@@ -48,11 +49,11 @@ def open_csv(path: Path, folder: Path, notices: list[str]) -> Iterator[RawTable]
     if rows == 0:
         raise DataError(f"{source} has a header but no rows")
     with connect(folder) as connection:
-        _load(connection, scanned, width, folder, source)
-        _check(connection, scanned, names, source)
+        relation = _load(connection, scanned, width, folder, source)
+        _check(relation, scanned, names, source)
         places = Places(source, "line", scanned.lines[1:])
 
-        texts = TextColumns(connection, "t", [f"c{position}" for position in range(width)], names, rows)
+        texts = TextColumns(relation, [f"c{position}" for position in range(width)], names)
         yield RawTable(tuple(names), rows, places, texts.read, comma_delimited=scanned.delimiter == b",")
 
 
@@ -85,8 +86,8 @@ def _is_measurement(name: str) -> bool:
     return True
 
 
-def _load(connection: Connection, scanned: Scan, width: int, folder: Path, source: str) -> None:
-    """Has DuckDB split the records into the table t with the columns c0, c1, … of text."""
+def _load(connection: Connection, scanned: Scan, width: int, folder: Path, source: str) -> Relation:
+    """Has DuckDB split the records into a table with the columns c0, c1, … of text."""
     path = folder / "records.csv"
     try:
         path.write_bytes(scanned.body())
@@ -107,17 +108,28 @@ def _load(connection: Connection, scanned: Scan, width: int, folder: Path, sourc
         problem = escape_terminal(str(error).strip().splitlines()[0], limit=200)
         raise DataError(f"{source} could not be read as a table: {problem}") from None
     path.unlink()
-
-
-def _check(connection: Connection, scanned: Scan, names: list[str], source: str) -> None:
-    sums = ", ".join(f"coalesce(sum(strlen(c{position})), 0)" for position in range(len(names)))
-    rows, *found = connection.execute(f"SELECT count(*), {sums} FROM t").fetchall()[0]
-    expected = scanned.content_bytes().tolist()
+    (rows,) = connection.execute("SELECT count(*) FROM t").fetchone()
     if rows != len(scanned.lines) - 1:
         raise DataError(f"{source} has {len(scanned.lines) - 1} rows, but DuckDB reads {rows}; the file is malformed")
-    for name, ours, theirs in zip(names, expected, found):
-        if ours != theirs:
-            raise DataError(
-                f"{source}, column {shown(name)}: its values have {ours} bytes, but DuckDB reads {theirs}; "
-                "the file is malformed"
-            )
+    return Relation(connection, "t", "rowid", rows)
+
+
+def _check(relation: Relation, scanned: Scan, names: list[str], source: str) -> None:
+    """Compares the bytes of every column and of every row with those of the scan."""
+    expected = scanned.content_bytes()
+    in_rows = np.zeros(relation.rows)
+    for first in range(0, len(names), _COLUMNS_AT_ONCE):
+        lengths = [f"coalesce(strlen(c{first + offset}), 0)" for offset in range(len(names[first:][:_COLUMNS_AT_ONCE]))]
+        in_rows += relation.numbers(" + ".join(lengths))
+        sums = ", ".join(f"sum({length})" for length in lengths)
+        in_columns = relation.connection.execute(f"SELECT {sums} FROM {relation.table}").fetchone()
+        for position, theirs in enumerate(in_columns, start=first):
+            ours = int(expected[:, position].sum())
+            if ours != theirs:
+                raise DataError(
+                    f"{source}, column {shown(names[position])}: its values have {ours} bytes, but DuckDB reads "
+                    f"{theirs}; the file is malformed"
+                )
+    wrong = np.flatnonzero(expected.sum(axis=1) != in_rows)
+    if len(wrong):
+        raise DataError(f"{source}, line {scanned.lines[wrong[0] + 1]}: DuckDB reads another record than there is")

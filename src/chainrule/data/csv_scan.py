@@ -58,18 +58,13 @@ class Scan:
         return memoryview(self.text)[int(self.ends[0, -1]) + 1 :]
 
     def content_bytes(self) -> Positions:
-        """For each field of a record, the bytes of its values in all records but the header, without the quoting."""
-        starts = np.concatenate([[-1], self.ends.ravel()[:-1]]).reshape(self.ends.shape) + 1
-        lengths: Positions = (self.ends - starts)[1:].sum(axis=0)
-        if not self.quoted:
-            return lengths
+        """The bytes of every value, without its quoting, in all records but the header: (records - 1, fields)."""
         flat = self.ends.ravel()
-        fields, counts = np.unique(np.searchsorted(flat, positions_of(self.text, _QUOTE)), return_counts=True)
-        body = fields >= self.ends.shape[1]
-        quoting = np.bincount(
-            fields[body] % self.ends.shape[1], weights=counts[body] // 2 + 1, minlength=self.ends.shape[1]
-        )
-        return lengths - quoting.astype(np.int64)
+        lengths = np.diff(flat, prepend=-1) - 1
+        if self.quoted:
+            fields, quotes = np.unique(np.searchsorted(flat, positions_of(self.text, _QUOTE)), return_counts=True)
+            lengths[fields] -= quotes // 2 + 1  # the two around the value, and one of each doubled pair inside
+        return lengths.reshape(self.ends.shape)[1:]
 
 
 def scan(text: bytes, source: str, *, tabs_first: bool, notices: list[str]) -> Scan:

@@ -33,9 +33,8 @@ def open_frame(frame: Any) -> RawTable:
             "reading data frames needs Narwhals; install it with: pip install 'chainrule[tables]'"
         ) from None
     kind = type(frame).__name__
-    named = getattr(frame, "columns", None)
-    if named is not None and kind == "DataFrame" and len({str(name) for name in named}) < len(named):
-        check_names([str(name) for name in named], "the data frame")
+    if kind == "DataFrame":  # before Narwhals, which refuses repeated names with a message of its own
+        check_names([str(name) for name in frame.columns], "the data frame")
     try:
         table = nw.from_native(frame, eager_only=True)
     except TypeError:

@@ -92,9 +92,7 @@ class NumberTreatment:
         if constant and not has_indicator:
             return LeftOut(column.name, column.kind, "the same value in all training rows")
         if column.kind == "boolean":
-            return cls(
-                column.name, "boolean", float(present.mean()), 0.5, 0.5, None, not constant, has_indicator
-            )
+            return cls(column.name, "boolean", float(present.mean()), 0.5, 0.5, None, not constant, has_indicator)
         fill = float(np.median(present))
         unit = None if constant else _log_unit(present, fill)
         filled = np.where(np.isnan(values), fill, values)
@@ -173,7 +171,11 @@ class CategoryTreatment:
     @property
     def shares(self) -> tuple[float, ...]:
         """The mean of each feature over the training rows."""
-        counts = [*self.counts, *([self.other_count] * (self.other_slot >= 0)), *([self.missing_count] * (self.missing_slot >= 0))]
+        counts = [
+            *self.counts,
+            *([self.other_count] * (self.other_slot >= 0)),
+            *([self.missing_count] * (self.missing_slot >= 0)),
+        ]
         return tuple(count / sum(counts) for count in counts)
 
     @property
@@ -347,9 +349,13 @@ def treatment_from_json(content: Any) -> Treatment:
         raise DataError("the preprocessing has a column without a treatment that this release knows")
     cls = _CLASSES[content["treatment"]]
     fields = {name: value for name, value in content.items() if name != "treatment"}
-    declared: Mapping[str, str] = {name: str(kind) for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind)}
+    declared: Mapping[str, str] = {
+        name: str(kind) for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind)
+    }
     if fields.keys() != declared.keys():
-        raise DataError(f"the preprocessing of column {shown(str(content.get('name')))} lacks a field or has one too many")
+        raise DataError(
+            f"the preprocessing of column {shown(str(content.get('name')))} lacks a field or has one too many"
+        )
     values = {name: _checked(fields[name], declared[name], name, str(content["name"])) for name in declared}
     return cls(**values)
 
@@ -383,4 +389,3 @@ def _is_count(value: Any) -> bool:
 
 def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-

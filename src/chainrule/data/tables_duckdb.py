@@ -14,7 +14,7 @@ import numpy as np
 from chainrule.core.errors import ConfigError, DataError, MissingExtraError
 from chainrule.core.names import escape_terminal
 from chainrule.data.columns import Places, RawColumn, shown
-from chainrule.data.columns_duckdb import TextColumns, fetch_numbers
+from chainrule.data.columns_duckdb import Relation, TextColumns
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT")
 _NUMBERS = {*_INTEGERS, *(f"U{name}" for name in _INTEGERS), "FLOAT", "DOUBLE", "DECIMAL"}
@@ -88,15 +88,14 @@ def connect(folder: Path, database: Path | None = None) -> Iterator[Connection]:
 def open_parquet(path: Path, folder: Path) -> Iterator[RawTable]:
     """A Parquet file. Raises DataError if it is damaged, repeats a name, or has a column that holds no scalars."""
     source = escape_terminal(path.name)
-    pattern = re.sub(r"[\[*?]", r"[\g<0>]", str(path.resolve()))  # DuckDB takes a path for a pattern
-    relation = f"read_parquet({_sql_text(pattern)})"
+    pattern = _sql_text(re.sub(r"[\[*?]", r"[\g<0>]", str(path.resolve())))  # DuckDB takes a path for a pattern
     with connect(folder) as connection:
         try:
-            schema = connection.execute(
-                f"SELECT name, num_children FROM parquet_schema({_sql_text(pattern)})"
-            ).fetchall()
-            types = [row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()]
-            raw = _raw_table(connection, source, relation, _top_level(schema), types)
+            schema = connection.execute(f"SELECT name, num_children FROM parquet_schema({pattern})").fetchall()
+            names = _top_level(schema)
+            types = [row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM read_parquet({pattern})").fetchall()]
+            table = f"read_parquet({pattern}, file_row_number=true) AS t({_numbered(names)}, r)"
+            raw = _raw_table(connection, source, table, "r", names, types)
         except connection.errors as error:
             raise DataError(f"{source} cannot be read as Parquet: {first_line(error)}") from None
         yield raw
@@ -116,9 +115,9 @@ def open_duckdb(path: Path, sql: str, folder: Path) -> Iterator[RawTable]:
                 raise ConfigError(f"the query on {source} must be a single SELECT")
             query = statements[0].query.strip().removesuffix(";")
             described = connection.execute(f"DESCRIBE {query}").fetchall()
-            connection.execute(f"CREATE TEMP TABLE chainrule_result AS {query}")
             names, types = [row[0] for row in described], [row[1] for row in described]
-            raw = _raw_table(connection, source, "chainrule_result", names, types)
+            connection.execute(f"CREATE TEMP TABLE chainrule AS SELECT * FROM ({query}) AS t({_numbered(names)})")
+            raw = _raw_table(connection, source, "chainrule", "rowid", names, types)
         except connection.errors as error:
             raise ConfigError(f"the query on {source} failed: {first_line(error)}") from None
         yield raw
@@ -142,30 +141,26 @@ def first_line(error: Exception) -> str:
 
 
 def _raw_table(
-    connection: Connection, source: str, relation: str, names: Sequence[str], types: Sequence[str]
+    connection: Connection, source: str, table: str, row: str, names: Sequence[str], types: Sequence[str]
 ) -> RawTable:
     check_names(names, source)
-    rows = int(connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])
-    columns = [f"c{position}" for position in range(len(names))]
-    table = f"{relation} AS t({', '.join(columns)})"
-    places = Places(source, "row", np.arange(1, rows + 1))
-    texts = TextColumns(connection, table, [f"CAST({column} AS VARCHAR)" for column in columns], names, rows)
+    relation = Relation(connection, table, row, connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    places = Places(source, "row", np.arange(1, relation.rows + 1))
+    texts = TextColumns(relation, [f"CAST(c{position} AS VARCHAR)" for position in range(len(names))], names)
 
     def read(position: int, as_text: bool) -> RawColumn:
-        name, column, base = names[position], columns[position], types[position].split("(")[0]
+        name, column, base = names[position], f"c{position}", types[position].split("(")[0]
         if base in _TEXTS:
             return texts.read(position, as_text)
         if base in _NUMBERS or base == "BOOLEAN":
-            numbers = fetch_numbers(connection, f"SELECT CAST({column} AS DOUBLE) FROM {table}")
-            return RawColumn(name, "boolean" if base == "BOOLEAN" else "number", numbers)
+            return RawColumn(name, "boolean" if base == "BOOLEAN" else "number", relation.numbers(column))
         if base in _DATES:
-            stamps = fetch_numbers(connection, f"SELECT CAST(epoch_us({column}) AS DOUBLE) FROM {table}")
-            return RawColumn(name, "date", stamps / 1e6)
+            return RawColumn(name, "date", relation.numbers(f"epoch_us({column})") / 1e6)
         raise places.column_error(
             name, f"holds {types[position]} values; only numbers, text, booleans and dates can be used"
         )
 
-    return RawTable(tuple(names), rows, places, read)
+    return RawTable(tuple(names), relation.rows, places, read)
 
 
 def _top_level(schema: Sequence[tuple[str, int | None]]) -> list[str]:
@@ -179,6 +174,10 @@ def _top_level(schema: Sequence[tuple[str, int | None]]) -> list[str]:
         names.append(name)
         skip = children or 0
     return names
+
+
+def _numbered(names: Sequence[str]) -> str:
+    return ", ".join(f"c{position}" for position in range(len(names)))
 
 
 def _sql_text(text: str) -> str:

@@ -18,7 +18,10 @@ class Program(Protocol):
     graph: Graph
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
-        """Run once. ``arrays`` must have the types of the graph's inputs; the results are new C-contiguous arrays."""
+        """Run once. ``arrays`` must have the types of the graph's inputs; the results are C-contiguous arrays.
+
+        The results are new, except that one may be a donated operand, written over.
+        """
         ...
 
 
@@ -27,4 +30,6 @@ class Engine(Protocol):
 
     name: str
 
-    def load(self, graph: Graph) -> Program: ...
+    def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> Program:
+        """Make a graph ready to run; the program may write over the operands numbered in ``donated``."""
+        ...

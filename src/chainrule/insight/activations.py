@@ -5,7 +5,7 @@ Their derivatives are not here: they are found by backpropagation through ``appl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,12 @@ class Softmax:
     def apply(self, z: Any) -> Any:
         return ops.softmax(z)
 
-    def value(self, own: str, layer: list[str]) -> str:
+    def value(self, own: str, layer: Sequence[str]) -> str:
         return f"{_called('e^', own)}/({' + '.join(_called('e^', z) for z in layer)})"
 
-    def derivative(self, unit: str, by: str) -> str:
-        """∂a/∂z of one unit by its own z where the two are the same, and by another's where not."""
-        return f"{unit}(1 − {unit})" if unit == by else f"−{unit}·{by}"
+    def derivative(self, unit: str, by: str | None) -> str:
+        """∂aᵢ/∂zⱼ written with aᵢ and aⱼ; the latter is None where i = j."""
+        return f"{unit}(1 − {unit})" if by is None else f"−{unit}·{by}"
 
 
 def operand(value: float) -> str:

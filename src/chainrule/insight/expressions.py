@@ -1,8 +1,8 @@
 """Formulas that are shown twice: once with the names of their quantities, once with their numbers.
 
-    z = w1·x + b        symbols
-      = (0.4)(0.5) + 1  numbers
-      = 1.2             value
+z = w1·x + b        symbols
+  = (0.4)(0.5) + 1  numbers
+  = 1.2             value
 """
 
 from __future__ import annotations

@@ -11,39 +11,43 @@ from typing import Any
 
 from chainrule import ops
 from chainrule.insight.activations import operand
-from chainrule.insight.expressions import number
 
-Terms = Callable[[float, str, str], str]
+Term = Callable[[float | None, str, str], str]
+Slope = Callable[[float | None, str, str, int], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
     """``apply(y, ŷ)`` maps (examples, outputs) to (examples,).
 
-    ``term(y, y_text, ŷ_text)`` writes what one output contributes, "" for nothing, and ``slope`` its derivative; both get
-    the target's number as well, because a target of 0 or 1 lets terms vanish. ``factor`` stands before the sum;
-    ``averaged`` says whether the sum is divided by the number of outputs. ``needs`` is the activation of the last layer that
-    keeps ŷ where the loss is defined.
+    ``term(number, y, ŷ)`` writes what one output contributes, "" for nothing, and ``slope(number, y, ŷ, divisor)`` the
+    derivative ∂L/∂ŷ of the step's loss. Both are given the target's number beside its text, because a target of 0 or 1 lets
+    terms vanish, and None in its place to write the formula for all. ``factor`` stands before the sum over the outputs;
+    ``averaged`` says whether it is divided by their number. ``needs`` is the activation of the last layer that keeps ŷ
+    where the loss is defined.
     """
 
     name: str
     title: str
     apply: Callable[[Any, Any], Any]
-    term: Terms
-    slope: Callable[[float | None, str, str, int], str]
+    term: Term
+    slope: Slope
     factor: str = ""
     averaged: bool = False
     needs: str | None = None
 
     def symbols(self, targets: Sequence[str], outputs: Sequence[str]) -> str:
-        return self._joined([self.term(0.5, y, p) for y, p in zip(targets, outputs, strict=True)])
+        return self._joined([self.term(None, y, p) for y, p in zip(targets, outputs, strict=True)], len(outputs))
+
+    def divisor(self, examples: int, outputs: int) -> int:
+        """By what the derivative of the mean over examples is divided."""
+        return examples * (outputs if self.averaged else 1)
 
     def numbers(self, targets: Sequence[float], outputs: Sequence[float]) -> str:
-        terms = [self.term(y, number(y), number(p)) for y, p in zip(targets, outputs, strict=True)]
-        return self._joined([text for text in terms if text], count=len(terms))
+        terms = [self.term(y, operand(y), operand(p)) for y, p in zip(targets, outputs, strict=True)]
+        return self._joined([text for text in terms if text], len(terms))
 
-    def _joined(self, terms: Sequence[str], count: int | None = None) -> str:
-        outputs = len(terms) if count is None else count
+    def _joined(self, terms: Sequence[str], outputs: int) -> str:
         text = " + ".join(terms) or "0"
         if len(terms) > 1 and (self.factor or self.averaged):
             text = f"({text})"
@@ -60,7 +64,7 @@ def _times_log(y: Any, p: Any) -> Any:
     return y * ops.log(ops.where(y == 0, 1.0, p))
 
 
-def _cross_entropy_term(y: float, target: str, output: str) -> str:
+def _cross_entropy_term(y: float | None, target: str, output: str) -> str:
     """``−y·ln ŷ − (1 − y)·ln(1 − ŷ)`` as a positive term, without what vanishes."""
     if y == 1:
         return f"−ln({output})"
@@ -132,9 +136,3 @@ LOSSES = {
         ),
     )
 }
-
-
-def slope(loss: Loss, y: float, output: float, examples: int, outputs: int) -> tuple[str, str]:
-    """``∂L/∂ŷ`` of the mean over the examples, written with the symbols y and ŷ and with their numbers."""
-    divisor = examples * (outputs if loss.averaged else 1)
-    return loss.slope(None, "{y}", "{p}", divisor), loss.slope(y, operand(y), operand(output), divisor)

@@ -30,20 +30,34 @@ def _all(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 # What each attribute must be, in words and as a test. Whether it fits the operands is the typing rule's business.
-_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    **{name: ("a tuple of integers", _all(_is_int)) for name in ("axes", "order", "starts", "strides")},
-    **{name: ("a tuple of integers", _all(_is_int)) for name in ("low", "high", "inner")},
-    **{name: ("a tuple of sizes", _all(_is_size)) for name in ("shape", "limits")},
-    **{name: ("a size", _is_size) for name in ("size",)},
-    **{name: ("an integer", _is_int) for name in ("axis",)},
-    **{name: ("a count", _is_count) for name in ("batch", "length", "carries", "consts", "max_iterations")},
-    "spec": ("a contraction", lambda value: isinstance(value, Contraction)),
-    "dtype": ("the name of an element type", lambda value: isinstance(value, str)),
-    "label": ("a text", lambda value: isinstance(value, str)),
-    "reverse": ("true or false", lambda value: isinstance(value, bool)),
-    "tolerance": ("a number", lambda value: isinstance(value, float)),
-    "body": ("a graph", lambda value: isinstance(value, Graph)),
+_Kind = tuple[str, Callable[[Any], bool]]
+_INTS: _Kind = ("a tuple of integers", _all(_is_int))
+_SIZES: _Kind = ("a tuple of sizes", _all(_is_size))
+_COUNT: _Kind = ("a count", _is_count)
+_KINDS: Mapping[str, _Kind] = {
+    "axes": _INTS,
+    "axis": ("an integer", _is_int),
     "backward": ("a graph or nothing", lambda value: value is None or isinstance(value, Graph)),
+    "batch": _COUNT,
+    "body": ("a graph", lambda value: isinstance(value, Graph)),
+    "carries": _COUNT,
+    "consts": _COUNT,
+    "dtype": ("the name of an element type", lambda value: isinstance(value, str)),
+    "high": _INTS,
+    "inner": _INTS,
+    "label": ("a text", lambda value: isinstance(value, str)),
+    "length": _COUNT,
+    "limits": _SIZES,
+    "low": _INTS,
+    "max_iterations": _COUNT,
+    "order": _INTS,
+    "reverse": ("true or false", lambda value: isinstance(value, bool)),
+    "shape": _SIZES,
+    "size": ("a size", _is_size),
+    "spec": ("a contraction", lambda value: isinstance(value, Contraction)),
+    "starts": _INTS,
+    "strides": _INTS,
+    "tolerance": ("a number", lambda value: isinstance(value, float)),
     "value": ("a number or an array", lambda value: isinstance(value, bool | int | float | np.ndarray)),
 }
 

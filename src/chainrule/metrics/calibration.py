@@ -115,5 +115,8 @@ def _edges(chance: FloatArray, bins: int, strategy: Strategy) -> FloatArray:
     if strategy == "quantile":
         if chance.size == 0:
             return np.linspace(0.0, 1.0, bins + 1)
-        return np.quantile(chance, np.linspace(0.0, 1.0, bins + 1))
+        # Edges are probabilities that occur, found by whole-number places, so that equal ones share a bin exactly.
+        ordered = np.sort(chance)
+        places = [0, *(-(-ordered.size * edge // bins) - 1 for edge in range(1, bins + 1))]
+        return ordered[places]
     raise ConfigError(f"strategy={strategy!r} is not known: use 'uniform' or 'quantile'.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_features
@@ -36,7 +36,10 @@ class Linear(Module):
         for name, size in (("in_features", in_features), ("out_features", out_features)):
             if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
                 raise ConfigError(f"Linear needs {name} to be an integer of at least 1, not {size!r}")
-        self.weight = init((int(in_features), int(out_features)), key=key)
+        shape = (int(in_features), int(out_features))
+        self.weight = init(shape, key=key)
+        if self.weight.shape != shape:
+            raise ShapeError(f"the initialiser of Linear returned shape {self.weight.shape} when asked for {shape}")
         self.bias = np.zeros(out_features, np.float32) if bias else None
 
     @property
@@ -54,6 +57,6 @@ class Linear(Module):
 @operation
 def _affine(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None) -> Any:
     array, matrix = as_array(x), as_array(weight)
-    check_features(array, int(matrix.shape[0]))  # type: ignore[arg-type]
+    check_features(array, int(matrix.shape[0]))
     product = matmul(array, matrix)
     return product if bias is None else product + bias

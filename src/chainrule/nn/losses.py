@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from chainrule.core.dtypes import FLOAT32, FLOATS
+from chainrule.core.dtypes import FLOAT32, FLOATS, INT64, INTEGERS
 from chainrule.core.errors import DataError, DTypeError, ShapeError
 from chainrule.ops.activations import log_softmax, logsumexp
 from chainrule.ops.arrays import take, take_along
@@ -55,6 +55,7 @@ def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike, weights: ArrayL
     """
     logits = _floats(outputs)
     goal = _aligned(targets, logits)
+    _refuse_outside(targets, 1, "binary_cross_entropy needs targets from 0 to 1")
     positive = logits > 0
     smooth = log1p(exp(where(positive, -logits, logits)))
     return _mean_over_examples(where(positive, logits, 0) - logits * goal + smooth, weights)
@@ -65,10 +66,17 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | N
     """``-Σ t log softmax(outputs)`` over the classes, the last axis; the mean over any axes between.
 
     Outputs are logits. Targets are integer labels without the last axis, or probabilities of the shape of the outputs. A
-    label outside [0, C) raises :class:`DataError` where its number is known, and makes the loss NaN in a traced step.
+    label outside 0 to C - 1 raises :class:`DataError` where its number is known, and makes the loss NaN in a traced step.
     """
     logits = _floats(outputs)
     goal = as_array(targets)
+    if logits.ndim and logits.shape[-1] == 1:
+        raise ShapeError(
+            "cross_entropy of a single class is always 0; use binary_cross_entropy with one output, or give the model one "
+            "output per class"
+        )
+    if logits.ndim and goal.shape == (*logits.shape[:-1], 1):
+        goal = goal.reshape(logits.shape[:-1])
     if logits.ndim < 1 or (goal.shape != logits.shape and goal.shape != logits.shape[:-1]):
         raise ShapeError(
             f"cross_entropy of logits of shape {show_shape(logits.shape)} needs labels of shape "
@@ -105,13 +113,12 @@ def with_class_weights(loss: Loss, weights: Any) -> Loss:
     return functools.wraps(loss)(weighted)
 
 
-def _class_weights(logits: Array, targets: Any, by_class: np.ndarray[Any, Any]) -> Array:
+def _class_weights(logits: Array, targets: Any, by_class: np.ndarray[Any, Any]) -> Any:
     """The weight of each target."""
     goal = as_array(targets)
     classes = as_array(by_class, logits.value.dtype)
     if goal.shape == logits.shape[:-1] and logits.shape[-1] == by_class.size:
-        found: Array = take(classes, _labels(targets, goal, by_class.size))
-        return found
+        return take(classes, _labels(targets, goal, by_class.size))
     if goal.shape == logits.shape and logits.ndim > 1 and logits.shape[-1] == by_class.size:
         return (goal * classes).sum(-1)
     if by_class.size == 2:
@@ -150,14 +157,21 @@ def _labels(targets: Any, goal: Array, classes: Any) -> Array:
             f"cross_entropy needs integer labels from 0 to {classes - 1}, not {goal.dtype}; convert them with "
             ".astype(int), or pass probabilities with one column per class"
         )
-    if not isinstance(targets, Array):
-        known = np.asarray(targets)
-        wrong = np.argwhere((known < 0) | (known >= classes))
-        if len(wrong):
-            place = tuple(map(int, wrong[0]))
-            row = f"row {place[0]}" if len(place) == 1 else f"position {place}"
-            raise DataError(f"the label {known[place]} in {row} is not one of the {classes} classes 0 to {classes - 1}")
-    return goal
+    _refuse_outside(targets, classes - 1, f"labels of {classes} classes are 0 to {classes - 1}")
+    labels: Array = goal if goal.value.dtype in INTEGERS else goal.astype(INT64)
+    return labels
+
+
+def _refuse_outside(targets: Any, highest: int, what: str) -> None:
+    """Raise :class:`DataError` for a target outside [0, highest], where the numbers are known."""
+    if isinstance(targets, Array):
+        return
+    known = np.asarray(targets)
+    wrong = np.argwhere((known < 0) | (known > highest))
+    if len(wrong):
+        place = tuple(map(int, wrong[0]))
+        where_it_is = f"row {place[0]}" if len(place) == 1 else f"position {place}"
+        raise DataError(f"{what}, but {where_it_is} holds {known[place]}")
 
 
 def _mean_over_examples(losses: Array, weights: ArrayLike | None) -> Array:

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule.core import trees
-from chainrule.core.dtypes import FLOAT32, SHORT, dtype_name
-from chainrule.core.errors import ConfigError
+from chainrule.core.dtypes import FLOAT32, FLOATS, SHORT, dtype_name
+from chainrule.core.errors import ConfigError, DTypeError
 from chainrule.core.trees import State, Tree
 from chainrule.nn import calls
 from chainrule.nn.summary import Summary, summarise
@@ -86,6 +86,14 @@ class Module:
     def state_leaves(self) -> dict[str, Any]:
         """What layers record while they run: ``{path: array}`` of the leaves under State."""
         return {place.path: leaf for place, leaf in _placed_leaves(self) if place.is_state}
+
+    def astype(self, dtype: npt.DTypeLike) -> Self:
+        """A copy with all floating-point leaves converted: ``model.astype("float64")``."""
+        wanted = dtype_name(dtype)
+        if wanted not in FLOATS:
+            raise DTypeError(f"a model computes in float32 or float64, not in {wanted}")
+        converted: Self = trees.tree_map(lambda leaf: leaf.astype(wanted) if _holds_floats(leaf) else leaf, self)
+        return converted
 
     def named_modules(self) -> dict[str, Module]:
         """``{path: module}`` of all modules in the tree, this one first under the path ''."""
@@ -162,7 +170,7 @@ def _freeze(module: Module) -> None:
 
 def _holds_arrays(value: Any, name: str) -> bool:
     """Whether an attribute is a child; raises :class:`ConfigError` where it mixes arrays with something else."""
-    if isinstance(value, Module | State | np.ndarray | Array):
+    if isinstance(value, np.ndarray | Array) or hasattr(type(value), "tree_flatten"):
         return True
     if not isinstance(value, tuple | list | dict):
         return False
@@ -180,10 +188,11 @@ def _check_setting(value: Any, name: str) -> None:
     try:
         hash(value)
     except TypeError:
-        instead = {list: "use a tuple", set: "use a frozenset", dict: "use a tuple of pairs"}.get(type(value))
+        kind = type(value).__name__
+        instead = {"list": "use a tuple", "set": "use a frozenset", "dict": "use a tuple of pairs"}
         raise ConfigError(
-            f"{name} is a {type(value).__name__}, which cannot be a setting because it can be changed; "
-            f"{instead or 'use a value that can be hashed'}"
+            f"{name} is a {kind}, which cannot be a setting because it can be changed; "
+            f"{instead.get(kind, 'use a value that can be hashed')}"
         ) from None
 
 
@@ -200,7 +209,7 @@ def _check_unshared(module: Module) -> None:
         seen.setdefault(id(child), path)
     paths = set()
     for place, leaf in _placed_leaves(module):
-        if id(leaf) in seen:
+        if isinstance(leaf, np.ndarray | Array) and id(leaf) in seen:
             raise ConfigError(
                 f"{kind} holds the same array as {seen[id(leaf)]!r} and as {place.path!r}, which would be trained as two; to share "
                 "it keep it once and use it twice in forward, otherwise give each its own with .copy()"

@@ -30,7 +30,8 @@ class PerceptronResult:
     def predict(self, x: npt.ArrayLike) -> NDArray:
         """The class of each row: the larger one where ``x · weights + bias > 0``."""
         low, high = self.classes
-        return np.where(np.asarray(x) @ self.weights + self.bias > 0, high, low)
+        found: NDArray = np.where(np.asarray(x) @ self.weights + self.bias > 0, high, low)
+        return found
 
 
 def perceptron_fit(x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 100) -> PerceptronResult:

@@ -87,4 +87,6 @@ def log_softmax(x: ArrayLike, axis: int = -1) -> Any:
 
 def _shifted(x: ArrayLike, axis: int) -> Array:
     array = as_array(x)
-    return array - stop_gradient(array.max(axis, keepdims=True))
+    # The shift cancels in value and in every derivative, so no gradient needs to pass through the maximum.
+    shifted: Array = array - stop_gradient(array.max(axis, keepdims=True))
+    return shifted

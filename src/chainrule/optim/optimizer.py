@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.trace import as_array, operation, phase
+from chainrule.trace import as_array, operation, phase, scope
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Arrays = Mapping[str, Any]  # {path: array}
@@ -113,7 +113,8 @@ def apply_updates(params: Arrays, updates: Arrays) -> dict[str, Any]:
 
 def _moved(path: str, parameter: Any, update: Any) -> Any:
     array = as_array(parameter)
-    return array + matching(path, update, array, "update")
+    with scope(path):
+        return array + matching(path, update, array, "update")
 
 
 def matching(path: str, array: Any, parameter: Any, what: str) -> Any:

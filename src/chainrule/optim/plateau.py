@@ -13,10 +13,12 @@ from chainrule.optim.settings import count, non_negative, positive, real
 class ReduceOnPlateau:
     """Multiplies the learning rate by ``factor`` when a metric has not improved for more than ``patience`` reports in a row.
 
-    Call :meth:`update` once per epoch. Better means lower (``mode="min"``) or higher (``mode="max"``) than the best so far by
-    more than ``threshold`` times its size. NaN is never better. A schedule goes on underneath: what is multiplied is the
-    number ``factor`` in the optimiser's state, which does not fall below ``minimum``.
-    After a reduction ``cooldown`` reports do not count as bad. As in PyTorch, whose ``min_lr`` is ``minimum`` times the rate.
+    Call :meth:`update` once per epoch. Better means lower (``mode="min"``) or higher (``mode="max"``) than the best so far
+    by more than ``threshold`` times its size; a metric that is not finite is never better. After a reduction ``cooldown``
+    reports do not count as bad.
+
+    What is multiplied is the number ``factor`` in the optimiser's state, which does not fall below ``minimum``; a schedule
+    goes on underneath. Otherwise as in PyTorch, whose ``min_lr`` is ``minimum`` times the rate.
 
     Raises :class:`ConfigError` for a factor outside (0, 1), and for negative numbers.
     """

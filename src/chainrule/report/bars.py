@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from chainrule.report.formats import amount
 from chainrule.report.markup import Child, Markup, element, fragment, shorten
 from chainrule.report.scale import make_scale
-from chainrule.report.svg import WIDTH, Box, drawing, label_width, line, text, tooltip
+from chainrule.report.svg import WIDTH, Box, drawing, fitted, label_width, line, text, tooltip
 
 _ROW = 20.0
 _BAR = 11.0
+_WIDEST_NAME = 140.0
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Bar:
 
 def bar_chart(bars: Sequence[Bar], *, title: str, x_label: str = "") -> Markup:
     """Bars from the zero line in the given order, a whisker of ± one standard deviation, the value at the right."""
-    names = [shorten(bar.name, 26) for bar in bars]
+    names = [fitted(bar.name, _WIDEST_NAME) for bar in bars]
     values = [amount(bar.value, 3) for bar in bars]
     ends = [end for bar in bars for end in (bar.value, bar.value - bar.deviation, bar.value + bar.deviation)]
     top, bottom = 6.0, 6.0 + _ROW * len(bars)
-    left = label_width(names) + 10.0
+    left = max(label_width(names) + 10.0, 30.0)  # the first tick needs room as well
     right = WIDTH - label_width(values) - 14.0
     box = Box(left, top, right, bottom)
     x = make_scale(ends, left, right, zero=True, most_ticks=6)

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 
 from chainrule.report.formats import SPACE, count, percent, text_width
-from chainrule.report.markup import Child, Markup, coordinate, element, shorten
-from chainrule.report.svg import WIDTH, drawing, label_width, text, tooltip
+from chainrule.report.markup import Child, Markup, coordinate, element
+from chainrule.report.svg import WIDTH, drawing, fitted, label_width, text, tooltip
 
 _LARGEST_CELL = 92.0
 _ROOM_FOR_PERCENT = 40.0
+_WIDEST_NAME = 96.0
 _ROOM_FOR_COUNT = 15.0
 _ROOM_FOR_SLANT = 16.0
 _ROOM_FOR_NAME = 8.5
@@ -23,7 +24,7 @@ def confusion_chart(matrix: Sequence[Sequence[float]], classes: Sequence[str], *
     share, in one colour on the diagonal and another off it.
     """
     size = len(matrix)
-    names = [shorten(name, 16) for name in classes]
+    names = [fitted(name, _WIDEST_NAME) for name in classes]
     widest = label_width(names)
     gutter = 20.0 + widest + 8.0
     cell = min(_LARGEST_CELL, (WIDTH - gutter - 6.0) / max(1, size))

@@ -9,7 +9,7 @@ STYLE = """
   --panel: #f6f7f9; --accent: #0b5fa5; --good: #00704f; --bad: #b3400a;
   --s0: #0b62ab; --s1: #c44e00; --s2: #007a57; --s3: #a4437e; --s4: #8a6a00; --s5: #2a86b8; --s6: #6a51a3; --s7: #4d545b;
   --r0: #3b2f7d; --r1: #3a4d93; --r2: #2f6a98; --r3: #258592; --r4: #2b9a80; --r5: #5aa657; --r6: #93a332; --r7: #bd9714;
-  --on-dark: #ffffff; --heat: #0b5fa5; --miss: #c44e00;
+  --solid: 0.9; --on-dark: #ffffff; --heat: #0b5fa5; --miss: #c44e00;
 }
 @media (prefers-color-scheme: dark) {
   :root {
@@ -17,7 +17,7 @@ STYLE = """
     --panel: #1b1f24; --accent: #6cb4f0; --good: #4cc79a; --bad: #f08a4b;
     --s0: #66b2f2; --s1: #f0894a; --s2: #45c498; --s3: #e08cbd; --s4: #d9b944; --s5: #8fd0f0; --s6: #b3a0e8; --s7: #aeb6bd;
     --r0: #9c8cf0; --r1: #8aa2ee; --r2: #74b5e6; --r3: #5fc5d3; --r4: #5fd1b0; --r5: #86d885; --r6: #bcd866; --r7: #ecce5c;
-    --on-dark: #0e1113; --heat: #66b2f2; --miss: #f0894a;
+    --solid: 0.6; --on-dark: #0e1113; --heat: #66b2f2; --miss: #f0894a;
   }
 }
 * { box-sizing: border-box; }
@@ -117,7 +117,7 @@ footer p { max-width: none; }
 .curve { fill: none; stroke-width: 1.8; stroke-linejoin: round; stroke-linecap: round; }
 .curve.d1 { stroke-dasharray: 5 4; } .curve.d2 { stroke-dasharray: 1 4; }
 .dot { stroke: var(--paper); stroke-width: 1.2; }
-.bar { fill: var(--s0); } .bar.negative { fill: var(--s7); } .bar.quiet { opacity: 0.35; }
+.bar { fill: var(--s0); fill-opacity: var(--solid); } .bar.negative { fill: var(--s7); } .bar.quiet { opacity: 0.35; }
 .cloud circle { fill: var(--s0); fill-opacity: 0.55; } .cloud.dense circle { fill-opacity: 0.3; }
 .cell-frame { fill: var(--panel); }
 .hit-cell { fill: var(--heat); } .miss-cell { fill: var(--miss); }

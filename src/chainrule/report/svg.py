@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chainrule.report.formats import text_width
-from chainrule.report.markup import Child, Markup, coordinate, element, escape, fragment
+from chainrule.report.markup import Child, Markup, coordinate, element, escape, fragment, shorten
 from chainrule.report.scale import Scale
 
 WIDTH = 400.0
@@ -78,6 +78,14 @@ def tooltip(words: str) -> Markup:
 def label_width(labels: Sequence[str], size: float = FONT) -> float:
     """The width of the widest label."""
     return max((text_width(label, size) for label in labels), default=0.0)
+
+
+def fitted(name: str, width: float) -> str:
+    """``name``, shortened in the middle until it is no wider than ``width``."""
+    limit = min(len(name), int(width / (0.3 * FONT)))
+    while limit > 2 and text_width(shorten(name, limit), FONT) > width:
+        limit -= 1
+    return shorten(name, limit)
 
 
 def axes(

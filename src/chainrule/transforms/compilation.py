@@ -8,7 +8,6 @@ as their first axis, and another batch size compiles nothing.
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -26,6 +25,7 @@ from chainrule.passes import optimise
 from chainrule.trace.array import Array, as_array
 from chainrule.trace.context import Trace, current, entered
 from chainrule.trace.seeds import default_key
+from chainrule.transforms.donation import give_away, is_donated, issue, writable
 from chainrule.transforms.engines import engine_named
 
 NDArray = np.ndarray[Any, Any]
@@ -52,24 +52,6 @@ class Traced:
     uses_key: bool
 
 
-class _Donated:
-    """Which arrays have been given away, by identity; an entry lives as long as its array."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, weakref.ref[NDArray]] = {}
-
-    def add(self, array: NDArray) -> None:
-        number = id(array)
-        self._known[number] = weakref.ref(array, lambda _: self._known.pop(number, None))
-
-    def __contains__(self, array: NDArray) -> bool:
-        found = self._known.get(id(array))
-        return found is not None and found() is array
-
-
-_donated = _Donated()
-
-
 class Compiled(Generic[P, R]):
     """A compiled function. Call it like the function; ``graph`` and ``text`` show what it became.
 
@@ -90,16 +72,19 @@ class Compiled(Generic[P, R]):
             return self.function(*args, **kwargs)
         bound = self._bind(args, kwargs)
         leaves, arrays, key = self._describe(bound)
+        donated = self._donated_places(bound, leaves)
         found = self._programs.get(key)
         if found is None:
             traced = _trace(self.function, bound, leaves, _name_of(self.function))
-            found = self._programs[key] = (self.engine.load(optimise(traced.graph)), traced)
+            found = self._programs[key] = (self.engine.load(optimise(traced.graph), donated), traced)
         program, traced = found
         self._last = traced
         if traced.uses_key:
             arrays.append(default_key())
-        results = iter(program(arrays))
-        self._mark_donated(bound)
+        operands = writable(arrays, donated)
+        results = iter(issue(program(operands), operands))
+        for number in donated:
+            give_away(arrays[number])
         outputs = [next(results) if leaf is _ARRAY else leaf for leaf in traced.statics]
         return trees.unflatten(traced.result, outputs)  # type: ignore[no-any-return]
 
@@ -142,7 +127,7 @@ class Compiled(Generic[P, R]):
                 described.append(_describe_leaf(leaf, name in self._batch, name))
                 if described[-1].type is not None:
                     array = np.asarray(leaf)
-                    if array in _donated:
+                    if is_donated(array):
                         raise ConfigError(
                             f"an array in argument {name!r} was donated to an earlier call and no longer holds its "
                             "numbers; use what that call returned instead"
@@ -151,11 +136,13 @@ class Compiled(Generic[P, R]):
         key = (tuple(structure), tuple(described))
         return described, arrays, key
 
-    def _mark_donated(self, bound: dict[str, Any]) -> None:
-        for name in self._donate:
-            for leaf in trees.leaves(bound[name]):
-                if isinstance(leaf, np.ndarray):
-                    _donated.add(leaf)
+    def _donated_places(self, bound: dict[str, Any], leaves: Sequence[_Leaf]) -> frozenset[int]:
+        """The numbers, among the arrays passed to the program, of those that are donated."""
+        if not self._donate:
+            return frozenset()
+        owners = [name for name, argument in bound.items() for _ in trees.leaves(argument)]
+        traced = [name for name, leaf in zip(owners, leaves, strict=True) if leaf.type is not None and not leaf.weak]
+        return frozenset(number for number, name in enumerate(traced) if name in self._donate)
 
 
 _ARRAY = object()

@@ -93,10 +93,11 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """A function that returns ``(loss, gradients)`` of a scalar function with respect to argument ``argnums``.
 
-    The gradient has the structure of the argument (a model, a dict, an array); state and integers in it get zeros.
-    ``has_aux``: the function returns ``(loss, aux)``, and so does the first result. ``state``: layers' new state is collected,
-    and the result is ``((loss, new_model), gradients)``, where the model is the first of ``argnums``; with both, ``(loss,
-    new_model, aux)``. ``rules`` replaces the chain rule by another :class:`RuleSet`. Raises :class:`ShapeError` when the loss is no scalar.
+    The gradient has the structure of the argument (a model, a dict, an array); state and integers in it get zeros. With
+    ``has_aux`` the function returns ``(loss, aux)``, and so does the first result. With ``state`` the new state of layers is
+    collected, and the result is ``((loss, new_model), gradients)``, where the model is the first of ``argnums``; with both,
+    ``((loss, new_model, aux), gradients)``. ``rules`` replaces the chain rule by another :class:`RuleSet`. Raises
+    :class:`ShapeError` when the loss is no scalar.
     """
     watched = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 

@@ -13,7 +13,7 @@ import numpy as np
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel
-from chainrule.ir.graph import Graph, Node, Value
+from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import Size, shape_at
 
 NDArray = np.ndarray[Any, Any]
@@ -24,8 +24,9 @@ Observer = Callable[[Node, Sequence[NDArray], Sequence[NDArray]], None]
 class ReferenceProgram:
     """A graph ready to run; plans are kept for the batch sizes met so far."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, donated: frozenset[int] = frozenset()) -> None:
         self.graph = graph
+        self._donated = donated
         self._plans: dict[int, _Plan] = {}
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
@@ -41,13 +42,13 @@ class ReferenceProgram:
         overwritten, so the arrays may be kept; they must not be changed.
         """
         with np.errstate(all="ignore"):
-            return _Plan(self.graph, bind_batch(self.graph, arrays), observer)(arrays)
+            return _Plan(self.graph, bind_batch(self.graph, arrays), observer=observer)(arrays)
 
     def at(self, batch: int) -> _Plan:
         """The plan for one batch size."""
         plan = self._plans.get(batch)
         if plan is None:
-            plan = self._plans[batch] = _Plan(self.graph, batch)
+            plan = self._plans[batch] = _Plan(self.graph, batch, self._donated)
         return plan
 
 
@@ -56,8 +57,8 @@ class ReferenceEngine:
 
     name = "reference"
 
-    def load(self, graph: Graph) -> ReferenceProgram:
-        return ReferenceProgram(graph)
+    def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> ReferenceProgram:
+        return ReferenceProgram(graph, donated)
 
 
 ENGINE = ReferenceEngine()
@@ -99,19 +100,37 @@ def _misfit(value: Value, array: NDArray) -> ShapeError:
 class _Plan:
     """Straight-line code for one batch size: slots instead of names, and a list of calls."""
 
-    def __init__(self, graph: Graph, batch: int, observer: Observer | None = None) -> None:
+    def __init__(
+        self, graph: Graph, batch: int, donated: frozenset[int] = frozenset(), observer: Observer | None = None
+    ) -> None:
         slots: dict[Value, int] = {}
         for value in graph.inputs:
             slots[value] = len(slots)
         self.size = len(slots)
         last_use = _last_uses(graph)
-        reusable: set[Value] = set()
+        reusable = {graph.inputs[number] for number in donated if graph.inputs[number] in last_use}
         self.fixed: list[tuple[int, NDArray]] = []
         known: dict[Value, NDArray] = {}
+        spare: dict[ArrayType, list[int]] = {}
         self.steps: list[tuple[Kernel, tuple[int, ...], tuple[int, ...], int | None, tuple[int, ...]]] = []
         for position, node in enumerate(graph.nodes):
             inputs = tuple(slots[value] for value in node.inputs)
-            overwritten = None if observer else _overwritten(node, position, last_use, reusable, slots)
+            dying = {value for value in (*node.inputs, *node.outputs) if last_use.get(value, -1) <= position}
+            dead = {slots[value] for value in node.inputs if value in dying and value not in known}
+            overwritten = None
+            if not observer and node.primitive.name in UFUNCS and node.output.type.shape:
+                # Write over an operand that dies here, or else over any array of the type that nothing needs any more.
+                same = [
+                    value
+                    for value in node.inputs
+                    if value in dying and value in reusable and value.type == node.output.type
+                ]
+                if same:
+                    overwritten = slots[same[0]]
+                    reusable.discard(same[0])
+                elif spare.get(node.output.type):
+                    overwritten = spare[node.output.type].pop()
+                    dead.add(overwritten)
             for value in node.outputs:
                 slots[value] = len(slots)
             outputs = tuple(slots[value] for value in node.outputs)
@@ -121,12 +140,15 @@ class _Plan:
                 known[node.output] = result
                 self.fixed.append((outputs[0], result))
                 continue
-            dying = (value for value in (*node.inputs, *node.outputs) if last_use.get(value, -1) <= position)
-            dead = {slots[value] for value in dying if value not in known}
             if node.primitive.name in VIEWS:
                 reusable.difference_update(node.inputs)
             else:
                 reusable.update(node.outputs)
+            dead.update(slots[value] for value in node.outputs if value in dying)
+            for value in dying & reusable:
+                spare.setdefault(value.type, []).append(slots[value])
+                dead.discard(slots[value])
+                reusable.discard(value)
             self.steps.append((make_kernel(node, batch, observer), inputs, outputs, overwritten, tuple(dead)))
         self.total = len(slots)
         self.results = tuple(slots[value] for value in graph.outputs)
@@ -169,18 +191,6 @@ def _last_uses(graph: Graph) -> dict[Value, float]:
     return last
 
 
-def _overwritten(
-    node: Node, position: int, last_use: Mapping[Value, float], reusable: set[Value], slots: Mapping[Value, int]
-) -> int | None:
-    """The slot of an operand that this elementwise map may write its result over."""
-    if node.primitive.name not in UFUNCS or not node.output.type.shape:
-        return None
-    for value in node.inputs:
-        if value in reusable and value.type == node.output.type and last_use[value] == position:
-            return slots[value]
-    return None
-
-
 def make_kernel(node: Node, batch: int, observer: Observer | None = None) -> Kernel:
     """The function of the operands that a node is, at one batch size; it reports its results to the observer."""
     loop = LOOPS.get(node.primitive.name)
@@ -204,7 +214,7 @@ def evaluate_node(node: Node, arrays: Sequence[NDArray]) -> tuple[NDArray, ...]:
 
 
 def _body(node: Node, batch: int, observer: Observer | None) -> Run:
-    return _Plan(node.attributes["body"], batch, observer)
+    return _Plan(node.attributes["body"], batch, observer=observer)
 
 
 def _call(node: Node, batch: int, observer: Observer | None) -> Kernel:
@@ -221,6 +231,8 @@ def _scan(node: Node, batch: int, observer: Observer | None) -> Kernel:
 
     def scan(*arrays: NDArray) -> tuple[NDArray, ...]:
         fixed, carry, stepped = arrays[:consts], list(arrays[consts : consts + carries]), arrays[consts + carries :]
+        if length == 0:
+            carry = [np.array(array) for array in carry]
         collected = [np.empty(shape, dtype) for shape, dtype in stacks]
         if not length:
             carry = [x.copy() for x in carry]

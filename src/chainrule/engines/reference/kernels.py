@@ -62,6 +62,24 @@ def _logistic(x: NDArray) -> NDArray:
     return np.asarray(np.where(x >= 0, 1, small) / (1 + small), x.dtype)
 
 
+# From here on numpy.where, which branches per element, is slower than five passes over the bits.
+_LARGE = 4096
+_WORDS = {1: np.int8, 4: np.int32, 8: np.int64}
+
+
+def _select(condition: NDArray, x: NDArray, y: NDArray) -> NDArray:
+    """``y ^ ((x ^ y) & mask)`` on the bits: the same as a choice, for NaN and signed zero too."""
+    if condition.size < _LARGE:
+        return np.where(condition, x, y)
+    word = _WORDS[x.dtype.itemsize]
+    mask = condition.astype(word)
+    np.negative(mask, out=mask)
+    bits = y.view(word)
+    mask &= x.view(word) ^ bits
+    mask ^= bits
+    return mask.view(x.dtype)
+
+
 def _cast(node: Node, batch: int) -> Kernel:
     dtype = to_numpy(node.attributes["dtype"])
     return lambda x: x.astype(dtype, copy=False)
@@ -89,7 +107,9 @@ def _need_elements(node: Node, axes: Iterable[int], batch: int) -> None:
     """Sizes that depend on the batch are only known now."""
     shape = shape_at(node.inputs[0].shape, batch)
     if any(shape[axis] == 0 for axis in axes):
-        raise ShapeError(f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined")
+        raise ShapeError(
+            f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined"
+        )
 
 
 def _contract(node: Node, batch: int) -> Kernel:
@@ -215,7 +235,7 @@ KERNELS: Mapping[str, Maker] = {
     **{name: _plain(ufunc) for name, ufunc in UFUNCS.items()},
     "logistic": _plain(_logistic),
     "erf": _plain(erf),
-    "select": _plain(np.where),
+    "select": _plain(_select),
     "cast": _cast,
     "reduce_sum": _reduce_sum,
     "reduce_max": _reduce_max,

@@ -1,0 +1,90 @@
+"""Schedules by value; that they train like PyTorch's is in test_trajectories."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule import optim
+from chainrule.core.errors import ConfigError
+from chainrule.optim import schedules
+
+
+def rates(schedule: Any, counts: Any) -> list[float]:
+    return [float(schedule(count)) for count in counts]
+
+
+def test_constant() -> None:
+    assert rates(optim.constant(0.3), [0, 7, 10**12]) == [0.3, 0.3, 0.3]
+
+
+def test_cosine_ends_at_its_final_rate_and_stays_there() -> None:
+    schedule = optim.cosine(1.0, steps=4, final=0.2)
+    half = 0.2 + 0.4 * (1 + math.cos(math.pi / 4))
+    assert rates(schedule, range(6)) == pytest.approx([1.0, half, 0.6, 0.2 + (1.0 - half), 0.2, 0.2], rel=1e-15)
+
+
+def test_step() -> None:
+    assert rates(optim.step(1.0, every=3, factor=0.5), range(8)) == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_exponential() -> None:
+    assert rates(optim.exponential(2.0, 0.5), range(4)) == [2.0, 1.0, 0.5, 0.25]
+
+
+def test_warmup_rises_to_the_full_rate_and_then_starts_what_follows() -> None:
+    assert rates(optim.warmup(4, after=0.8), range(6)) == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+    decaying = optim.warmup(2, after=optim.exponential(1.0, 0.5))
+    assert rates(decaying, range(5)) == [0.5, 1.0, 1.0, 0.5, 0.25]
+    twice = optim.warmup(2, after=optim.warmup(2, after=lambda count: 1.0))
+    assert rates(twice, range(5)) == [0.25, 0.5, 0.5, 1.0, 1.0]
+
+
+def test_a_schedule_is_traced_with_a_float64_count() -> None:
+    seen = []
+
+    def mine(count: Any) -> Any:
+        seen.append((count.dtype, count.shape))
+        return 0.1 / (1 + count)
+
+    sgd = optim.SGD(mine)
+    params = {"w": np.ones((2, 2), np.float32)}
+    update = cr.compile(lambda state: sgd.update(params, state, params))
+    state = sgd.init(params)
+    for count in range(3):
+        updates, state = update(state)
+        np.testing.assert_array_equal(updates["w"], np.full((2, 2), -0.1 / (1 + count), np.float32))
+    assert seen == [(np.dtype(np.float64), ())], "one trace serves all counts"
+
+
+def test_counts_beyond_float32_are_told_apart() -> None:
+    schedule = optim.step(1.0, every=2**25, factor=0.5)
+    assert rates(schedule, [2**25 - 1, 2**25]) == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: optim.constant(-1), "lr of constant must be 0 or more, not -1"),
+        (lambda: optim.cosine(0.1, 0), "steps of cosine must be a whole number of 1 or more, not 0"),
+        (lambda: optim.cosine(0.1, 10, final=-1), "final of cosine must be 0 or more"),
+        (lambda: optim.step(0.1, every=2.5), "every of step must be a whole number of 1 or more, not 2.5"),  # type: ignore[arg-type]
+        (lambda: optim.step(0.1, every=2, factor=0), "factor of step must be more than 0"),
+        (lambda: optim.exponential(0.1, float("nan")), "factor of exponential must be a finite number, not nan"),
+        (lambda: optim.warmup(True, after=0.1), "steps of warmup must be a whole number of 1 or more, not True"),
+        (lambda: optim.warmup(3, after=-0.1), "the learning rate of warmup must be 0 or more"),
+        (lambda: optim.warmup(3, after="fast"), "the learning rate of warmup must be a finite number, not 'fast'"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_schedules_are_refused(call: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_numbers_describe_themselves() -> None:
+    assert schedules.describe_rate(schedules.as_schedule("SGD", 0.1)) == 0.1
+    assert optim.warmup(3, after=0.1).describe == {"kind": "warmup", "steps": 3, "after": 0.1}
