@@ -1,6 +1,8 @@
 """Chainrule trains neural networks with backpropagation that you can see, change, and run at the speed of the machine."""
 
+from chainrule import nn as nn
 from chainrule import ops as ops
+from chainrule import optim as optim
 from chainrule.grad import STANDARD as STANDARD
 from chainrule.grad import RuleSet as RuleSet
 from chainrule.ir.graph import Graph as Graph
@@ -9,6 +11,9 @@ from chainrule.ir.text import print_graph as print_graph
 from chainrule.ops import *  # noqa: F403
 from chainrule.trace import Array as Array
 from chainrule.trace import seed as seed
+from chainrule.train import Callback as Callback
+from chainrule.train import EarlyStopping as EarlyStopping
+from chainrule.train import Trainer as Trainer
 from chainrule.transforms import Compiled as Compiled
 from chainrule.transforms import check_gradients as check_gradients
 from chainrule.transforms import compare as compare

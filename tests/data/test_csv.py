@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from chainrule.core.errors import DataError, MissingExtraError
-from chainrule.data.csv_scan import LONGEST_FIELD
+from chainrule.data.csv_scan import LONGEST_FIELD, Scan
 from chainrule.data.tables import Table, read_table
 
 
@@ -170,15 +171,13 @@ def test_a_tab_is_preferred_in_a_tsv_file(tmp_path: Path) -> None:
 
 
 def test_duckdb_missing_is_said_with_the_line_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'chainrule\[tables\]'"):
         read(tmp_path, "a,b\n1,2\n3,4\n")
 
 
 def test_a_disagreement_with_duckdb_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever DuckDB may skip or cut one day, here a body that lost a row or a character, must not go unnoticed."""
-    from chainrule.data.csv_scan import Scan
-
     whole = Scan.body
     monkeypatch.setattr(Scan, "body", lambda self: whole(self)[4:])
     with pytest.raises(DataError, match="has 2 rows, but DuckDB reads 1"):

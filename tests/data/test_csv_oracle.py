@@ -43,7 +43,7 @@ def written(rows: list[list[str]], delimiter: str = ",", line_end: str = "\n", q
     return "".join(delimiter.join(map(cell, row)) + line_end for row in rows)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     records(),
     st.sampled_from(",;|\t"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,6 @@ def test_refused(case: str) -> None:
 
 
 def test_narwhals_missing_is_said_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "narwhals", None)
+    monkeypatch.setitem(sys.modules, "narwhals", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'chainrule\[tables\]'"):
         read_table(pd.DataFrame({"a": [1, 2]}))

@@ -185,10 +185,12 @@ def test_scaling_acts_on_the_next_update() -> None:
 
 def test_parameters_may_be_called_count_and_factor() -> None:
     params = {"count": np.ones(()), "factor": np.ones(())}
-    adam = optim.chain(optim.clip_by_value(1.0), optim.Adam())
-    scaled = optim.scale_learning_rate(adam.init(params), 0.5)
+    mine = optim.Transform(lambda params: {"mean": params, "factor": np.ones(())}, lambda g, state, params: (g, state))
+    both = optim.chain(mine, optim.SGD(0.1, momentum=0.9))
+    scaled = optim.scale_learning_rate(both.init(params), 0.5)
     assert optim.learning_rate_factor(scaled) == 0.5
-    assert scaled["1"]["first_moment"]["factor"] == 0.0
+    assert scaled["0"]["mean"]["factor"] == scaled["0"]["factor"] == 1.0
+    assert scaled["1"]["momentum"]["factor"] == 0.0
 
 
 def test_a_transform_alone_has_no_learning_rate() -> None:
@@ -285,10 +287,12 @@ def test_bias_correction_is_exact_for_betas_near_one() -> None:
     np.testing.assert_allclose(updates["w"], [[-1.0]], rtol=1e-6)
 
 
-def test_a_centered_rmsprop_survives_a_constant_gradient() -> None:
+def test_a_centered_rmsprop_survives_a_variance_that_rounds_below_zero() -> None:
     rms = optim.RMSProp(0.1, alpha=0.5, eps=1e-6, centered=True)
-    params = {"w": np.full((1, 1), 0.1, np.float32)}
-    state = rms.init(params)
-    for _ in range(200):
+    params = {"w": np.full((1, 1), -0.5947237, np.float32)}
+    state, below = rms.init(params), False
+    for _ in range(40):
         updates, state = rms.update(params, state, params)
+        below |= bool(state["mean_square"]["w"] < state["mean"]["w"] ** 2)
         assert np.isfinite(updates["w"]).all()
+    assert below, "the case that is tested did not occur"

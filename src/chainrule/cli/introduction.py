@@ -48,7 +48,7 @@ def show_columns(terminal: Terminal, columns: Sequence[Mapping[str, Any]], most:
         ]
         if missing:
             share = as_number(column.get("missing"))
-            cells.append(percent(share) if share > 0 else "")
+            cells.append("" if not share > 0 else percent(share) if share >= 0.001 else "under 0.1 %")
         if noted:
             cells.append(column.get("note") or "")
         table.add_row(*(safe(cell) for cell in cells))

@@ -10,8 +10,8 @@ boolean    float64 0 or 1, NaN where missing         ``true``/``false`` or ``yes
 date       float64 seconds since 1970-01-01 UTC,     ISO 8601, or day, month and year in an order that the column
            NaN where missing                         settles (see :mod:`~chainrule.data.columns_dates`)
 category   object array of str, None where missing   every other text; digits with leading zeros; very long integers
-identifier object array of str, None where missing   at least 20 texts of which 90 % or more differ; distinct
-                                                     integers without gaps in their cells in a column named like an id
+identifier object array of str, None where missing   at least 20 texts of which 90 % or more differ; integers that
+                                                     all differ, none missing, in a column named like an identifier
 ========== ========================================= ==============================================================
 
 White space around a text is not part of it, and the texts of :data:`MISSING_TOKENS` stand for a missing value.

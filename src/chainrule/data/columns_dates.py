@@ -53,10 +53,12 @@ def read_dates(texts: Sequence[str]) -> Dates:
     day_first = _seconds(matches, day_first=True)
     only_year_first = all(year_first for _, year_first in matches)
     month_first = day_first if only_year_first else _seconds(matches, day_first=False)
-    if isinstance(day_first, int) and isinstance(month_first, int):
-        return Dates(None, misfit=max(day_first, month_first))
-    if isinstance(day_first, int) or isinstance(month_first, int):
-        return Dates(month_first if isinstance(day_first, int) else day_first)
+    if isinstance(day_first, int):
+        if isinstance(month_first, int):
+            return Dates(None, misfit=max(day_first, month_first))
+        return Dates(month_first)
+    if isinstance(month_first, int):
+        return Dates(day_first)
     if np.array_equal(day_first, month_first):
         return Dates(day_first)
     return Dates(None, ambiguous=True)

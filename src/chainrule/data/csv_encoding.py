@@ -68,10 +68,10 @@ def _decode(data: bytes, source: str, notices: list[str]) -> bytes:
                 raise DataError(f"{source} is empty apart from its byte-order mark")
             notices.append(f"{source}: {name} recognised by its byte-order mark")
             return _from_codec(body, codec, name, source)
-    codec = _utf16_without_mark(data)
-    if codec is not None:
+    utf16 = _utf16_without_mark(data)
+    if utf16 is not None:
         notices.append(f"{source}: UTF-16 without a byte-order mark recognised")
-        return _from_codec(data, codec, "UTF-16", source)
+        return _from_codec(data, utf16, "UTF-16", source)
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -66,7 +66,7 @@ def connect(folder: Path, database: Path | None = None) -> Iterator[Connection]:
         raise MissingExtraError(
             "reading tables from files needs DuckDB; install it with: pip install 'chainrule[tables]'"
         ) from None
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "temp_directory": str(folder),

@@ -186,7 +186,9 @@ def _check_distinct(top: _Table, network: Network) -> None:
         names += [*layer.units, *(name for row in layer.weight_names for name in row), *layer.bias_names]
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise top.error(f"the name {name!r} is used twice; names of inputs, targets, units, weights and biases must differ")
+            raise top.error(
+                f"the name {name!r} is used twice; names of inputs, targets, units, weights and biases must differ"
+            )
 
 
 def _count(number: int, what: str) -> str:
@@ -259,9 +261,7 @@ class _Table:
         rows = [self.vector(f"{key}, row {place}", row) for place, row in enumerate(found, 1)]
         for place, row in enumerate(rows, 1):
             if len(row) != len(rows[0]):
-                raise self.error(
-                    f"{key}, row {place} has {_count(len(row), 'number')}, but row 1 has {len(rows[0])}"
-                )
+                raise self.error(f"{key}, row {place} has {_count(len(row), 'number')}, but row 1 has {len(rows[0])}")
         return np.array(rows)
 
     def examples(self, key: str) -> NDArray:
@@ -300,7 +300,9 @@ class _Table:
         found = self.settings[key]
         if not isinstance(found, list) or len(found) != rows:
             raise self.error(f"{key} must have {_count(rows, 'row')}, as weights has")
-        return [self._names(row, f"{key}, row {place}", columns, "weights in a row") for place, row in enumerate(found, 1)]
+        return [
+            self._names(row, f"{key}, row {place}", columns, "weights in a row") for place, row in enumerate(found, 1)
+        ]
 
 
 def _shown(value: Any) -> str:

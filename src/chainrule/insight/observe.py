@@ -44,7 +44,8 @@ class FirstNonFinite(NamedTuple):
     def __str__(self) -> str:
         if self.node is None:
             return f"the input {self.origin.path!r}"
-        return f"{self.node.primitive.name} in {self.origin}"
+        backward = "the backward pass of " if self.origin.phase == "backward" else ""
+        return f"{self.node.primitive.name} in {backward}{self.origin}"
 
 
 def first_nonfinite(graph: Graph, arrays: Sequence[NDArray]) -> FirstNonFinite | None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chainrule.insight.explanation import Example, TrainingStep
 from chainrule.insight.expressions import Equation, number
 from chainrule.insight.network import Network
+from chainrule.insight.training_step import Learning, Row
 
 _ASCII = {
-    "ŷ": "yhat", "∂": "d", "δ": "delta", "η": "eta", "Σ": "sum", "σ": "sigma", "π": "pi", "√": "sqrt", "½": "1/2*",
-    "²": "^2", "·": "*", "−": "-", "→": "->", "←": "<-", "…": "...", "×": "x",
+    "½·": "1/2*", "½": "1/2*", "√2": "sqrt(2)", "√": "sqrt", "²": "^2", "·": "*", "−": "-", "→": "->", "←": "<-",
+    "ŷ": "yhat", "∂": "d", "δ": "delta", "η": "eta", "Σ": "sum", "π": "pi", "…": "...",
 }  # fmt: skip
 _FEW_NAMES = 8
-_BREAK = re.compile(r" (?=[+−·] )")
+_ALL_ROWS = 30
+_DEEPEST = 3  # pairs of parentheses within which a formula may be broken
 
 
 def as_ascii(text: str) -> str:
     """The same text with ASCII signs: ``∂L/∂ŷ`` becomes ``dL/dyhat``."""
-    return text.translate(str.maketrans(_ASCII)).encode("ascii", "backslashreplace").decode("ascii")
+    for sign, spelled in _ASCII.items():
+        text = text.replace(sign, spelled)
+    return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def introduction(network: Network, name: str) -> list[str]:
@@ -85,15 +88,28 @@ def equation_lines(equation: Equation, width: int, indent: str = "  ") -> list[s
     return lines
 
 
-def _broken(text: str, width: int) -> list[str]:
-    """A formula in pieces of at most ``width`` characters, each after the first beginning with an operator."""
+def _broken(text: str, width: int, depth: int = 0) -> list[str]:
+    """A formula in pieces of at most ``width`` characters, broken before operators: outside parentheses as far as possible."""
     lines: list[str] = []
-    for piece in _BREAK.split(text):
+    for piece in _pieces(text, depth):
         if lines and len(lines[-1]) + 1 + len(piece) <= width:
             lines[-1] += f" {piece}"
+        elif len(piece) > width and depth < _DEEPEST:
+            lines += _broken(piece, width, depth + 1)
         else:
             lines.append(piece)
     return lines
+
+
+def _pieces(text: str, depth: int) -> Iterator[str]:
+    """The text cut before every operator that stands in at most ``depth`` pairs of parentheses."""
+    start, opened = 0, 0
+    for place, char in enumerate(text):
+        opened += (char == "(") - (char == ")")
+        if char == " " and opened <= depth and text[place + 1 : place + 3] in ("+ ", "− ", "· "):
+            yield text[start:place]
+            start = place + 1
+    yield text[start:]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -102,24 +118,33 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:2])} … {names[-1]}"
 
 
-def table_lines(network: Network, rows: Sequence[tuple[int, float, Any]], every: int, width: int) -> Iterator[str]:
-    """Step, loss and outputs before each step; columns that do not fit into ``width`` are left out and counted."""
+def table_lines(network: Network, rows: Sequence[Row], width: int) -> Iterator[str]:
+    """Loss and outputs at the beginning of steps; many are thinned out, and columns beyond ``width`` left out and counted."""
     several = network.examples > 1
     names = [
-        f"{name}[{n + 1}]" if several else name for n in range(network.examples) for name in network.output_names
+        f"{name}[{n}]" if several else name for n in range(1, network.examples + 1) for name in network.output_names
     ]
     heads = ["step", "L", *names]
-    cells = [[str(step), number(loss), *(number(float(v)) for v in outputs.ravel())] for step, loss, outputs in rows]
+    chosen = _thinned(rows)
+    cells = [[str(row.step), number(row.loss), *(number(float(v)) for v in row.outputs.ravel())] for row in chosen]
     widths = [max(len(text) for text in column) for column in zip(heads, *cells, strict=True)]
     shown = len(widths)
     while shown > 2 and 2 * shown + sum(widths[:shown]) > width:
         shown -= 1
     for line in (heads, *cells):
         yield "".join(f"  {text:>{size}}" for text, size in zip(line[:shown], widths))
-    notes = [f"{every} steps in all" if len(rows) < every else ""]
-    notes.append(f"{len(widths) - shown} more columns of outputs do not fit" if shown < len(widths) else "")
-    if any(notes):
-        yield f"  ({'; '.join(note for note in notes if note)})"
+    notes = [f"{len(chosen)} of {len(rows)} steps"] if len(chosen) < len(rows) else []
+    notes += [f"{len(widths) - shown} more outputs do not fit"] if shown < len(widths) else []
+    if notes:
+        yield f"  ({'; '.join(notes)})"
+
+
+def _thinned(rows: Sequence[Row]) -> list[Row]:
+    """All of a few; of many the first ten, then 20, 50, 100, 200, 500 and so on, and the last."""
+    if len(rows) <= _ALL_ROWS:
+        return list(rows)
+    last = rows[-1].step
+    return [row for row in rows if row.step <= 10 or row.step == last or str(row.step).rstrip("0") in ("1", "2", "5")]
 
 
 def step_data(step: TrainingStep) -> dict[str, Any]:
@@ -142,6 +167,42 @@ def step_data(step: TrainingStep) -> dict[str, Any]:
         "gradients": [equation_data(equation) for equation in step.gradients],
         "updates": [equation_data(equation) for equation in step.updates],
     }
+
+
+def learning_data(name: str, network: Network, learning: Learning, steps: Sequence[TrainingStep]) -> dict[str, Any]:
+    """All that the command shows: the network, the steps in full, the loss and outputs before every step, and the end."""
+    return {
+        "file": name,
+        "title": network.title,
+        "loss": network.loss.name,
+        "learning_rate": network.learning_rate,
+        "layers": [
+            {"name": layer.name, "units": list(layer.units), "activation": layer.activation.name}
+            for layer in network.layers
+        ],
+        "steps": [step_data(step) for step in steps],
+        "history": [{"step": row.step, "loss": row.loss, "outputs": row.outputs.tolist()} for row in learning.rows],
+        "after": {
+            "steps": len(learning.rows),
+            "loss": learning.loss,
+            "outputs": learning.outputs.tolist(),
+            "until": learning.until,
+            "reached": learning.reached,
+        },
+    }
+
+
+def conclusion(network: Network, learning: Learning) -> str:
+    """The loss after the last step, and whether it is small enough."""
+    count = len(learning.rows)
+    text = f"After {count} step{'' if count == 1 else 's'}: L = {number(learning.loss)}"
+    if learning.outputs.size <= _FEW_NAMES:
+        outputs = ", ".join(number(float(v)) for v in learning.outputs.ravel())
+        text += f", {_listed(network.output_names)} = {outputs}"
+    if learning.until is None:
+        return text
+    verdict = f"below {number(learning.until)}" if learning.reached else f"not yet below {number(learning.until)}"
+    return f"{text}; the loss is {verdict}"
 
 
 def equation_data(equation: Equation) -> dict[str, Any]:

@@ -6,7 +6,7 @@ result; ``explain`` runs it observed, and writes down every array that it held w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,23 +45,82 @@ class StepProgram:
         self.graph, self._places = _step_graph(network)
         self._program = ReferenceProgram(prune(self.graph))
 
-    def run(self, parameters: Sequence[NDArray], number: int) -> Outcome:
-        """One step, quickly. Raises :class:`NonFiniteError` naming the layer where a NaN or an infinity first appeared."""
-        arrays = [*parameters, self.network.inputs, self.network.targets]
-        loss, outputs, *updated = self._program(arrays)
-        if not all(np.isfinite(array).all() for array in (loss, outputs, *updated)):
-            raise NonFiniteError(
-                f"step {number} gives numbers that are not finite, first by {first_nonfinite(self.graph, arrays)}; choose a "
-                "smaller learning_rate, or smaller weights and inputs"
-            )
+    def run(self, parameters: Sequence[NDArray]) -> Outcome:
+        """One step, quickly."""
+        loss, outputs, *updated = self._program(self._arrays(parameters))
         return Outcome(float(loss), outputs, updated)
 
+    def source_of_nonfinite(self, parameters: Sequence[NDArray]) -> str:
+        """The operation and layer in which a step from these parameters first had a NaN or an infinity."""
+        return str(first_nonfinite(self.graph, self._arrays(parameters)))
+
+    def _arrays(self, parameters: Sequence[NDArray]) -> list[NDArray]:
+        return [*parameters, self.network.inputs, self.network.targets]
+
     def explain(self, parameters: Sequence[NDArray], number: int) -> TrainingStep:
-        """One step with every quantity and its formula. Raises as :meth:`run` does."""
-        self.run(parameters, number)
-        arrays = [*parameters, self.network.inputs, self.network.targets]
-        seen = observe(self.graph, arrays)
+        """One step with every quantity and its formula."""
+        seen = observe(self.graph, self._arrays(parameters))
         return explain(self.network, {name: seen[value] for name, value in self._places.items()}, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Loss and outputs at the beginning of a step."""
+
+    step: int
+    loss: float
+    outputs: NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What repeating the step came to: a row per step, and loss and outputs after the last.
+
+    ``last`` are the parameters with which the last step began; ``reached`` tells whether the loss fell below ``until``.
+    """
+
+    rows: Sequence[Row]
+    last: Sequence[NDArray]
+    loss: float
+    outputs: NDArray
+    until: float | None
+
+    @property
+    def reached(self) -> bool:
+        return self.until is not None and self.loss < self.until
+
+
+def learn(
+    program: StepProgram,
+    steps: int,
+    until: float | None,
+    before: Callable[[int, Sequence[NDArray]], None] = lambda number, parameters: None,
+) -> Learning:
+    """Repeat the step until the loss after it is below ``until``, at most ``steps`` times.
+
+    ``before(number, parameters)`` is called at the beginning of every step. Raises :class:`NonFiniteError` naming the step
+    and the layer where a NaN or an infinity first appeared.
+    """
+    parameters: Sequence[NDArray] = program.network.parameters()
+    outcome, rows = program.run(parameters), []
+    for number in range(1, steps + 1):
+        _refuse_nonfinite(program, parameters, [outcome.loss, outcome.outputs, *outcome.parameters], f"step {number}")
+        before(number, parameters)
+        rows.append(Row(number, outcome.loss, outcome.outputs))
+        last, parameters = parameters, outcome.parameters
+        outcome = program.run(parameters)
+        if until is not None and outcome.loss < until:
+            break
+    _refuse_nonfinite(program, parameters, [outcome.loss, outcome.outputs], f"the forward pass after step {len(rows)}")
+    return Learning(rows, last, outcome.loss, outcome.outputs, until)
+
+
+def _refuse_nonfinite(program: StepProgram, parameters: Sequence[NDArray], found: Sequence[Any], what: str) -> None:
+    if not all(np.isfinite(array).all() for array in found):
+        raise NonFiniteError(
+            f"{what} gives numbers that are not finite, first by {program.source_of_nonfinite(parameters)}; choose a smaller "
+            "learning_rate, or smaller weights and inputs"
+        )
 
 
 def _step_graph(network: Network) -> tuple[Graph, dict[str, Value]]:

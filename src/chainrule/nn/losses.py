@@ -189,4 +189,5 @@ def _mean_over_examples(losses: Array, weights: ArrayLike | None) -> Array:
     # The weights adopt the type of the losses, so that float64 weights do not widen a float32 step.
     factors = factors.astype(losses.dtype)
     total = factors.sum()
-    return (factors * losses).sum() / where(total == 0, 1, total)
+    mean: Array = (factors * losses).sum() / where(total == 0, 1, total)
+    return mean

@@ -131,10 +131,12 @@ def matching(path: str, array: Any, parameter: Any, what: str) -> Any:
 
 
 def has_learning_rate(state: Any) -> bool:
-    """Whether this is the state of one optimiser with a learning rate, rather than a dict of several states."""
+    """Whether this is the state of one optimiser with a learning rate, rather than a dict of several states or a slot."""
     if not isinstance(state, dict) or not {"count", "factor"} <= state.keys():
         return False
-    return all(not isinstance(state[name], dict) and np.ndim(state[name]) == 0 for name in ("count", "factor"))
+    count, factor = state["count"], state["factor"]
+    # Parameters may have these names too, and then a slot has them; but what is trained is never an integer.
+    return not isinstance(count, dict) and np.asarray(count).dtype.kind == "i" and np.ndim(factor) == 0
 
 
 def learning_rate_factor(state: State) -> float:

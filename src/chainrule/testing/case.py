@@ -17,7 +17,7 @@ from chainrule.core.dtypes import BOOL, FLOATS, UINT32, DType, to_numpy
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Contraction
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
-from chainrule.ir.sizes import Size, at, is_symbolic, shape_at
+from chainrule.ir.sizes import BATCH, Dim, Size, at, is_symbolic, shape_at
 from chainrule.ir.verify import verify
 
 NDArray = np.ndarray[Any, Any]
@@ -87,20 +87,31 @@ class Case:
 
     @property
     def is_symbolic(self) -> bool:
-        shapes = (*(t.shape for t in self.types), *self.attributes.get("shape", ()))
-        sizes = [size for shape in shapes for size in (shape if isinstance(shape, tuple) else (shape,))]
-        return is_symbolic((*sizes, self.attributes.get("size", 0)))
+        """Whether the symbolic batch size appears in the case."""
+        return self._operand_sizes_tell() or is_symbolic((*self._attribute_sizes(),))
+
+    def _operand_sizes_tell(self) -> bool:
+        return any(is_symbolic(type.shape) for type in self.types)
+
+    def _attribute_sizes(self) -> tuple[Dim, ...]:
+        return (*self.attributes.get("shape", ()), self.attributes.get("size", 0))
+
+    def _input_types(self) -> tuple[ArrayType, ...]:
+        """The operands, and where none tells the batch size an unused operand that does."""
+        lacking = self.is_symbolic and not self._operand_sizes_tell()
+        return (*self.types, ArrayType((BATCH,), BOOL)) if lacking else self.types
 
     def graph(self) -> Graph:
         """A graph of this node alone."""
         builder = Builder()
-        operands = [builder.input(type, f"x{number}") for number, type in enumerate(self.types)]
-        return verify(builder.finish(self.primitive, builder.emit(self.primitive, operands, self.attributes)))
+        inputs = [builder.input(type, f"x{number}") for number, type in enumerate(self._input_types())]
+        results = builder.emit(self.primitive, inputs[: len(self.types)], self.attributes)
+        return verify(builder.finish(self.primitive, results))
 
     def operands(self, batch: int = 5) -> list[NDArray]:
         """The operands at a batch size: always the same numbers for the same case, in every float type alike."""
         drawn = []
-        for number, type in enumerate(self.types):
+        for number, type in enumerate(self._input_types()):
             domain = self.domains[number] if number < len(self.domains) else real
             rng = np.random.default_rng(zlib.crc32(f"{self} {number} {batch}".encode()))
             drawn.append(np.asarray(domain(rng, shape_at(type.shape, batch), type.dtype)).astype(to_numpy(type.dtype)))

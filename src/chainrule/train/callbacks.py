@@ -139,7 +139,7 @@ class PlateauScheduler(Callback):
         trainer.optimizer_state = self.rule.update(float(record[self.monitor]), trainer.optimizer_state)
 
     def state(self) -> dict[str, Any]:
-        return dict(self.rule.state())
+        return dict(self.rule.progress)
 
     def load(self, state: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> None:
-        self.rule.load_state(state)
+        self.rule.restore(state)
