@@ -53,7 +53,14 @@ def test_activation_layers_equal_pytorch(equals_torch: Callable[..., None], ours
 
 def test_a_deep_network_equals_pytorch(equals_torch: Callable[..., None]) -> None:
     ours = nn.Sequential(
-        nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 7), nn.BatchNorm(7), nn.SiLU(), nn.Linear(7, 2), nn.Tanh()
+        nn.Linear(6, 8),
+        nn.LayerNorm(8),
+        nn.GELU(),
+        nn.Linear(8, 7),
+        nn.BatchNorm(7),
+        nn.SiLU(),
+        nn.Linear(7, 2),
+        nn.Tanh(),
     )
     t = torch.nn
     theirs = t.Sequential(

@@ -147,7 +147,9 @@ def test_astype_converts_floats_alone() -> None:
 
 def test_setting_and_deleting_an_attribute_says_what_to_write_instead() -> None:
     layer = nn.Linear(2, 2)
-    with pytest.raises(ConfigError, match=r"Linear is immutable, .*'weight'.* `linear = linear\.replace\(weight=\.\.\.\)`"):
+    with pytest.raises(
+        ConfigError, match=r"Linear is immutable, .*'weight'.* `linear = linear\.replace\(weight=\.\.\.\)`"
+    ):
         layer.weight = np.zeros((2, 2))
     with pytest.raises(ConfigError, match=r"`linear = linear\.replace\(bias=None\)`"):
         del layer.bias
@@ -233,7 +235,9 @@ class Holder(nn.Module):
 
 def test_the_same_module_at_two_places_is_refused() -> None:
     shared = nn.Linear(2, 2)
-    with pytest.raises(ConfigError, match=r"Holder holds the same Linear as 'encoder' and as 'decoder\.0', .* call it twice"):
+    with pytest.raises(
+        ConfigError, match=r"Holder holds the same Linear as 'encoder' and as 'decoder\.0', .* call it twice"
+    ):
         Holder(encoder=shared, decoder=[shared])
     with pytest.raises(ConfigError, match=r"Sequential holds the same Linear as 'layers\.0' and as 'layers\.1'"):
         nn.Sequential(shared, shared)
@@ -313,7 +317,13 @@ def paths_of(model: Any, primitive: str, *args: Any) -> list[str]:
 
 def test_nodes_carry_the_path_of_the_module_that_computes_them() -> None:
     model = Encoder()
-    assert paths_of(model, "contract", X) == ["stem", "blocks.0.linear", "blocks.1.linear", "heads.mean", "heads.spread"]
+    assert paths_of(model, "contract", X) == [
+        "stem",
+        "blocks.0.linear",
+        "blocks.1.linear",
+        "heads.mean",
+        "heads.spread",
+    ]
     assert paths_of(model, "tanh", X) == ["blocks.0", "blocks.1"]
     assert set(paths_of(nn.Sequential(nn.Linear(3, 3), Block(3)), "contract", X)) == {"layers.0", "layers.1.linear"}
 

@@ -109,7 +109,9 @@ def test_statistics_that_nobody_collects_are_an_error_that_names_the_layer() -> 
 def test_a_batch_of_one_has_the_bias_as_output_and_finite_gradients() -> None:
     layer = nn.BatchNorm(3).replace(bias=np.array([1, 2, 3], np.float32))
     for x in (np.full((1, 3), 7, np.float32), np.full(3, 7, np.float32)):
-        (total, new), gradients = cr.value_and_grad(lambda m, x: cr.square(m(x, training=True)).sum(), state=True)(layer, x)
+        (total, new), gradients = cr.value_and_grad(lambda m, x: cr.square(m(x, training=True)).sum(), state=True)(
+            layer, x
+        )
         assert total == 14
         np.testing.assert_allclose(gradients.bias, [2, 4, 6])
         np.testing.assert_allclose(gradients.weight, 0)

@@ -51,8 +51,11 @@ class StepProgram:
         return Outcome(float(loss), outputs, updated)
 
     def source_of_nonfinite(self, parameters: Sequence[NDArray]) -> str:
-        """The operation and layer in which a step from these parameters first had a NaN or an infinity."""
-        return str(first_nonfinite(self.graph, self._arrays(parameters)))
+        """The layer and operation in which a step from these parameters first had a NaN or an infinity."""
+        found = first_nonfinite(self.graph, self._arrays(parameters))
+        if found is None or found.node is None:
+            return "from numbers that were not finite before"
+        return f"in {found.origin.path!r} by the operation {found.node.primitive.name}"
 
     def _arrays(self, parameters: Sequence[NDArray]) -> list[NDArray]:
         return [*parameters, self.network.inputs, self.network.targets]
@@ -118,7 +121,7 @@ def learn(
 def _refuse_nonfinite(program: StepProgram, parameters: Sequence[NDArray], found: Sequence[Any], what: str) -> None:
     if not all(np.isfinite(array).all() for array in found):
         raise NonFiniteError(
-            f"{what} gives numbers that are not finite, first by {program.source_of_nonfinite(parameters)}; choose a smaller "
+            f"{what} gives numbers that are not finite, first {program.source_of_nonfinite(parameters)}; choose a smaller "
             "learning_rate, or smaller weights and inputs"
         )
 

@@ -127,7 +127,7 @@ class _Writer:
         if not x.shape:
             return [b.broadcast(x, (BATCH, 3), ())]
         axes = self.choose([(axis,) for axis in range(x.type.rank)] + [tuple(range(x.type.rank))])
-        if not self.smooth and self.choose((True, False)):
+        if not self.smooth and 0 not in x.shape and self.choose((True, False)):
             return [b.reduce_max(x, axes)]
         return [b.reduce_sum(x, axes)]
 
