@@ -98,6 +98,22 @@ def test_inference_after_training_in_one_trace_reads_the_new_statistics() -> Non
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+def test_no_gradient_passes_through_recorded_statistics() -> None:
+    layer, theirs = nn.BatchNorm(2).astype("float64"), torch.nn.BatchNorm1d(2).double()
+    x = inputs(6, 2)
+    leaf = torch.tensor(x, requires_grad=True)
+    theirs(leaf)
+    theirs.eval()(leaf).square().sum().backward()
+
+    def loss(x: Any) -> Any:
+        with nn.collect_state():
+            layer(x, training=True)
+            return cr.square(layer(x)).sum()
+
+    assert leaf.grad is not None
+    np.testing.assert_allclose(cr.grad(loss)(x), leaf.grad.numpy(), rtol=1e-10)
+
+
 def test_statistics_that_nobody_collects_are_an_error_that_names_the_layer() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm(2))
     with pytest.raises(TraceError, match=r"layer 'layers\.1' .* nobody collects"):

@@ -36,20 +36,24 @@ INTEGERS: Final = frozenset({INT32, INT64, UINT32})
 NUMBERS: Final = FLOATS | INTEGERS
 ALL: Final = NUMBERS | {BOOL}
 
+_NUMPY: Final[dict[DType, np.dtype[Any]]] = {name: np.dtype(name) for name in SHORT}
+_NAMES: Final[dict[np.dtype[Any], DType]] = {dtype: name for name, dtype in _NUMPY.items()}
+
 # A wider type wins; a float always wins over an integer of any width, so that an index never widens a network.
 _RANK: Final = {BOOL: 0, UINT32: 1, INT32: 2, INT64: 3, FLOAT32: 4, FLOAT64: 5}
 
 
 def dtype_name(dtype: npt.DTypeLike) -> DType:
     """The Chainrule name of a NumPy type; raises :class:`DTypeError` for a type Chainrule does not compute with."""
-    name = np.dtype(dtype).name
-    if name not in SHORT:
-        raise DTypeError(f"element type {name} is not supported; convert to one of {', '.join(SHORT)}")
+    found = np.dtype(dtype)
+    name = _NAMES.get(found)
+    if name is None:
+        raise DTypeError(f"element type {found.name} is not supported; convert to one of {', '.join(SHORT)}")
     return name
 
 
 def to_numpy(dtype: DType) -> np.dtype[Any]:
-    return np.dtype(dtype)
+    return _NUMPY[dtype]
 
 
 def promote(*dtypes: DType) -> DType:

@@ -68,7 +68,11 @@ _NUMBER_MAPS: dict[str, tuple[Domain, ...]] = {
     "le": (real, real),
 }
 _INTEGER_MAPS: dict[str, tuple[Domain, ...]] = {"floor_div": (real, real), "remainder": (real, real)}
-_BOOL_MAPS: dict[str, tuple[Domain, ...]] = {"logical_not": (real,), "logical_and": (real, real), "logical_or": (real, real)}
+_BOOL_MAPS: dict[str, tuple[Domain, ...]] = {
+    "logical_not": (real,),
+    "logical_and": (real, real),
+    "logical_or": (real, real),
+}
 _ANY_MAPS: dict[str, tuple[Domain, ...]] = {"eq": (real, real), "ne": (real, real), "stop_gradient": (real,)}
 
 
@@ -125,13 +129,16 @@ CONTRACTIONS: Sequence[tuple[str, Shape, Shape, str]] = (
     ("outer product", (BATCH,), (3,), "[B, 3] i0:B i1:3 | [i0, i1] += [i0] * [i1]"),
     ("elementwise product", (2, 3), (3, 2), "[2, 3] i0:2 i1:3 | [i0, i1] += [i0, i1] * [i1, i0]"),
     ("scalars", (), (), "[] | [] += [] * []"),
-    ("batched product", (BATCH, 2, 3), (BATCH, 3, 2), "[B, 2, 2] i0:B i1:2 i2:2 i3:3 | [i0, i1, i2] += [i0, i1, i3] * [i0, i3, i2]"),
+    ("batched product", (BATCH, 2, 3), (BATCH, 3, 2),
+     "[B, 2, 2] i0:B i1:2 i2:2 i3:3 | [i0, i1, i2] += [i0, i1, i3] * [i0, i3, i2]"),
     ("sum over the batch", (BATCH, 3), (BATCH, 2), "[3, 2] i0:3 i1:2 i2:B | [i0, i1] += [i2, i0] * [i2, i1]"),
-    ("convolution with padding", (BATCH, 5, 2), (3, 2, 3), "[B, 5, 3] i0:B i1:5 i2:3 i3:3 i4:2 | [i0, i1, i2] += [i0, i1+i3-1, i4] * [i3, i4, i2]"),
+    ("convolution with padding", (BATCH, 5, 2), (3, 2, 3),
+     "[B, 5, 3] i0:B i1:5 i2:3 i3:3 i4:2 | [i0, i1, i2] += [i0, i1+i3-1, i4] * [i3, i4, i2]"),
     ("strided convolution", (2, 7), (3,), "[2, 3] i0:2 i1:3 i2:3 | [i0, i1] += [i0, 2*i1+i2] * [i2]"),
     ("dilated convolution", (BATCH, 7), (3,), "[B, 3] i0:B i1:3 i2:3 | [i0, i1] += [i0, i1+2*i2] * [i2]"),
     ("depthwise convolution", (5, 3), (2, 3), "[4, 3] i0:4 i1:3 i2:2 | [i0, i1] += [i0+i2, i1] * [i2, i1]"),
-    ("grouped convolution", (5, 2, 3), (2, 2, 3, 2), "[4, 2, 2] i0:4 i1:2 i2:2 i3:2 i4:3 | [i0, i1, i2] += [i0+i3, i1, i4] * [i1, i3, i4, i2]"),
+    ("grouped convolution", (5, 2, 3), (2, 2, 3, 2),
+     "[4, 2, 2] i0:4 i1:2 i2:2 i3:2 i4:3 | [i0, i1, i2] += [i0+i3, i1, i4] * [i1, i3, i4, i2]"),
     ("transposed convolution", (BATCH, 3), (3,), "[B, 6] i0:B i1:3 i2:3 | [i0, 2*i1+i2-1] += [i0, i1] * [i2]"),
     ("reversed reading", (5,), (5,), "[5] i0:5 | [i0] += [-i0+4] * [i0]"),
     ("trace", (3, 3), (), "[] i0:3 | [] += [i0, i0] * []"),
@@ -220,7 +227,9 @@ def _indexing(dtype: DType) -> Iterator[Case]:
         places, attributes = (7,), {"batch": 0, "size": BATCH}
         several = (ArrayType((BATCH, 2), dtype), ArrayType((BATCH,), INT64))
         yield Case("scatter_add", "into a batch", several, attributes, (real, index_below(4)))
-        yield Case("gather", "from a batch", several[:1] + (ArrayType(places, INT64),), {"batch": 0}, (real, index_below(2)))
+        yield Case(
+            "gather", "from a batch", (*several[:1], ArrayType(places, INT64)), {"batch": 0}, (real, index_below(2))
+        )
 
 
 def _sources(dtype: DType) -> Iterator[Case]:
@@ -283,7 +292,12 @@ def _scans(dtype: DType) -> Iterator[Case]:
     def swapping(b: Builder, x: Any, y: Any, s: Any) -> list[Any]:
         return [y, x, b.add(b.mul(x, s), y)]
 
-    for label, length, reverse in (("forwards", 3, False), ("backwards", 3, True), ("once", 1, False), ("never", 0, False)):
+    for label, length, reverse in (
+        ("forwards", 3, False),
+        ("backwards", 3, True),
+        ("once", 1, False),
+        ("never", 0, False),
+    ):
         body = _graph("recurrent", (matrix, row, row), recurrent)
         attributes = {"body": body, "length": length, "carries": 1, "consts": 1, "reverse": reverse}
         yield Case("scan", label, (matrix, row, ArrayType((length, BATCH, 3), dtype)), attributes)

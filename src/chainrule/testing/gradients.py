@@ -54,8 +54,8 @@ def random_cotangents(graph: Graph, program: Program, arrays: Sequence[NDArray],
     rng = np.random.default_rng(seed)
     drawn = []
     for value, result in zip(graph.outputs, program(arrays), strict=True):
-        numbers = rng.normal(size=result.shape) if value.dtype in FLOATS else np.zeros(result.shape)
-        drawn.append(numbers.astype(to_numpy(value.dtype)))
+        numbers = np.asarray(rng.normal(size=result.shape))
+        drawn.append((numbers if value.dtype in FLOATS else 0 * numbers).astype(to_numpy(value.dtype)))
     return drawn
 
 

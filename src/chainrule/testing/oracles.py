@@ -203,8 +203,11 @@ def _scan(arrays: Sequence[NDArray], attributes: Attributes, types: Sequence[Arr
         for row, result in zip(rows, results[carries:], strict=True):
             row.append(result)
     ordered = [list(reversed(row)) if attributes["reverse"] else row for row in rows]
-    stacked = [_array(type, lambda place: row[place[0]][place[1:]]) for row, type in zip(ordered, types[carries:])]
-    return [*carry, *stacked]
+    return [*carry, *(_stacked(row, type) for row, type in zip(ordered, types[carries:], strict=True))]
+
+
+def _stacked(rows: Sequence[NDArray], type: ArrayType) -> NDArray:
+    return _array(type, lambda place: rows[place[0]][place[1:]])
 
 
 def _fixed_point(arrays: Sequence[NDArray], attributes: Attributes, types: Sequence[ArrayType]) -> list[NDArray]:

@@ -120,7 +120,9 @@ class _Writer:
             rows.append(lambda: b.slice(x, starts, limits, strides))
         found = self.choose(rows)()
         # Sizes stay small: what grows is not used again.
-        return [found] if all(isinstance(d, int) and d <= 12 for d in found.shape if d not in (BATCH, BATCH * 2)) else []
+        return (
+            [found] if all(isinstance(d, int) and d <= 12 for d in found.shape if d not in (BATCH, BATCH * 2)) else []
+        )
 
     def fold(self, pool: Sequence[Value], depth: int) -> list[Value]:
         b, x = self.build, self.choose(pool)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from chainrule.core.dtypes import dtype_name, to_numpy
 from chainrule.core.errors import ConfigError, ShapeError, TraceError
 from chainrule.engines.api import Engine, Program
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
-from chainrule.ir.sizes import BATCH
+from chainrule.ir.sizes import BATCH, Shape
 from chainrule.ir.verify import verify
 from chainrule.passes import optimise
 from chainrule.trace.array import Array, as_array
@@ -162,13 +163,9 @@ def _describe_leaf(leaf: Any, batched: bool, name: str) -> _Leaf:
     if isinstance(leaf, float):
         return _Leaf(ArrayType((), "float64"), weak=True)
     if isinstance(leaf, np.ndarray | np.generic):
-        dtype = dtype_name(as_supported(leaf.dtype))
-        shape: tuple[Any, ...] = leaf.shape
-        if batched:
-            if not shape:
-                raise ShapeError(f"argument {name!r} has the batch size as its first axis, but a scalar was passed")
-            shape = (BATCH, *shape[1:])
-        return _Leaf(ArrayType(shape, dtype))
+        if batched and not leaf.shape:
+            raise ShapeError(f"argument {name!r} has the batch size as its first axis, but a scalar was passed")
+        return _array_leaf((BATCH, *leaf.shape[1:]) if batched else leaf.shape, leaf.dtype)
     try:
         hash(leaf)
     except TypeError:
@@ -177,6 +174,11 @@ def _describe_leaf(leaf: Any, batched: bool, name: str) -> _Leaf:
             "NumPy array"
         ) from None
     return _Leaf(None, static=(type(leaf), leaf))
+
+
+@lru_cache(maxsize=4096)
+def _array_leaf(shape: Shape, dtype: np.dtype[Any]) -> _Leaf:
+    return _Leaf(ArrayType(shape, dtype_name(as_supported(dtype))))
 
 
 def as_supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
