@@ -1,4 +1,6 @@
-"""Fixtures for what happens around a process: file systems that refuse, limits, other users, sudden death."""
+"""Fixtures for what happens around a process (file systems that refuse, limits, other users, sudden death), and how
+property tests run: the same examples every time, without a time limit for each, thousands of them on request.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# `pytest --hypothesis-profile=thorough` looks for new examples, many more of them.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "thorough", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("repeatable")
 
 RunScript = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,6 @@ def written(tmp_path: Path, text: str | bytes) -> Path:
 
 
 def test_a_file_is_read() -> None:
-    import tomllib
-
     network = parse_network(tomllib.loads(SMALL), "net.toml")
     hidden, output = network.layers
     np.testing.assert_array_equal(network.inputs, [[0.5, -1.0]])
@@ -52,8 +51,6 @@ def test_a_file_is_read() -> None:
 
 
 def test_names_are_made_up_where_none_are_given() -> None:
-    import tomllib
-
     network = parse_network(tomllib.loads(SMALL), "net.toml")
     hidden, output = network.layers
     assert (network.input_names, network.target_names) == (["x1", "x2"], ["y"])
@@ -82,15 +79,27 @@ def test_several_examples_are_lists_of_lists(tmp_path: Path) -> None:
 
 
 REFUSED = [
-    ("learning_rate = 0.5", "learning_rates = 0.5", "there is no setting 'learning_rates'; did you mean 'learning_rate'?"),
-    ('activation = "sigmoid"', 'activaton = "sigmoid"', "layer 1: there is no setting 'activaton'; did you mean 'activation'?"),
+    (
+        "learning_rate = 0.5",
+        "learning_rates = 0.5",
+        "there is no setting 'learning_rates'; did you mean 'learning_rate'?",
+    ),
+    (
+        'activation = "sigmoid"',
+        'activaton = "sigmoid"',
+        "layer 1: there is no setting 'activaton'; did you mean 'activation'?",
+    ),
     ("learning_rate = 0.5", "", "the setting 'learning_rate' is missing"),
     ("learning_rate = 0.5", "learning_rate = 0", "learning_rate must be greater than 0, not 0"),
     ("learning_rate = 0.5", "learning_rate = nan", "learning_rate is nan, and must be finite"),
     ("learning_rate = 0.5", 'learning_rate = "0.5"', "learning_rate is '0.5', and must be a number"),
     ("learning_rate = 0.5", "learning_rate = true", "learning_rate is true, and must be a number"),
     ("learning_rate = 0.5", "learning_rate = 1\nstop_below = -1", "stop_below must be greater than 0, not -1"),
-    ('"half_squared_error"', '"half_square_error"', "loss cannot be 'half_square_error'; did you mean 'half_squared_error'?"),
+    (
+        '"half_squared_error"',
+        '"half_square_error"',
+        "loss cannot be 'half_square_error'; did you mean 'half_squared_error'?",
+    ),
     ('"half_squared_error"', "3", "loss cannot be 3; choose one of half_squared_error, mean_squared_error"),
     ('"sigmoid"', '"sigmiod"', "layer 1 'hidden': activation cannot be 'sigmiod'; did you mean 'sigmoid'?"),
     ("inputs = [0.5, -1]", "inputs = [0.5, inf]", "inputs, number 2 is inf, and must be finite"),
@@ -99,7 +108,11 @@ REFUSED = [
     ("inputs = [0.5, -1]", "inputs = 0.5", "inputs must be a list of rows"),
     ("inputs = [0.5, -1]", "inputs = [[0.5, -1], [1]]", "inputs, row 2 has 1 number, but row 1 has 2"),
     ("inputs = [0.5, -1]", "inputs = [[0.5, -1], [1, 2]]", "inputs has 2 examples, but targets has 1"),
-    ("inputs = [0.5, -1]", f"inputs = {[[0, 1]] * 65}", "inputs has shape (65, 2), and at most 64 examples of 64 numbers"),
+    (
+        "inputs = [0.5, -1]",
+        f"inputs = {[[0, 1]] * 65}",
+        "inputs has shape (65, 2), and at most 64 examples of 64 numbers",
+    ),
     ("targets = [1]", "targets = [1, 2]", "2 targets per example are given, but the last layer has 1 unit"),
     (
         "inputs = [0.5, -1]",
@@ -114,7 +127,11 @@ REFUSED = [
     ("[0.3, 0.4]", "[0.3]", "layer 1 'hidden': weights, row 2 has 1 number, but row 1 has 2"),
     ("[0.3, 0.4]", '[0.3, "0.4"]', "layer 1 'hidden': weights, row 2, number 2 is '0.4', and must be a number"),
     ("weights = [[0.7, 0.8, 0.9]]", "weights = [0.7]", "layer 2: weights must be a list of rows"),
-    ("weights = [[0.7, 0.8, 0.9]]", f"weights = {[[0, 0, 0]] * 65}", "layer 2: weights has 65 rows, one per unit, and 64"),
+    (
+        "weights = [[0.7, 0.8, 0.9]]",
+        f"weights = {[[0, 0, 0]] * 65}",
+        "layer 2: weights has 65 rows, one per unit, and 64",
+    ),
     ("biases = [1, 2, 3]", "biases = [1, 2]", "layer 1 'hidden': biases has 2 numbers, but weights has 3 rows"),
     ("biases = [1, 2, 3]", 'bias_names = ["a", "b", "c"]', "layer 1 'hidden': bias_names are given, but no biases"),
     ('name = "hidden"', 'units = ["a", "b"]', "layer 1: units has 2 names, but there are 3 rows of weights"),
@@ -127,8 +144,16 @@ REFUSED = [
     ('name = "hidden"', 'weight_names = [["a", "b"]]', "layer 1: weight_names must have 3 rows, as weights has"),
     ('name = "hidden"', "slope = 0.2", "layer 1: slope belongs to the activation leaky_relu, not to sigmoid"),
     ('loss = "half', 'title = 3\nloss = "half', "title must be a text of at most 200 printable characters, not 3"),
-    ('"half_squared_error"', '"cross_entropy"', "cross_entropy needs the activation softmax in the last layer, which has identity"),
-    ('"half_squared_error"', '"binary_cross_entropy"', "needs the activation sigmoid in the last layer, which has identity"),
+    (
+        '"half_squared_error"',
+        '"cross_entropy"',
+        "cross_entropy needs the activation softmax in the last layer, which has identity",
+    ),
+    (
+        '"half_squared_error"',
+        '"binary_cross_entropy"',
+        "needs the activation sigmoid in the last layer, which has identity",
+    ),
     ("[[layers]]\nname", "[layers]\nname", "is not valid TOML: "),
     ("targets = [1]", "targets = [1", "is not valid TOML: "),
 ]

@@ -115,7 +115,11 @@ def test_worked_example_2_against_sympy() -> None:
     w11, w12, b1, w21, w22, b2, v1, v2, c = parameters = sympy.symbols("w11 w12 b1 w21 w22 b2 v1 v2 c")
     decimal = lambda text: sympy.Rational(text)  # noqa: E731
     x1, x2, y, rate = decimal("0.05"), decimal("0.1"), decimal("0.9"), decimal("0.5")
-    at = dict(zip(parameters, map(decimal, "0.15 0.2 0.35 0.25 0.3 -0.2 0.4 -0.45 0.6".split()), strict=True))
+    at = dict(
+        zip(
+            parameters, map(decimal, ["0.15", "0.2", "0.35", "0.25", "0.3", "-0.2", "0.4", "-0.45", "0.6"]), strict=True
+        )
+    )
     sigmoid = lambda t: 1 / (1 + sympy.exp(-t))  # noqa: E731
     zh1, zh2, zy = sympy.symbols("zh1 zh2 zy")
     drive1, drive2 = w11 * x1 + w12 * x2 + b1, w21 * x1 + w22 * x2 + b2
@@ -207,7 +211,9 @@ def symbolic_gradients(network: Network, hidden: str, output: str, loss: str) ->
     symbols: list[sympy.Symbol] = []
 
     def symbolic(array: Any) -> Any:
-        made = np.array([sympy.Symbol(f"p{len(symbols) + k}", real=True) for k in range(array.size)]).reshape(array.shape)
+        made = np.array([sympy.Symbol(f"p{len(symbols) + k}", real=True) for k in range(array.size)]).reshape(
+            array.shape
+        )
         symbols.extend(made.ravel())
         return made
 
@@ -220,7 +226,9 @@ def symbolic_gradients(network: Network, hidden: str, output: str, loss: str) ->
     w, b, v = (symbolic(array) for array in arrays)
     total = 0
     for x, y in zip(network.inputs, network.targets, strict=True):
-        h = activate(hidden, [sum(wi * xi for wi, xi in zip(row, x, strict=True)) + bj for row, bj in zip(w, b, strict=True)])
+        h = activate(
+            hidden, [sum(wi * xi for wi, xi in zip(row, x, strict=True)) + bj for row, bj in zip(w, b, strict=True)]
+        )
         p = activate(output, [sum(vi * hi for vi, hi in zip(row, h, strict=True)) for row in v])
         total += SYMBOLIC_LOSS[loss](list(y), p)
     total /= len(network.inputs)
@@ -301,7 +309,13 @@ def test_at_a_kink_the_derivative_is_the_one_from_below(activation: str, slope: 
     layer: dict[str, Any] = {"activation": activation, "weights": [[1.0, -1.0]]}
     if activation == "leaky_relu":
         layer["slope"] = slope
-    settings = {"inputs": [0.5, 0.5], "targets": [1.0], "loss": "half_squared_error", "learning_rate": 1, "layers": [layer]}
+    settings = {
+        "inputs": [0.5, 0.5],
+        "targets": [1.0],
+        "loss": "half_squared_error",
+        "learning_rate": 1,
+        "layers": [layer],
+    }
     found = values(explained(parse_network(settings, "made up")))
     assert found["∂ŷ/∂z_ŷ"] == slope
 
@@ -334,7 +348,9 @@ def test_weights_that_overflow_stop_with_the_layer_named() -> None:
     }
     program = StepProgram(parse_network(settings, "made up"))
     begun: list[int] = []
-    with pytest.raises(NonFiniteError, match=r"^step 2 gives numbers that are not finite, first in 'top' by the operation") as e:
+    with pytest.raises(
+        NonFiniteError, match=r"^step 2 gives numbers that are not finite, first in 'top' by the operation"
+    ) as e:
         learn(program, 100, None, lambda number, parameters: begun.append(number))
     assert "smaller learning_rate" in str(e.value)
     assert begun == [1]
@@ -345,7 +361,9 @@ def test_a_single_step_stops_too_when_what_follows_overflows() -> None:
         "inputs": [1.0], "targets": [0.0], "loss": "half_squared_error", "learning_rate": 1e200,
         "layers": [{"name": "only", "activation": "identity", "weights": [[2.0]]}],
     }  # fmt: skip
-    with pytest.raises(NonFiniteError, match=r"^the forward pass after step 1 gives numbers that are not finite, first in 'loss'"):
+    with pytest.raises(
+        NonFiniteError, match=r"^the forward pass after step 1 gives numbers that are not finite, first in 'loss'"
+    ):
         learn(StepProgram(parse_network(settings, "made up")), 1, None)
 
 

@@ -65,7 +65,13 @@ def test_weights_for_another_architecture_name_the_layer_and_both_shapes(written
 def test_missing_and_damaged_files_are_one_sentence(written):
     folder, _, _ = written
     graph = (folder / "model.graph").read_text()
-    for text in ("", "graph", graph[: len(graph) // 2], graph.replace("contract", "exec"), graph.replace("f32[5", "f32[6", 1)):
+    for text in (
+        "",
+        "graph",
+        graph[: len(graph) // 2],
+        graph.replace("contract", "exec"),
+        graph.replace("f32[5", "f32[6", 1),
+    ):
         (folder / "model.graph").write_text(text)
         with pytest.raises(RunError, match=r"model\.graph is not a graph that can be used"):
             load_model(folder)

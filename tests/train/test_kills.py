@@ -34,7 +34,19 @@ def command(*arguments: str) -> list[str]:
 
 
 def train_arguments(data: Path, out: Path, epochs: int) -> list[str]:
-    return ["train", str(data), "--target", "outcome", "--out", str(out), "--seed", "3", "--epochs", str(epochs), "--quiet"]
+    return [
+        "train",
+        str(data),
+        "--target",
+        "outcome",
+        "--out",
+        str(out),
+        "--seed",
+        "3",
+        "--epochs",
+        str(epochs),
+        "--quiet",
+    ]
 
 
 def finish(arguments: list[str]) -> None:
@@ -46,7 +58,10 @@ def kill_and_resume(folder: Path, data: Path, epochs: int, moment: float) -> tup
     """Start, kill after ``moment`` seconds, resume; whether it was still running, and the final weights' bytes."""
     out = folder / "run"
     process = subprocess.Popen(
-        command(*train_arguments(data, out, epochs)), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(*train_arguments(data, out, epochs)),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     time.sleep(moment)
     running = process.poll() is None

@@ -4,11 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.train.problems import same_bits, small_classifier, small_trainer, two_moons
 
 from chainrule import optim
 from chainrule.core.errors import ConfigError, RunError, WeightsError
 from chainrule.train import Callback, EarlyStopping, PlateauScheduler
-from tests.train.problems import same_bits, small_classifier, small_trainer, two_moons
 
 
 class Power(BaseException):

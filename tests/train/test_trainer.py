@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.train.problems import same_bits, small_classifier, small_trainer, two_moons
 
 import chainrule as cr
 from chainrule import nn, optim
@@ -9,12 +10,12 @@ from chainrule.core import trees
 from chainrule.core.errors import ChainruleError, ConfigError, DataError, NonFiniteError
 from chainrule.train import Callback, EarlyStopping, History, PlateauScheduler, Trainer
 
-from tests.train.problems import same_bits, small_classifier, small_trainer, two_moons
-
 
 def test_it_learns_and_predicts():
     x, y = two_moons()
-    trainer = small_trainer(metrics={"accuracy": lambda outputs, labels, weights=None: (outputs.argmax(1) == labels).mean()})
+    trainer = small_trainer(
+        metrics={"accuracy": lambda outputs, labels, weights=None: (outputs.argmax(1) == labels).mean()}
+    )
     history = trainer.fit((x[:150], y[:150]), validation_data=(x[150:], y[150:]), epochs=100, batch_size=16)
     assert history["val_accuracy"][-1] > 0.9
     assert (trainer.predict(x).argmax(1) == y).mean() > 0.9
@@ -28,7 +29,9 @@ def test_the_history_has_the_exact_means_of_the_epoch():
     record = trainer.fit((x, y), epochs=1, batch_size=16).records[0]
     assert record["loss"] == pytest.approx(trainer.evaluate((x, y))["loss"], rel=1e-6)
     assert set(record["gradient_norms"]) == {"layers.0", "layers.2"}
-    assert record["gradient_norm"] == pytest.approx(np.sqrt(sum(v**2 for v in record["gradient_norms"].values())), rel=1e-6)
+    assert record["gradient_norm"] == pytest.approx(
+        np.sqrt(sum(v**2 for v in record["gradient_norms"].values())), rel=1e-6
+    )
     assert record.epoch == 1
     assert record["learning_rate"] == 0.0
 
@@ -133,7 +136,9 @@ def test_the_plateau_schedule_lowers_the_learning_rate():
 
 def test_stopping_at_a_gradient_norm():
     x, y = two_moons(40)
-    history = small_trainer(optimizer=optim.SGD(0.5)).fit((x, y), epochs=3000, batch_size="full", stop_at_gradient_norm=0.05)
+    history = small_trainer(optimizer=optim.SGD(0.5)).fit(
+        (x, y), epochs=3000, batch_size="full", stop_at_gradient_norm=0.05
+    )
     assert history.stop_reason == "the gradient norm is at most 0.05"
     assert history["gradient_norm"][-1] <= 0.05 < history["gradient_norm"][-2]
 

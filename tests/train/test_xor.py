@@ -1,12 +1,11 @@
 """A 2-2-1 network learns exclusive or, the smallest problem that needs a hidden layer, in every mode of learning."""
 
 import pytest
+from tests.train.problems import XOR
 
 import chainrule as cr
 from chainrule import nn, optim
 from chainrule.train import Trainer
-
-from tests.train.problems import XOR
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, "full"], ids=["online", "mini-batch", "full batch"])

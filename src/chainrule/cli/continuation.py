@@ -29,6 +29,4 @@ def continue_training(run: Path, new_data: Path, as_json: bool, quiet: bool) -> 
     The columns and their preprocessing stay as they were learned.
     """
     terminal = Terminal(json=as_json, quiet=quiet)
-    return run_training(
-        terminal, lambda callbacks: tabular.continue_training(run, new_data, callbacks=callbacks), run
-    )
+    return run_training(terminal, lambda callbacks: tabular.continue_training(run, new_data, callbacks=callbacks), run)

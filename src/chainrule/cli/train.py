@@ -31,9 +31,17 @@ the exit code is then 130, and chainrule resume goes on. A second Ctrl-C ends th
 @click.command(epilog=_EPILOG)
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="The column to predict. Required, here or in the config file.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="The run folder.  [default: runs/<name of DATA>]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="RUN", help="The run folder.  [default: runs/<name of DATA>]"
+)
 @click.option("--task", metavar="T", help="binary, multiclass, classification or regression.  [default: by the target]")
-@click.option("--type", "types", multiple=True, metavar="COLUMN=KIND", help="Read a column as number, category, boolean, date or identifier. May be repeated.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="COLUMN=KIND",
+    help="Read a column as number, category, boolean, date or identifier. May be repeated.",
+)
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out. May be repeated.")
 @click.option("--group", metavar="COLUMN", help="Rows with the same value here stay in the same part of the split.")
 @click.option("--time", metavar="COLUMN", help="Hold out the latest rows by this column, not random ones.")
@@ -42,7 +50,12 @@ the exit code is then 130, and chainrule resume goes on. A second Ctrl-C ends th
 @click.option("--batch-size", callback=batch_size, metavar="B", help="Examples per update, or full for all of them.")
 @click.option("--seed", type=int, metavar="S", help="Governs split, initial weights, order and dropout.  [default: 0]")
 @click.option("--engine", metavar="E", help="What runs the training steps: auto or reference.  [default: auto]")
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Read settings from a TOML file; options given here count more.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Read settings from a TOML file; options given here count more.",
+)
 @click.option("--force", is_flag=True, help="Replace the run folder if it exists.")
 @json_option
 @quiet_option

@@ -49,7 +49,9 @@ def run_training(terminal: Terminal, train: Callable[[Sequence[Callback]], Run],
     if not progress.interrupted:
         return 0
     resume = f"chainrule resume {shlex.quote(str(run.folder))}"
-    terminal.warn(f"training was interrupted; what it had learned by then is in {shown_path(run.folder)}, and {resume} goes on")
+    terminal.warn(
+        f"training was interrupted; what it had learned by then is in {shown_path(run.folder)}, and {resume} goes on"
+    )
     return EXIT_INTERRUPTED
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from chainrule.tabular.evaluation import Evaluation
 
 from chainrule.core.errors import ConfigError, DataError, RunError
 from chainrule.core.files import read_json, write_json
@@ -34,7 +35,6 @@ from chainrule.core.names import shown_path
 from chainrule.data.columns import KINDS, Kind
 from chainrule.data.preprocessing import Preprocessing
 from chainrule.data.targets import Target
-from chainrule.tabular.evaluation import Evaluation
 from chainrule.tabular.plan import Plan
 from chainrule.tabular.settings import Settings
 from chainrule.train import History

@@ -113,7 +113,11 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """Every setting as plain data; :meth:`from_mapping` takes it back."""
         return {
-            entry.name: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+            entry.name: dict(value)
+            if isinstance(value, Mapping)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
             for entry in dataclasses.fields(self)
             for value in [getattr(self, entry.name)]
         }

@@ -224,12 +224,10 @@ def _indexing(dtype: DType) -> Iterator[Case]:
             attributes = {"batch": lead, "size": size}
             yield Case("scatter_add", label, (ArrayType(gathered, dtype), positions), attributes, domains)
     if dtype in NUMBERS:
-        places, attributes = (7,), {"batch": 0, "size": BATCH}
-        several = (ArrayType((BATCH, 2), dtype), ArrayType((BATCH,), INT64))
-        yield Case("scatter_add", "into a batch", several, attributes, (real, index_below(4)))
-        yield Case(
-            "gather", "from a batch", (*several[:1], ArrayType(places, INT64)), {"batch": 0}, (real, index_below(2))
-        )
+        rows_of_batch, chosen = ArrayType((BATCH, 2), dtype), ArrayType((7,), INT64)
+        into = (rows_of_batch, ArrayType((BATCH,), INT64))
+        yield Case("scatter_add", "into a batch", into, {"batch": 0, "size": BATCH}, (real, index_below(4)))
+        yield Case("gather", "from a batch", (rows_of_batch, chosen), {"batch": 0}, (real, index_below(2)))
 
 
 def _sources(dtype: DType) -> Iterator[Case]:
