@@ -192,7 +192,7 @@ def test_casts_of_special_numbers(source, target):
     same(run("cast", [x], dtype=target), expected)
 
 
-@pytest.mark.parametrize(("source", "target"), itertools.permutations(INTEGERS, 2))
+@pytest.mark.parametrize(("source", "target"), list(itertools.permutations(INTEGERS, 2)))
 def test_casts_of_integers_wrap(source, target):
     same(run("cast", [ends_of(source)], dtype=target), ends_of(source).astype(target))
 

@@ -35,13 +35,13 @@ def read_only(x):
 def strided(x):
     """The same numbers, every second element of a larger array, backwards."""
     large = np.zeros([2 * size + 1 for size in x.shape], x.dtype)
-    view = large[tuple(slice(2 * size - 1 if size else 0, None if size else 0, -2) for size in x.shape)]
+    view = large[(..., *(slice(2 * size - 1 if size else 0, None if size else 0, -2) for size in x.shape))]
     view[...] = x
     return view
 
 
 def transposed(x):
-    return np.ascontiguousarray(x.T).T
+    return np.array(x.T, order="C").T
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -185,7 +185,7 @@ def classification(loss: str, activation: str, targets: Any) -> dict[str, Any]:
 
 
 def test_targets_must_suit_the_loss() -> None:
-    with pytest.raises(ConfigError, match="the targets of example 2 add up to 0.5, but the loss cross_entropy needs"):
+    with pytest.raises(ConfigError, match=r"the targets of example 2 add up to 0\.5, but the loss cross_entropy needs"):
         parse_network(classification("cross_entropy", "softmax", [[0, 1], [0.25, 0.25]]), "net.toml")
     with pytest.raises(ConfigError, match="targets must lie between 0 and 1 for the loss binary_cross_entropy"):
         parse_network(classification("binary_cross_entropy", "sigmoid", [[0, 1], [2, 0]]), "net.toml")
@@ -218,7 +218,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path, content: bytes, compl
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.toml: "):
+    with pytest.raises(ConfigError, match=r"^there is no file .*nowhere\.toml$"):
         read_network(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match=str(tmp_path)):
         read_network(tmp_path)

@@ -230,6 +230,13 @@ def test_bad_data_is_one_clear_sentence(data, message):
         small_trainer().fit(data)
 
 
+def test_a_label_without_an_output_names_its_row():
+    x, y = two_moons(20)
+    y[13] = 2
+    with pytest.raises(DataError, match="labels of 2 classes are 0 to 1, but row 13 holds 2"):
+        small_trainer().fit((x, y))
+
+
 def test_bad_arguments_are_refused():
     data = two_moons(10)
     for options in ({"epochs": 0}, {"batch_size": 0}, {"batch_size": "all"}):

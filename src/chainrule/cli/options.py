@@ -38,6 +38,12 @@ def quiet_option(command: Decorated) -> Decorated:
     return click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors (and JSON, with --json).")(command)
 
 
+def sql_option(command: Decorated) -> Decorated:
+    return click.option(
+        "--sql", metavar="QUERY", help="The query that gives the table, where the data are a database file."
+    )(command)
+
+
 def column_kinds(given: tuple[str, ...]) -> dict[str, str]:
     """``COLUMN=KIND`` options as a dict; the last ``=`` separates, for a column's name may hold one.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from chainrule import tabular
-from chainrule.cli.options import quiet_option
+from chainrule.cli.options import quiet_option, sql_option
 from chainrule.cli.terminal import Terminal
 from chainrule.core.errors import ConfigError
 from chainrule.core.names import shown_path
@@ -36,8 +36,9 @@ Examples:
     required=True,
     help="The CSV file to write, replaced if it exists; - is standard output.",
 )
+@sql_option
 @quiet_option
-def predict(run: Path, data: Path, output: Path, quiet: bool) -> None:
+def predict(run: Path, data: Path, output: Path, sql: str | None, quiet: bool) -> None:
     """Predict the target for every row of the table DATA with the network in the folder RUN.
 
     FILE gets a column prediction and, for classes, a column probability_<class> for each, with the rows in the order of
@@ -47,7 +48,7 @@ def predict(run: Path, data: Path, output: Path, quiet: bool) -> None:
     if output.exists() and data.exists() and output.samefile(data):
         raise ConfigError(f"{shown_path(output)} is the table itself; write the predictions to another file")
     terminal = Terminal(quiet=quiet)
-    predictions = tabular.predict(run, data)
+    predictions = tabular.predict(run, data, sql=sql)
     for notice in predictions.notices:
         terminal.warn(notice)
     if output == _STANDARD_OUTPUT:

@@ -75,7 +75,7 @@ def step(file: Path, steps: int | None, until: float | None, every: bool, as_jso
         page.write(table_lines(network, learning.rows, page.width))
         if not every:
             show(len(learning.rows), learning.last)
-    page.write(["", conclusion(network, learning)])
+    page.write(["", *conclusion(network, learning, page.width)])
     if as_json:
         data = learning_data(shown_path(file), network, learning, shown)
         click.echo(json.dumps(data, indent=2, ensure_ascii=page.ascii_only, allow_nan=False))

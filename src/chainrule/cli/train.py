@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from chainrule import tabular
-from chainrule.cli.options import batch_size, column_kinds, free_run_folder, json_option, quiet_option
+from chainrule.cli.options import batch_size, column_kinds, free_run_folder, json_option, quiet_option, sql_option
 from chainrule.cli.terminal import Terminal
 from chainrule.cli.training import run_training
 from chainrule.core.errors import ConfigError
@@ -45,7 +45,7 @@ the exit code is then 130, and chainrule resume goes on. A second Ctrl-C ends th
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out. May be repeated.")
 @click.option("--group", metavar="COLUMN", help="Rows with the same value here stay in the same part of the split.")
 @click.option("--time", metavar="COLUMN", help="Hold out the latest rows by this column, not random ones.")
-@click.option("--sql", metavar="QUERY", help="The query that gives the table, where DATA is a database file.")
+@sql_option
 @click.option("--epochs", type=int, metavar="N", help="The most epochs to train.")
 @click.option("--batch-size", callback=batch_size, metavar="B", help="Examples per update, or full for all of them.")
 @click.option("--seed", type=int, metavar="S", help="Governs split, initial weights, order and dropout.  [default: 0]")

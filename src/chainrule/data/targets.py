@@ -12,6 +12,7 @@ The type of the column decides against this rule: ``TARGET=category`` for classe
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,13 +46,15 @@ class Target:
     """What is predicted: a class out of ``classes``, or a number that is learned as ``(y - centre) / scale``.
 
     ``classes`` hold the labels as they are in the column: text, numbers, or booleans. Class 1 of two is the one that
-    precision, recall and F1 are about. ``kind`` is the kind of the column.
+    precision, recall and F1 are about. ``counts`` are the training rows of each class, and ``centre`` and ``scale`` the
+    mean and the standard deviation of the training rows' numbers. ``kind`` is the kind of the column.
     """
 
     name: str
     task: Task
     kind: Kind
     classes: tuple[Label, ...] = ()
+    counts: tuple[int, ...] = ()
     centre: float = 0.0
     scale: float = 1.0
 
@@ -127,6 +130,7 @@ class Target:
             "task": self.task,
             "kind": self.kind,
             "classes": list(self.classes),
+            "counts": list(self.counts),
             "centre": self.centre,
             "scale": self.scale,
         }
@@ -143,6 +147,7 @@ class Target:
                 content["task"],
                 content["kind"],
                 classes,
+                tuple(int(count) for count in content["counts"]),
                 float(content["centre"]),
                 float(content["scale"]),
             )
@@ -152,6 +157,8 @@ class Target:
         low, high = counts.get(target.task, (1, 0)) if isinstance(target.task, str) else (1, 0)
         if not (low <= len(classes) <= high) or not (math.isfinite(target.centre) and 0 < target.scale < math.inf):
             raise DataError("the stored target makes no sense")
+        if len(target.counts) != len(classes) or min(target.counts, default=1) < 0:
+            raise DataError("the stored target does not count its classes")
         if not all(isinstance(label, (str, bool, int, float)) for label in classes):
             raise DataError("the stored target has a class that is no label")
         return target
@@ -186,7 +193,7 @@ def learn_target(
     task: str | None = None,
     type_is_given: bool = False,
 ) -> Target:
-    """The target of a table: its task and classes from all ``rows`` that have one, its scale from the rows of ``train``.
+    """The target of a table: its task and classes from all ``rows`` that have one, its counts and scale from the rows of ``train``.
 
     Args:
         table: the table.
@@ -204,11 +211,13 @@ def learn_target(
     task = infer_task(table, column, notices, task=task, type_is_given=type_is_given)
     if task == "regression":
         centre, scale = mean_and_deviation(table.column(name).values[train].astype(np.float64))
-        return Target(name, "regression", column.kind, (), centre, scale or 1.0)
+        return Target(name, "regression", column.kind, centre=centre, scale=scale or 1.0)
     classes = tuple(sorted(set(labels_of(column)), key=lambda label: (isinstance(label, str), label)))
     if len(classes) > MOST_CLASSES:
         raise table.places.column_error(name, f"has {len(classes)} different classes; {MOST_CLASSES} are allowed")
-    return Target(name, "binary" if len(classes) == 2 else "multiclass", column.kind, classes)
+    target = Target(name, "binary" if len(classes) == 2 else "multiclass", column.kind, classes)
+    counts = np.bincount(target.encode(table.column(name).select(train)), minlength=len(classes))
+    return dataclasses.replace(target, counts=tuple(counts.tolist()))
 
 
 def infer_task(

@@ -53,6 +53,8 @@ def read_network(path: Path | str) -> Network:
     try:
         with file.open("rb") as opened:
             raw = opened.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {where}") from None
     except OSError as error:
         raise ConfigError(f"{where}: {reason(error)}") from None
     if len(raw) > MOST_BYTES:

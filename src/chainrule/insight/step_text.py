@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 from chainrule.insight.explanation import Example, TrainingStep
@@ -120,11 +121,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def table_lines(network: Network, rows: Sequence[Row], width: int) -> Iterator[str]:
     """Loss and outputs at the beginning of steps; many are thinned out, and columns beyond ``width`` left out and counted."""
-    several = network.examples > 1
-    names = [
-        f"{name}[{n}]" if several else name for n in range(1, network.examples + 1) for name in network.output_names
-    ]
-    heads = ["step", "L", *names]
+    heads = ["step", "L", *_output_labels(network)]
     chosen = _thinned(rows)
     cells = [[str(row.step), number(row.loss), *(number(float(v)) for v in row.outputs.ravel())] for row in chosen]
     widths = [max(len(text) for text in column) for column in zip(heads, *cells, strict=True)]
@@ -134,7 +131,8 @@ def table_lines(network: Network, rows: Sequence[Row], width: int) -> Iterator[s
     for line in (heads, *cells):
         yield "".join(f"  {text:>{size}}" for text, size in zip(line[:shown], widths))
     notes = [f"{len(chosen)} of {len(rows)} steps"] if len(chosen) < len(rows) else []
-    notes += [f"{len(widths) - shown} more outputs do not fit"] if shown < len(widths) else []
+    missing = len(widths) - shown
+    notes += [f"{missing} more output{'s do' if missing > 1 else ' does'} not fit"] if missing else []
     if notes:
         yield f"  ({'; '.join(notes)})"
 
@@ -192,17 +190,24 @@ def learning_data(name: str, network: Network, learning: Learning, steps: Sequen
     }
 
 
-def conclusion(network: Network, learning: Learning) -> str:
-    """The loss after the last step, and whether it is small enough."""
+def conclusion(network: Network, learning: Learning, width: int) -> list[str]:
+    """The loss after the last step, whether it is small enough, and the outputs unless they are many."""
     count = len(learning.rows)
     text = f"After {count} step{'' if count == 1 else 's'}: L = {number(learning.loss)}"
-    if learning.outputs.size <= _FEW_NAMES:
-        outputs = ", ".join(number(float(v)) for v in learning.outputs.ravel())
-        text += f", {_listed(network.output_names)} = {outputs}"
-    if learning.until is None:
-        return text
-    verdict = f"below {number(learning.until)}" if learning.reached else f"not yet below {number(learning.until)}"
-    return f"{text}; the loss is {verdict}"
+    if learning.until is not None:
+        text += f", {'below' if learning.reached else 'not yet below'} {number(learning.until)}"
+    if learning.outputs.size > _FEW_NAMES:
+        return [text]
+    values = zip(_output_labels(network), learning.outputs.ravel(), strict=True)
+    outputs = [f"{label} = {number(float(value))}".replace(" ", "\0") for label, value in values]
+    lines = wrap(", ".join(outputs), width, initial_indent="  ", subsequent_indent="  ")
+    return [text, *(line.replace("\0", " ") for line in lines)]
+
+
+def _output_labels(network: Network) -> list[str]:
+    """The outputs example by example, numbered where there are several examples."""
+    names, count = network.output_names, network.examples
+    return [f"{name}[{n}]" if count > 1 else name for n in range(1, count + 1) for name in names]
 
 
 def equation_data(equation: Equation) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from chainrule import nn, optim
 from chainrule.core.errors import RunError
 from chainrule.data.targets import Target
-from chainrule.nn.initialisers import glorot_uniform, he_uniform
 from chainrule.ops import random
 from chainrule.optim import Optimizer
 from chainrule.tabular.settings import Settings
@@ -34,9 +33,6 @@ PATIENCE = 20
 SMALLEST_BATCH = 8
 LARGEST_BATCH = 256
 BATCHES_AN_EPOCH = 16
-
-_LINEAR_BEHIND = frozenset({"Tanh", "Sigmoid"})
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -118,17 +114,20 @@ def make_plan(settings: Settings, *, width: int, outputs: int, rows: int) -> Pla
 
 
 def make_network(plan: Plan) -> nn.Sequential:
-    """The network with its initial weights, which depend on the seed alone."""
+    """The network with its initial weights, which depend on the seed alone.
+
+    They are Glorot's, smaller than He's: in the cross-validation behind the defaults, networks that begin nearly linear
+    did better on small tables.
+    """
     keys = random.split(random.key(plan.seed), len(plan.hidden) + 1)
-    init = glorot_uniform if plan.activation in _LINEAR_BEHIND else he_uniform
     layers: list[nn.Module] = []
     width = plan.width
     for size, key in zip(plan.hidden, keys[:-1], strict=True):
-        layers += [nn.Linear(width, size, init=init, key=key), getattr(nn, plan.activation)()]
+        layers += [nn.Linear(width, size, key=key), getattr(nn, plan.activation)()]
         if plan.dropout:
             layers.append(nn.Dropout(plan.dropout))
         width = size
-    return nn.Sequential(*layers, nn.Linear(width, plan.outputs, init=glorot_uniform, key=keys[-1]))
+    return nn.Sequential(*layers, nn.Linear(width, plan.outputs, key=keys[-1]))
 
 
 def make_optimizer(plan: Plan, rows: int) -> Optimizer:

@@ -82,9 +82,8 @@ def prepare(table: Table, settings: Settings, notices: list[str]) -> Prepared:
     told: dict[str, Any] = {"task": settings.task, "type_is_given": name in settings.types}
     target = learn_target(table, name, rows, rows, notices, **told)
     split = split_for(table, settings, target, rows, notices)
-    if target.is_regression:
-        target = learn_target(table, name, rows, split.train, **told)
-    elif len(np.unique(target.encode(table.column(name).select(split.train)))) < 2:
+    target = learn_target(table, name, rows, split.train, **told)
+    if not target.is_regression and sum(count > 0 for count in target.counts) < 2:
         raise DataError(
             f"{table.source}, column {shown(name)}: the training part has one class only; split the rows otherwise"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from chainrule.core import trees
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.optim import current_learning_rate
 from chainrule.train.batches import examples, order_of_epoch
 from chainrule.train.callbacks import BatchEvent, Callback
@@ -28,6 +28,7 @@ NDArray = np.ndarray[Any, Any]
 BatchSize = int | Literal["full"]
 
 _INTERRUPTED = "interrupted"
+_CHECKED_AT_ONCE = 2**22
 
 
 class Loop:
@@ -69,10 +70,32 @@ class Loop:
         self.batches = -(-self.data.count // self.batch)
         self.began = self.saved = time.monotonic()
 
+    def check_targets(self) -> None:
+        """Call the loss on every target, outside tracing, where it can name the row of a target that makes no sense.
+
+        The outputs are those of the first example, repeated. Raises what the loss raises, such as :class:`DataError`.
+        """
+        trainer = self.trainer
+        first, _, _ = self.data.take(slice(0, 1))
+        outputs = trainer.predict(first)
+        size = sum(leaf.size for leaf in trees.leaves(outputs))
+        rows = max(1, _CHECKED_AT_ONCE // max(1, size))
+        for start in range(0, self.data.count, rows):
+            _, y, weights = self.data.take(slice(start, start + rows))
+            count = len(trees.leaves(y)[0])
+            repeated = trees.tree_map(lambda leaf, count=count: np.repeat(leaf, count, axis=0), outputs)
+            try:
+                trainer.loss(repeated, y, weights)
+            except DataError as error:
+                raise DataError(
+                    f"{error} (counted from row {start} of the training data)" if start else str(error)
+                ) from None
+
     def start(self) -> History:
         """Train from the beginning; checkpoints of an earlier training in the folder are removed."""
         self.trainer.history = History()
         position = Position()
+        self.check_targets()
         if self.folder is not None:
             clear_checkpoints(self.folder)
             self._save(position)
