@@ -1,30 +1,32 @@
 """Weight files in the safetensors format: named arrays plus a little text, written atomically and read with suspicion.
 
-Layout (https://github.com/huggingface/safetensors, "Format"): the length of the header as a little-endian 64-bit
-number; the header, a JSON object that gives every tensor's dtype, shape and place; then the tensors' bytes, without
-holes. Nothing in such a file is code. A file from a stranger may still lie about its sizes, so every declared size is
-checked against the size of the file before anything is allocated for it.
+The `safetensors` library encodes and decodes; docs/decisions/0006-weights-files.md says what it guarantees and what is
+added here. Nothing in such a file is code, and nothing is allocated on the word of its header alone: reading takes
+memory for the file and for its tensors, and the library has compared every declared size with the file by then.
 
-Files written here carry the SHA-256 of their contents in their metadata, and a file that carries one is checked.
+Files written here carry one metadata entry, a JSON object with the metadata and the order of the arrays, as they were
+given, and the SHA-256 of all contents. A file that carries it is checked.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import math
 import os
+import re
 import stat
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 from numpy.typing import NDArray
 
 from chainrule.core.errors import WeightsError
-from chainrule.core.files import atomic_write, parse_strict_json, reason
+from chainrule.core.files import parse_strict_json, reason, write_bytes
 from chainrule.core.names import escape_terminal, safe_tensor_name, shown_path
 
 Arrays = dict[str, NDArray[Any]]
@@ -43,13 +45,18 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
-CHECKSUM_KEY = "chainrule.sha256"
+CHECKSUM_KEY = "chainrule"
 LARGEST_HEADER = 32 * 2**20  # bytes
 MOST_TENSORS = 200_000
 MOST_AXES = 32
 
-_CODES = {(dtype.kind, dtype.itemsize): code for code, dtype in DTYPES.items()}
-_LARGEST_SIZE = 2**63 - 1
+# What the library objects to (in the words of its newer and of its older releases) and what that means.
+_OBJECTIONS = {
+    r"invalid ?offset": "the places of its tensors overlap, leave a gap or run backwards",
+    r"overflow": "a tensor is declared larger than any memory",
+    r"invalid ?shape|TensorInvalidInfo": "the shape and the number of bytes of a tensor disagree",
+    r"invalid JSON|InvalidHeaderDeserialization": "an entry is not written as the format demands",
+}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -58,8 +65,8 @@ _LARGEST_SIZE = 2**63 - 1
 def save_weights(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
     """Writes named arrays to a safetensors file that appears complete or not at all.
 
-    Arrays may be of any rank and memory layout and either byte order; they are stored little-endian in C order, and the
-    header lists them in the order given. The same arrays and metadata always give the same bytes.
+    Arrays may be of any rank and memory layout and either byte order; they are stored little-endian in C order. The
+    same arrays and metadata always give the same bytes.
 
     Raises:
         WeightsError: for a name that is not safe, or elements that the format has no type for; nothing is written.
@@ -71,75 +78,45 @@ def save_weights(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mappi
             raise WeightsError(
                 f"the metadata entry {escape_terminal(key)!r} of a weight file must be text under a free key"
             )
-    coded = {safe_tensor_name(name): _to_stored(name, array) for name, array in arrays.items()}
-    header = _header_text(coded, {**texts, CHECKSUM_KEY: _checksum(coded, texts)})
-    with atomic_write(path) as file:
-        file.write(struct.pack("<Q", len(header)))
-        file.write(header)
-        for name in _storage_order(coded):
-            file.write(_bytes_of(coded[name]).data)
+    stored = {safe_tensor_name(name): _to_stored(name, array) for name, array in arrays.items()}
+    record = json.dumps(_record(stored, texts), separators=(",", ":"))
+    write_bytes(path, safetensors.numpy.save(stored, {CHECKSUM_KEY: record}))
 
 
 def _to_stored(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    array = np.asarray(array)
-    code = _CODES.get((array.dtype.kind, array.dtype.itemsize))
-    if code is None:
-        raise WeightsError(
-            f"the elements of '{escape_terminal(name)}' are {array.dtype}, which weight files cannot hold"
-        )
-    return np.asarray(array, dtype=DTYPES[code], order="C")
+    dtype = np.asarray(array).dtype.newbyteorder("<")
+    if dtype not in DTYPES.values():
+        raise WeightsError(f"the elements of {_quoted(name)} are {dtype}, which weight files cannot hold")
+    return np.asarray(array, dtype=dtype, order="C")  # the library would store the memory of other orders as it lies
 
 
-def _storage_order(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
-    """Wide elements first, so that every tensor begins at a multiple of its element size."""
-    return sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)
+def _record(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> dict[str, object]:
+    """What the one metadata entry says of a file.
 
-
-def _header_text(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    offset = 0
-    places: dict[str, list[int]] = {}
-    for name in _storage_order(arrays):
-        places[name] = [offset, offset + arrays[name].nbytes]
-        offset += arrays[name].nbytes
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
-    for name, array in arrays.items():
-        code = _CODES[array.dtype.kind, array.dtype.itemsize]
-        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": places[name]}
-    text = json.dumps(header, separators=(",", ":")).encode("ascii")
-    return text + b" " * (-len(text) % 8)
-
-
-def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """The memory of a C-contiguous array as a flat array of bytes, without copying."""
-    return array.reshape(-1).view(np.uint8)
-
-
-def _checksum(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of the metadata and of every tensor's name, dtype, shape and bytes, whatever their order in the file."""
+    Metadata and order are packed into it because the library writes several entries in random order, sorts the tensors,
+    and cannot hold lone surrogates. The SHA-256 is that of the metadata and of each array's name, dtype, shape and
+    bytes.
+    """
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode("ascii"))
-    for name in sorted(arrays):
-        array = arrays[name]
-        code = _CODES[array.dtype.kind, array.dtype.itemsize]
-        digest.update(json.dumps([name, code, array.shape]).encode("ascii"))
-        digest.update(_bytes_of(array).data)
-    return digest.hexdigest()
+    for name, array in arrays.items():
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode("ascii"))
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return {"metadata": dict(metadata), "order": list(arrays), "sha256": digest.hexdigest()}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-class _Entry(NamedTuple):
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    begin: int
-    end: int
+class _RefusedError(Exception):
+    """Why a file is refused, as a sentence without its subject, the file."""
 
 
 def load_weights(path: Path, *, require_checksum: bool = False) -> tuple[Arrays, dict[str, str]]:
-    """Reads a safetensors file: its arrays in the order of the header, and its metadata without the checksum.
+    """Reads a safetensors file: its arrays and its metadata, both in the order in which they were given to be saved.
 
-    The arrays own their memory, are writable, aligned and C-contiguous. Before any array is allocated the whole header
-    has been checked: sizes against the size of the file, offsets without gaps and overlaps, names, dtypes and shapes.
+    From files of other programs the arrays come in the order of the header. The arrays own their memory, are writable,
+    aligned and C-contiguous. Reading takes at most twice the memory that the file has bytes, and what parsing the
+    header takes.
 
     Args:
         path: the file.
@@ -147,130 +124,134 @@ def load_weights(path: Path, *, require_checksum: bool = False) -> tuple[Arrays,
 
     Raises:
         WeightsError: when the file is missing, unreadable, not safetensors, truncated, altered, or holds names or
-            element types that are not accepted; the message names the file and the tensor.
+            element types that are not accepted; the message names the file and what is wrong with it.
     """
     shown = shown_path(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
             raise _RefusedError("is not a regular file")
         with path.open("rb") as file:
-            return _read(file, require_checksum)
+            header, tensors = _read(file)
+        metadata = header.pop("__metadata__", {})
+        arrays = {name: _to_array(name, tensors.pop(name)) for name in header}
+        return _checked_contents(arrays, metadata, require_checksum)
     except FileNotFoundError:
         raise WeightsError(f"{shown} does not exist") from None
+    except MemoryError:
+        raise WeightsError(f"{shown} does not fit into the memory of this machine") from None
     except OSError as failure:
         raise WeightsError(f"cannot read {shown}: {reason(failure)}") from failure
     except _RefusedError as failure:
         raise WeightsError(f"{shown} {failure}") from failure.__cause__
 
 
-class _RefusedError(Exception):
-    """Why a file is refused, as a sentence without its subject, the file."""
+def _read(file: io.BufferedReader) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The header of a file, and its tensors as the library returns them.
 
-
-def _read(file: BinaryIO, require_checksum: bool) -> tuple[Arrays, dict[str, str]]:
+    Both come from one copy of the file in memory. A memory map would end the process if another one made the file
+    shorter meanwhile, and the library returns neither the metadata nor the order of bytes that it decodes.
+    """
     size = os.fstat(file.fileno()).st_size
-    header = _read_header(file, size)
-    metadata = _checked_metadata(header.pop("__metadata__", {}))
-    data_start = file.tell()
-    entries = _checked_entries(header, size - data_start)
-
-    arrays: Arrays = {name: np.empty(entry.shape, entry.dtype) for name, entry in entries.items()}
-    for name, entry in sorted(entries.items(), key=lambda item: item[1].begin):
-        _read_into(file, _bytes_of(arrays[name]))
-        if entry.dtype.kind == "b" and entry.end > entry.begin and _bytes_of(arrays[name]).max() > 1:
-            raise _RefusedError(
-                f"is damaged: {_quoted(name)} is declared boolean and holds a byte that is neither 0 nor 1"
-            )
-
-    expected = metadata.pop(CHECKSUM_KEY, None)
-    if expected is None and require_checksum:
-        raise _RefusedError("lacks the checksum that Chainrule writes, so it cannot be told whether it was altered")
-    if expected is not None and expected != _checksum(arrays, metadata):
-        raise _RefusedError("is damaged or was altered: its contents do not match the checksum stored with them")
-    return arrays, metadata
+    length = _header_length(file.peek(8)[:8], size)
+    content = file.read(size)
+    header = _parse_header(content[8 : 8 + length])
+    try:
+        return header, dict(safetensors.deserialize(content))  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as failure:
+        raise _RefusedError(_explanation(str(failure), header, size - 8 - length)) from failure
 
 
-def _read_header(file: BinaryIO, size: int) -> dict[str, Any]:
-    prefix = file.read(8)
+def _header_length(prefix: bytes, size: int) -> int:
     if prefix[:2] == b"PK" or prefix[:1] == b"\x80":
         raise _RefusedError("looks like a pickle, which could run code when opened; convert it to safetensors first")
     if len(prefix) < 8:
         raise _RefusedError(f"is not a safetensors file: it has only {size} bytes")
-    [length] = struct.unpack("<Q", prefix)
+    length = int.from_bytes(prefix, "little")
     if length > size - 8:
         raise _RefusedError(
             f"is truncated or not a safetensors file: it declares a header of {length} bytes and has {size - 8} left"
         )
     if length > LARGEST_HEADER:
         raise _RefusedError(f"declares a header of {length} bytes, and {LARGEST_HEADER} are allowed")
-    raw = file.read(length)
-    if len(raw) != length or not raw.startswith(b"{"):
+    return length
+
+
+def _parse_header(raw: bytes) -> dict[str, Any]:
+    """The header as JSON, with the checks that the library lacks: repeated keys, names, element types and counts."""
+    if not raw.startswith(b"{"):
         raise _RefusedError("is not a safetensors file: its header is not a JSON object")
     try:
-        header = parse_strict_json(raw)
+        header: dict[str, Any] = parse_strict_json(raw)
     except ValueError as failure:
         raise _RefusedError(f"has a damaged header: {failure}") from failure
-    assert isinstance(header, dict)
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    if len(tensors) > MOST_TENSORS:
+        raise _RefusedError(f"declares {len(tensors)} tensors, and {MOST_TENSORS} are allowed")
+    if not _are_texts(header.get("__metadata__", {})):
+        raise _RefusedError("has a damaged header: its metadata is not an object of texts")
+    for name, entry in tensors.items():
+        try:
+            safe_tensor_name(name)
+        except WeightsError as failure:
+            raise _RefusedError(f"is refused: {failure}") from failure
+        if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise _RefusedError(
+                f"has a damaged header: {_quoted(name)} is not described by dtype, shape and data_offsets"
+            )
+        if entry["dtype"] not in list(DTYPES):
+            shown = escape_terminal(entry["dtype"], limit=40)
+            raise _RefusedError(f"holds {_quoted(name)} with elements of type {shown}, which is not supported")
     return header
 
 
-def _checked_metadata(found: Any) -> dict[str, str]:
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise _RefusedError("has a damaged header: its metadata is not an object of texts")
-    return found
+def _explanation(objection: str, header: dict[str, Any], data_size: int) -> str:
+    if re.search("incomplete", objection, re.IGNORECASE):  # raised after the library has found the offsets in order
+        needed = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        if needed > data_size:
+            return f"is truncated: its tensors need {needed} bytes and it has {data_size}"
+        return f"has {data_size - needed} bytes after its last tensor that belong to nothing"
+    meanings = (meaning for pattern, meaning in _OBJECTIONS.items() if re.search(pattern, objection, re.IGNORECASE))
+    detail = objection.removeprefix("Error while deserializing: ").removeprefix("invalid JSON in header: ")
+    meaning = next(meanings, "the safetensors library cannot read it")
+    return f"has a damaged header: {meaning} ({escape_terminal(detail, limit=160)})"
 
 
-def _checked_entries(header: dict[str, Any], data_size: int) -> dict[str, _Entry]:
-    if len(header) > MOST_TENSORS:
-        raise _RefusedError(f"declares {len(header)} tensors, and {MOST_TENSORS} are allowed")
-    entries = {name: _checked_entry(name, fields) for name, fields in header.items()}
-    reached = 0
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.begin != reached:
-            problem = "overlaps the tensor before it" if entry.begin < reached else "leaves a gap before it"
-            raise _RefusedError(f"has a damaged header: {_quoted(name)} {problem}")
-        reached = entry.end
-    if reached > data_size:
-        raise _RefusedError(f"is truncated: its tensors need {reached} bytes and it has {data_size}")
-    if reached < data_size:
-        raise _RefusedError(f"has {data_size - reached} bytes after its last tensor that belong to nothing")
-    return entries
-
-
-def _checked_entry(name: str, fields: Any) -> _Entry:
+def _to_array(name: str, tensor: dict[str, Any]) -> NDArray[Any]:
+    shape, dtype = tensor["shape"], DTYPES[tensor["dtype"]]
+    if len(shape) > MOST_AXES:
+        raise _RefusedError(f"holds {_quoted(name)} with {len(shape)} axes, and {MOST_AXES} are allowed")
     try:
-        safe_tensor_name(name)
-    except WeightsError as failure:
-        raise _RefusedError(f"is refused: {failure}") from failure
-    if not isinstance(fields, dict) or fields.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _RefusedError(f"has a damaged header: {_quoted(name)} is not described by dtype, shape and data_offsets")
-    dtype = DTYPES.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
-    if dtype is None:
-        shown = escape_terminal(fields["dtype"], limit=40)
-        raise _RefusedError(f"holds {_quoted(name)} with elements of type {shown}, which is not supported")
-    shape, offsets = fields["shape"], fields["data_offsets"]
-    if not _are_sizes(shape) or len(shape) > MOST_AXES:
-        raise _RefusedError(f"has a damaged header: the shape of {_quoted(name)} is not a list of sizes")
-    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _RefusedError(f"has a damaged header: the offsets of {_quoted(name)} are not a pair in ascending order")
-    if math.prod(axis for axis in shape if axis) * dtype.itemsize > _LARGEST_SIZE:
-        raise _RefusedError(f"has a damaged header: the shape of {_quoted(name)} is larger than any memory")
-    if math.prod(shape) * dtype.itemsize != offsets[1] - offsets[0]:
-        raise _RefusedError(f"has a damaged header: the shape and the number of bytes of {_quoted(name)} disagree")
-    return _Entry(dtype, tuple(shape), offsets[0], offsets[1])
+        array: NDArray[Any] = np.ndarray(shape, dtype, buffer=tensor["data"]).copy()
+    except (ValueError, OverflowError) as failure:  # an empty tensor with sizes whose product NumPy cannot count
+        raise _RefusedError(
+            f"has a damaged header: the shape of {_quoted(name)} is larger than any memory"
+        ) from failure
+    if dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
+        raise _RefusedError(f"is damaged: {_quoted(name)} is declared boolean and holds a byte that is neither 0 nor 1")
+    return array
 
 
-def _are_sizes(found: Any) -> bool:
-    return isinstance(found, list) and all(type(item) is int and 0 <= item <= _LARGEST_SIZE for item in found)
+def _checked_contents(
+    arrays: Arrays, metadata: dict[str, str], require_checksum: bool
+) -> tuple[Arrays, dict[str, str]]:
+    if CHECKSUM_KEY not in metadata:
+        if require_checksum:
+            raise _RefusedError("lacks the checksum that Chainrule writes, so it cannot be told whether it was altered")
+        return arrays, metadata
+    try:
+        record = parse_strict_json(metadata[CHECKSUM_KEY])
+    except ValueError:
+        record = None
+    match record:
+        case {"metadata": texts, "order": list(names)} if _are_texts(texts) and set(map(str, names)) == set(arrays):
+            ordered = {name: arrays[name] for name in map(str, names)}
+            if len(metadata) == 1 and record == _record(ordered, texts):
+                return ordered, texts
+    raise _RefusedError("is damaged or was altered: its contents do not match the checksum stored with them")
 
 
-def _read_into(file: BinaryIO, memory: NDArray[np.uint8]) -> None:
-    filled = 0
-    while filled < memory.size:
-        count = file.readinto(memory[filled:].data)  # type: ignore[attr-defined]
-        if not count:
-            raise _RefusedError("became shorter while it was read")
-        filled += count
+def _are_texts(found: object) -> bool:
+    return isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
 
 
 def _quoted(name: str) -> str:
