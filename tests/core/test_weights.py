@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from chainrule.core import weights
 from chainrule.core.errors import RunError, WeightsError
 from chainrule.core.weights import CHECKSUM_KEY, DTYPES, check_same_architecture, load_weights, save_weights
 
@@ -118,6 +120,12 @@ def test_the_reference_implementation_of_the_format_agrees_both_ways(tmp_path: P
         np.testing.assert_array_equal(array, ARRAYS[name])
 
 
+def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
+    for length in range(0, 300, 4):  # among them headers whose length begins with the byte with which pickles begin
+        save_weights(tmp_path / "m", {"a": np.zeros(1)}, {"k": "v" * length})
+        assert load_weights(tmp_path / "m")[1] == {"k": "v" * length}
+
+
 def test_every_tensor_begins_at_a_multiple_of_its_element_size(tmp_path: Path) -> None:
     save_weights(tmp_path / "m", {"a": np.zeros(3, np.uint8), "b": np.zeros(1), "c": np.zeros(1, np.float16)})
     content = (tmp_path / "m").read_bytes()
@@ -174,7 +182,9 @@ def test_one_flipped_bit_in_the_numbers_is_recognised(tmp_path: Path) -> None:
 def test_altered_metadata_names_and_swapped_tensors_are_recognised(tmp_path: Path) -> None:
     save_weights(tmp_path / "whole", {"up": np.zeros(2), "dn": np.ones(2)}, {"epoch": "7"})
     content = (tmp_path / "whole").read_bytes()
-    assert "was altered" in refusal(tmp_path, content.replace(b'"epoch":"7"', b'"epoch":"8"'))
+    epoch = rb"\"epoch\":\"7\""
+    assert content.count(epoch) == 1
+    assert "was altered" in refusal(tmp_path, content.replace(epoch, epoch.replace(b"7", b"8")))
     assert "was altered" in refusal(tmp_path, content.replace(b'"up"', b'"uq"'))
     swapped = content.replace(b'"up"', b'"??"').replace(b'"dn"', b'"up"').replace(b'"??"', b'"dn"')
     assert "was altered" in refusal(tmp_path, swapped)
@@ -203,28 +213,39 @@ def test_a_file_without_checksum_is_read_unless_one_is_required(tmp_path: Path) 
         (raw_file('{"a": [], "a": []}'), "'a' is there twice"),
         (raw_file({"a": one(shape=[10**5000 // 10**4990, 1]) | {"x": 1}}), "not described by dtype"),
         (raw_file({"a": [1, 2]}), "not described by dtype"),
+        (raw_file({"a": ["F32", [2], [0, 8]]}, bytes(8)), "not described by dtype"),  # the library would take a list
         (raw_file({"a": {"dtype": "F32", "shape": [2]}}), "not described by dtype"),
         (raw_file({"__metadata__": {"a": 1}}), "metadata is not an object of texts"),
+        (raw_file('{"__metadata__": {"k": "1", "k": "2"}}'), "'k' is there twice"),
+        (raw_file({"__metadata__": None}), "metadata is not an object of texts"),
         (raw_file({"__metadata__": []}), "metadata is not an object of texts"),
         (raw_file({"a": one("BF16", (2,), (0, 4))}, b"1234"), "type BF16, which is not supported"),
         (raw_file({"a": one(dtype="\x1b[2J")}), r"type \x1b[2J"),
         (raw_file({"a": one() | {"dtype": ["F32"]}}), "not supported"),
-        (raw_file({"a": one(shape=[-2])}, bytes(8)), "not a list of sizes"),
-        (raw_file({"a": one(shape=[2.0])}, bytes(8)), "not a list of sizes"),
-        (raw_file({"a": one(shape=[True, 2])}, bytes(8)), "not a list of sizes"),
-        (raw_file({"a": one(shape="2")}, bytes(8)), "not a list of sizes"),
-        (raw_file({"a": one(shape=[1] * 33 + [2])}, bytes(8)), "not a list of sizes"),
-        (raw_file({"a": one(shape=[2**64])}, bytes(8)), "not a list of sizes"),
-        (raw_file({"a": one(shape=[2**62])}, bytes(8)), "larger than any memory"),
+        (raw_file({"a": one(shape=[-2])}, bytes(8)), "damaged header: invalid value: integer `-2`"),
+        (raw_file({"a": one(shape=[2.0])}, bytes(8)), "damaged header: invalid type: floating point `2.0`"),
+        (raw_file({"a": one(shape=[True, 2])}, bytes(8)), "damaged header: invalid type: boolean `true`"),
+        (raw_file({"a": one(shape="2")}, bytes(8)), 'damaged header: invalid type: string "2"'),
+        (raw_file({"a": one(shape=[1] * 33 + [2])}, bytes(8)), "holds 'a' with 34 axes, and 32 are allowed"),
+        (
+            raw_file({"a": one(shape=[2**64])}, bytes(8)),
+            "damaged header: invalid type: floating point `1.844",
+        ),
+        (raw_file({"a": one(shape=[2**62])}, bytes(8)), "damaged header: overflow computing buffer size"),
         (raw_file({"a": one(shape=[0, 2**62], offsets=(0, 0))}), "larger than any memory"),
-        (raw_file({"a": one(shape=[2**31, 2**31, 4], offsets=(0, 0))}), "larger than any memory"),
-        (raw_file({"a": one(shape=[3])}, bytes(8)), "disagree"),
-        (raw_file({"a": one(offsets=(8, 0))}, bytes(8)), "not a pair in ascending order"),
-        (raw_file({"a": one(offsets=(0, 8, 8))}, bytes(8)), "not a pair in ascending order"),
-        (raw_file({"a": one(offsets=(-8, 0))}, bytes(8)), "not a pair in ascending order"),
-        (raw_file({"a": one(offsets=(8, 16))}, bytes(16)), "'a' leaves a gap before it"),
-        (raw_file({"a": one(), "b": one(offsets=(4, 12))}, bytes(12)), "'b' overlaps the tensor before it"),
-        (raw_file({"a": one(), "b": one()}, bytes(16)), "overlaps the tensor before it"),
+        (
+            raw_file({"a": one(shape=[2**31, 2**31, 4], offsets=(0, 0))}),
+            "damaged header: overflow computing buffer size",
+        ),
+        (raw_file({"a": one(shape=[3])}, bytes(8)), "damaged header: invalid shape, data type, or offset"),
+        (raw_file({"a": one(offsets=(8, 0))}, bytes(8)), "damaged header: invalid offset for tensor `a`"),
+        (raw_file({"a": one(offsets=(0, 8, 8))}, bytes(8)), "damaged header: invalid length 3, expected 2"),
+        (raw_file({"a": one(offsets=(-8, 0))}, bytes(8)), "damaged header: invalid value: integer `-8`"),
+        (raw_file({"a": one(offsets=(8, 16))}, bytes(16)), "damaged header: invalid offset for tensor `a`"),
+        (raw_file({"a": one(), "b": one(offsets=(9, 17))}, bytes(17)), "damaged header: invalid offset for tensor `b`"),
+        (raw_file({"a": one(shape=[2**64 - 1, 0], offsets=(0, 0))}), "larger than any memory"),
+        (raw_file({"a": one(), "b": one(offsets=(4, 12))}, bytes(12)), "damaged header: invalid offset for tensor `b`"),
+        (raw_file({"a": one(), "b": one()}, bytes(16)), "damaged header: invalid offset for tensor"),
         (
             raw_file({"a": one("F64", (2**40,), (0, 2**43))}, bytes(8)),
             "its tensors need 8796093022208 bytes and it has 8",
@@ -242,6 +263,71 @@ def test_a_file_without_checksum_is_read_unless_one_is_required(tmp_path: Path) 
 )
 def test_files_that_lie_are_refused(tmp_path: Path, content: bytes, problem: str) -> None:
     assert problem in refusal(tmp_path, content)
+
+
+def record_of(content: bytes) -> dict[str, Any]:
+    [length] = struct.unpack("<Q", content[:8])
+    record: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][CHECKSUM_KEY])
+    return record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"order": ["b", "a"]},
+        {"order": ["a"]},
+        {"order": ["a", "b", "b"]},
+        {"order": ["a", "b", "c"]},
+        {"order": [["a"], "b"]},
+        {"order": {"a": 1, "b": 2}},
+        {"metadata": {"epoch": "8"}},
+        {"metadata": {"epoch": 7}},
+        {"metadata": []},
+        {"sha256": "0" * 64},
+        {"sha256": None},
+        {"more": "x"},
+    ],
+)
+def test_an_altered_record_of_the_contents_is_recognised(tmp_path: Path, change: dict[str, object]) -> None:
+    arrays = {"a": np.zeros(2), "b": np.ones(2)}
+    save_weights(tmp_path / "whole", arrays, {"epoch": "7"})
+    record = record_of((tmp_path / "whole").read_bytes())
+    content = safetensors.numpy.save(arrays, {CHECKSUM_KEY: json.dumps(record | change)})
+    assert "was altered" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize("record", ["", "[]", "7", "{", "[[", '{"order": []}', '{"metadata": {}}', "\x80"])
+def test_a_record_that_is_none_is_refused(tmp_path: Path, record: str) -> None:
+    assert "was altered" in refusal(tmp_path, safetensors.numpy.save({}, {CHECKSUM_KEY: record}))
+
+
+def test_metadata_beside_the_record_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "whole", {})
+    record = json.dumps(record_of((tmp_path / "whole").read_bytes()))
+    assert "was altered" in refusal(tmp_path, safetensors.numpy.save({}, {CHECKSUM_KEY: record, "epoch": "7"}))
+
+
+def test_a_file_beyond_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(content: bytes) -> None:
+        raise MemoryError
+
+    save_weights(tmp_path / "m", {"a": np.zeros(1)})
+    monkeypatch.setattr("safetensors.deserialize", fail)
+    with pytest.raises(WeightsError, match="m does not fit into the memory"):
+        load_weights(tmp_path / "m")
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_weights(tmp_path / "m", {"a": np.zeros(5000)})
+    length_of = weights._header_length
+
+    def shrink(start: bytes, size: int) -> int:
+        os.truncate(tmp_path / "m", 20_000)
+        return length_of(start, size)
+
+    monkeypatch.setattr(weights, "_header_length", shrink)
+    with pytest.raises(WeightsError, match="truncated"):
+        load_weights(tmp_path / "m")
 
 
 def test_too_many_tensors_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

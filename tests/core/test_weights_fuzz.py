@@ -145,6 +145,23 @@ def test_a_header_that_lies_costs_no_memory_and_what_loads_is_a_safetensors_file
     }
 
 
+def test_reading_and_writing_take_at_most_twice_the_memory_of_the_file(tmp_path: Path) -> None:
+    arrays = {str(number): np.full(2**17, float(number)) for number in range(16)}
+    tracemalloc.start()
+    try:
+        save_weights(tmp_path / "m", arrays)
+        _, writing = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        loaded, _ = load_weights(tmp_path / "m")
+        _, reading = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(np.array_equal(loaded[name], array) for name, array in arrays.items())
+    size = (tmp_path / "m").stat().st_size
+    assert writing < 2.1 * size
+    assert reading < 2.1 * size
+
+
 @in_one_folder
 @given(content=st.binary(max_size=200) | st.binary(max_size=60).map(lambda text: struct.pack("<Q", len(text)) + text))
 def test_arbitrary_bytes_are_refused(tmp_path: Path, content: bytes) -> None:

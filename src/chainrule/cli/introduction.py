@@ -27,8 +27,9 @@ def show_introduction(terminal: Terminal, plan: Report) -> None:
         facts.append(("Training", training_words(plan.configuration)))
     terminal.facts((label, words) for label, words in facts if words)
     show_columns(terminal, plan.columns)
-    for notice in plan.notices:
-        terminal.say(f"note: {notice}", indent=2)
+    if plan.notices:
+        terminal.facts(("note", notice) for notice in plan.notices)
+        terminal.say()
 
 
 def show_columns(terminal: Terminal, columns: Sequence[Mapping[str, Any]], most: int = _MOST_COLUMNS) -> None:

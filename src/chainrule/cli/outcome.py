@@ -14,6 +14,7 @@ from chainrule.report import Report
 from chainrule.report.formats import amount
 from chainrule.report.markup import shorten
 from chainrule.report.verdict import as_number, verdict, write_metric
+from chainrule.tabular import Evaluation, Run
 
 _MOST_IMPORTANCES = 5
 _LONGEST_NAME = 40
@@ -67,3 +68,62 @@ def show_next_steps(terminal: Terminal, folder: Path) -> None:
     terminal.line(("Run      ", "bold"), str(folder))
     terminal.line(("Next     ", "bold"), (f"chainrule predict {run} NEW.csv -o predictions.csv", "cyan"))
     terminal.line((f"chainrule evaluate {run} NEW.csv", "cyan"), indent=9)
+
+
+def evaluation_report(evaluation: Evaluation) -> Report:
+    """The part of a report that an evaluation fills."""
+    return Report(
+        title=evaluation.target,
+        task=evaluation.task,
+        target=evaluation.target,
+        classes=evaluation.classes,
+        rows={"test": evaluation.rows},
+        metrics=evaluation.metrics,
+        baseline=evaluation.baseline,
+        baseline_answer=evaluation.baseline_answer,
+        confusion=evaluation.confusion,
+        importances=evaluation.importances,
+        importance_score=evaluation.importance_score,
+    )
+
+
+def evaluation_as_json(folder: Path, evaluation: Evaluation) -> dict[str, Any]:
+    """What ``--json`` says about scores."""
+    return {
+        "run": str(folder),
+        "task": evaluation.task,
+        "target": evaluation.target,
+        "classes": list(evaluation.classes),
+        "source": evaluation.source,
+        "part": evaluation.part,
+        "rows": evaluation.rows,
+        "metrics": evaluation.metrics,
+        "baseline": evaluation.baseline,
+        "baseline_answer": evaluation.baseline_answer,
+        "confusion": evaluation.confusion,
+        "importance_score": evaluation.importance_score,
+        "importances": [{"column": name, "mean": mean, "std": std} for name, mean, std in evaluation.importances],
+        "notices": list(evaluation.notices),
+    }
+
+
+def run_as_json(run: Run) -> dict[str, Any]:
+    """What ``--json`` says about a run: the same, and how it came about."""
+    scores = {} if run.evaluation is None else evaluation_as_json(run.folder, run.evaluation)
+    return {
+        **scores,
+        "run": str(run.folder),
+        "status": run.status,
+        "task": run.target.task,
+        "target": run.target.name,
+        "source": run.record.data.source,
+        "parts": run.rows,
+        "epochs": len(run.history),
+        "best_epoch": run.history.best_epoch,
+        "stop_reason": run.history.stop_reason,
+        "seconds": run.seconds,
+        "plan": run.plan.to_json(),
+        "settings": run.settings.changed(),
+        "notices": list(run.notices),
+        "report": str(run.folder / "report.html"),
+    }

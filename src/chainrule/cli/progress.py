@@ -55,6 +55,11 @@ class Progress(Callback):
         """Whether training was ended by Ctrl-C."""
         return self.stop_reason == "interrupted"
 
+    @property
+    def begun(self) -> bool:
+        """Whether there has been a step."""
+        return self._event is not None
+
     def on_train_begin(self, trainer: Trainer) -> None:
         self.pace = Pace(self.clock())
         self._event, self._record, self._shown = None, None, -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -27,5 +28,4 @@ def resume(run: Path, as_json: bool, quiet: bool) -> int:
 
     The data must be where they were, unchanged. The weights come out bit for bit as if training had never stopped.
     """
-    terminal = Terminal(json=as_json, quiet=quiet)
-    return run_training(terminal, lambda callbacks: tabular.resume(run, callbacks=callbacks), run)
+    return run_training(Terminal(json=as_json, quiet=quiet), partial(tabular.resume, run), run)

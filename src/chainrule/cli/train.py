@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,6 @@ def train(
     )
     if settings.target is None:
         raise ConfigError("say which column to predict with --target COLUMN")
-    target = settings.target
     folder = out or free_run_folder(data, force=force)
-    terminal = Terminal(json=as_json, quiet=quiet)
-    return run_training(
-        terminal,
-        lambda callbacks: tabular.train(data, target, out=folder, settings=settings, force=force, callbacks=callbacks),
-        folder,
-    )
+    training = partial(tabular.train, data, out=folder, settings=settings, force=force)
+    return run_training(Terminal(json=as_json, quiet=quiet), training, folder)

@@ -1,66 +1,91 @@
-"""What the three commands that train have in common: progress, Ctrl-C, the verdict, JSON."""
+"""What the three commands that train have in common: the introduction, progress, Ctrl-C, the verdict, JSON."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from chainrule.cli.failures import EXIT_INTERRUPTED
 from chainrule.cli.introduction import show_introduction
-from chainrule.cli.outcome import run_as_json, show_importances, show_next_steps, show_scores, show_verdict
+from chainrule.cli.outcome import (
+    evaluation_report,
+    run_as_json,
+    show_importances,
+    show_next_steps,
+    show_scores,
+    show_verdict,
+)
 from chainrule.cli.progress import Progress
-from chainrule.cli.terminal import Terminal, safe
-from chainrule.core.names import shown_path
-from chainrule.report import Report
+from chainrule.cli.terminal import Terminal
+from chainrule.core.errors import NonFiniteError
 from chainrule.report.formats import count, duration
-from chainrule.tabular import Run
+from chainrule.tabular import Preparation, Run
 from chainrule.train import Callback
 
 
-class Announcement(Callback):
-    """Shows what was recognised in the table, when that is known and training is about to begin."""
+class Training(Protocol):
+    """A call of the library with everything but what watches it."""
 
-    def __init__(self, terminal: Terminal) -> None:
-        self.terminal = terminal
-
-    def on_plan(self, plan: Report) -> None:
-        show_introduction(self.terminal, plan)
+    def __call__(
+        self, *, callbacks: list[Callback], on_prepared: Callable[[Preparation], object], notices: list[str]
+    ) -> Run: ...
 
 
-def run_training(terminal: Terminal, train: Callable[[Sequence[Callback]], Run], folder: Path) -> int:
-    """Calls ``train`` with callbacks that show how it goes, tells what came of it, and returns the exit code."""
+def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
+    """Calls ``train``, shows how it goes, tells what came of it in ``folder``, and returns the exit code."""
     progress = Progress(None if terminal.quiet else terminal.errors)
+    notices: list[str] = []
+    told: list[str] = []
+
+    def on_prepared(preparation: Preparation) -> None:
+        plan = preparation.plan
+        progress.patience = plan.patience if plan.patience and preparation.rows.get("validation") else None
+        show_introduction(terminal, preparation.report)
+        told.extend(notices)
+
+    resume = f"chainrule resume {shlex.quote(str(folder))}"
     try:
-        run = train([Announcement(terminal), progress])
+        run = train(callbacks=[progress], on_prepared=on_prepared, notices=notices)
     except KeyboardInterrupt:
-        if not folder.exists():
-            raise
-        raise KeyboardInterrupt(f"go on with: chainrule resume {shlex.quote(str(folder))}") from None
+        progress.close()
+        if progress.begun:
+            terminal.warn(f"to go on where training stopped: {resume}")
+        raise
+    except NonFiniteError:
+        progress.close()
+        terminal.warn(f"the last good weights and the report are in {folder}")
+        raise
     finally:
         progress.close()
-    report = run.report
-    _show_training(terminal, progress, report)
-    show_verdict(terminal, report)
-    show_scores(terminal, report.metrics, report.baseline)
-    show_importances(terminal, report)
-    show_next_steps(terminal, run.folder)
-    terminal.result(run_as_json(run.folder, report))
+    _show_outcome(terminal, run, progress, [notice for notice in notices if notice not in told])
+    terminal.result(run_as_json(run))
     if not progress.interrupted:
         return 0
-    resume = f"chainrule resume {shlex.quote(str(run.folder))}"
-    terminal.warn(
-        f"training was interrupted; what it had learned by then is in {shown_path(run.folder)}, and {resume} goes on"
-    )
+    terminal.warn(f"training was interrupted; what was learned by then is kept, and to go on: {resume}")
     return EXIT_INTERRUPTED
 
 
-def _show_training(terminal: Terminal, progress: Progress, report: Report) -> None:
-    words = f"Trained {count(progress.epochs)} epoch{'s' * (progress.epochs != 1)} in {duration(progress.seconds)}"
-    if report.stop_reason:
-        words += f" ({report.stop_reason})"
-    if report.best_epoch is not None:
-        words += f"; kept the weights of epoch {count(report.best_epoch)}"
-    terminal.say()
-    terminal.say(safe(words) + ".")
+def _show_outcome(terminal: Terminal, run: Run, progress: Progress, notices: list[str]) -> None:
+    if progress.epochs or progress.interrupted:
+        _show_training(terminal, run)
+    for notice in notices:
+        terminal.warn(notice)
+    if run.evaluation is not None:
+        report = evaluation_report(run.evaluation)
+        show_verdict(terminal, report)
+        show_scores(terminal, report.metrics, report.baseline)
+        show_importances(terminal, report)
+    show_next_steps(terminal, run.folder)
+
+
+def _show_training(terminal: Terminal, run: Run) -> None:
+    epochs = len(run.history)
+    words = f"Trained {count(epochs)} epoch{'s' * (epochs != 1)} in {duration(run.seconds)}"
+    if run.history.stop_reason:
+        words += f" ({run.history.stop_reason})"
+    if run.history.best_epoch is not None:
+        words += f"; kept the weights of epoch {count(run.history.best_epoch)}"
+    terminal.say(words + ".")
     terminal.say()

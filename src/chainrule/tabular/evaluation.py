@@ -163,7 +163,9 @@ def _importances(
             return -root_mean_squared_error(truth, found["prediction"])
         return -log_loss(truth, found["probability"])
 
-    found = permutation_importance(lambda shuffled: answers(predictor, shuffled), columns, score, repeats=repeats, seed=seed)
+    found = permutation_importance(
+        lambda shuffled: answers(predictor, shuffled), columns, score, repeats=repeats, seed=seed
+    )
     name = "root_mean_squared_error" if target.is_regression else "log_loss"
     return [(entry.column, entry.mean, entry.std) for entry in found], name
 

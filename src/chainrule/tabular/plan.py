@@ -34,6 +34,7 @@ SMALLEST_BATCH = 8
 LARGEST_BATCH = 256
 BATCHES_AN_EPOCH = 16
 
+
 @dataclass(frozen=True)
 class Plan:
     """A network for ``width`` features and ``outputs`` outputs, and how it is trained. All of it is in ``run.json``."""

@@ -113,7 +113,9 @@ class TabularPredictor:
         """The probability of each of :attr:`classes` for every row; raises ConfigError for a regression."""
         probabilities = self.predictions(source).probabilities
         if probabilities is None:
-            raise ConfigError(f"the target {self.target.name!r} is a number, which has no class probabilities; use predict")
+            raise ConfigError(
+                f"the target {self.target.name!r} is a number, which has no class probabilities; use predict"
+            )
         return probabilities
 
 
@@ -127,7 +129,9 @@ def load(folder: Path | str) -> TabularPredictor:
     if not (place / "model.safetensors").exists():
         record = RunRecord.read(place)  # says so if this is no run at all
         if record.status == "training":
-            raise RunError(f"{shown_path(place)} is not trained yet; finish it with: chainrule resume {shown_path(place)}")
+            raise RunError(
+                f"{shown_path(place)} is not trained yet; finish it with: chainrule resume {shown_path(place)}"
+            )
     preprocessing, target = read_preprocessing(place), read_target(place)
     predictor = load_model(place)
     wanted = {name: _INPUT_TYPES[kind] for name, kind in preprocessing.kinds.items()}
@@ -186,7 +190,9 @@ def evaluate_table(
         raise table.places.column_error(target.name, "every value of the target is missing, so nothing can be scored")
     if missing.any():
         count = int(missing.sum())
-        notes.append(f"{count} {'row has' if count == 1 else 'rows have'} no target and {'is' if count == 1 else 'are'} left out")
+        notes.append(
+            f"{count} {'row has' if count == 1 else 'rows have'} no target and {'is' if count == 1 else 'are'} left out"
+        )
         table = table.select(np.flatnonzero(~missing))
     column = table.column(target.name)
     true = column.values.astype(np.float64) if target.is_regression else target.encode(column, table.places)

@@ -33,7 +33,10 @@ def full_report(
     fields = _plan_fields(record, title, target, columns, network)
     if evaluation.part != "test":
         # The page calls these rows held out, which only the test part is; validation rows decided when to stop.
-        fields["notices"] = [*fields["notices"], f"The scores are those of the {evaluation.part} rows; no test rows were held out."]
+        fields["notices"] = [
+            *fields["notices"],
+            f"The scores are those of the {evaluation.part} rows; no test rows were held out.",
+        ]
     return Report(
         **fields,
         history=[dict(entry) for entry in history.records],
@@ -59,7 +62,9 @@ def configuration(record: RunRecord) -> dict[str, Any]:
     """The plan in the terms of the field, and what the user decided about the data."""
     plan = record.plan
     decided = record.settings.changed()
-    data = {name: decided[name] for name in ("types", "drop", "group", "time", "sql", "class_weight") if name in decided}
+    data = {
+        name: decided[name] for name in ("types", "drop", "group", "time", "sql", "class_weight") if name in decided
+    }
     return {
         "network": plan.describe(),
         "optimizer": {
@@ -101,5 +106,3 @@ def _plan_fields(
 def parameters(network: nn.Module) -> int:
     """How many numbers are learned."""
     return sum(int(array.size) for array in network.named_parameters().values())
-
-

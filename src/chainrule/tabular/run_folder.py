@@ -22,12 +22,12 @@ import dataclasses
 import datetime
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from chainrule.tabular.evaluation import Evaluation
 
 from chainrule.core.errors import ConfigError, DataError, RunError
 from chainrule.core.files import read_json, write_json
@@ -35,9 +35,12 @@ from chainrule.core.names import shown_path
 from chainrule.data.columns import KINDS, Kind
 from chainrule.data.preprocessing import Preprocessing
 from chainrule.data.targets import Target
+from chainrule.tabular.evaluation import Evaluation
 from chainrule.tabular.plan import Plan
 from chainrule.tabular.settings import Settings
 from chainrule.train import History
+
+Decoded = TypeVar("Decoded")
 
 FORMAT = "chainrule.run"
 VERSION = 1
@@ -213,7 +216,7 @@ def read_history(folder: Path) -> History:
     return _decoded(folder / HISTORY, History.from_json)
 
 
-def _decoded(path: Path, decode: Any) -> Any:
+def _decoded(path: Path, decode: Callable[[Any], Decoded]) -> Decoded:
     try:
         return decode(read_json(path))
     except (DataError, KeyError, TypeError) as error:

@@ -83,7 +83,9 @@ class Settings:
         for key in plain:
             if key not in names:
                 raise ConfigError(f"{source}: there is no setting {shown(key)}{did_you_mean(key, names)}")
-        changes = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+        changes: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+        }
         try:
             return cls(**{key: value for key, value in changes.items() if value is not None})
         except ConfigError as error:

@@ -1,0 +1,73 @@
+"""Primitive × engine × element type × direction: every engine agrees with the definitions and with the gradients.
+
+The forward direction is compared with the slow definitions, the backward direction with the reference engine in float64, which
+is itself compared with differences in ``tests/grad``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from chainrule.core.dtypes import ALL, FLOATS
+from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.grad import STANDARD, backprop_graph
+from chainrule.grad.standard import NOT_DIFFERENTIABLE
+from chainrule.testing import cases, interpret, random_cotangents
+from chainrule.testing.case import float_positions
+from chainrule.transforms.engines import ENGINES
+
+TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
+BATCHES = (1, 7)
+CASES = [(dtype, case) for dtype in sorted(ALL) for case in cases(dtype)]
+MOVING = [
+    (engine, dtype, case)
+    for engine in ENGINES
+    for dtype, case in CASES
+    for wide in (dtype == "float64" and engine == "reference",)
+    if dtype in FLOATS and not wide and case.primitive not in NOT_DIFFERENTIABLE
+]
+
+
+def label(row):
+    return " ".join(map(str, row))
+
+
+def agree(found, expected):
+    assert found.shape == expected.shape
+    tolerance = TOLERANCE.get(str(found.dtype), 0)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("row", CASES, ids=label)
+def test_forward(engine, row):
+    _, case = row
+    graph = case.graph()
+    program = ENGINES[engine].load(graph)
+    for batch in BATCHES if case.is_symbolic else BATCHES[:1]:
+        operands = case.operands(batch)
+        for found, expected in zip(program(operands), interpret(graph, operands, batch), strict=True):
+            assert found.dtype == expected.dtype
+            agree(found, expected)
+
+
+@pytest.mark.parametrize("row", MOVING, ids=label)
+def test_backward(row):
+    engine, dtype, case = row
+    (wide,) = (other for other in cases("float64") if str(other) == str(case))
+    graph, wide_graph = case.graph(), wide.graph()
+    backward = backprop_graph(graph, STANDARD, float_positions(graph.input_types))
+    wide_backward = backprop_graph(wide_graph, STANDARD, float_positions(wide_graph.input_types))
+    program, reference = ENGINES[engine].load(backward), REFERENCE.load(wide_backward)
+    for batch in BATCHES if case.is_symbolic else BATCHES[:1]:
+        operands = case.operands(batch)
+        cotangents = random_cotangents(graph, REFERENCE.load(graph), operands)
+        widened = [
+            x.astype(value.dtype) for x, value in zip([*operands, *cotangents], wide_backward.inputs, strict=True)
+        ]
+        found = program([*operands, *cotangents])[len(graph.outputs) :]
+        expected = reference(widened)[len(graph.outputs) :]
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.dtype == dtype
+            agree(ours, theirs)
