@@ -246,6 +246,21 @@ def test_training_goes_on_when_the_output_is_closed(terminal: bool, monkeypatch:
     assert progress.epochs == 9
 
 
+def test_what_comes_before_and_after_training_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    console, stream = a_screen()
+    progress, clock = Progress(console), Clock()
+    progress.phase("reading the table …")
+    progress.close()
+    progress.on_train_begin(a_trainer())
+    train(progress, clock, a_trainer(), range(1, 2), 0.1)
+    progress.on_train_end(a_trainer(stop_reason="all epochs are done"))
+    drawn = stream.getvalue()
+    assert drawn.index("reading the table …") < drawn.index("epoch 1 of 20") < drawn.index("scoring the held-out rows")
+    progress.close()
+    assert stream.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is shown, and the line is gone
+
+
 def test_a_second_training_starts_afresh() -> None:
     stream, clock = io.StringIO(), Clock()
     progress = Progress(open_console(stream), clock=clock)

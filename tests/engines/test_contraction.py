@@ -23,7 +23,9 @@ def problems(draw, most=4):
     coefficient = st.sampled_from([1, 1, 1, 2, 3, -1, -2])
 
     def coordinate():
-        terms = [(draw(st.integers(0, count - 1)), draw(coefficient)) for _ in range(draw(st.integers(0, 2)) if count else 0)]
+        terms = [
+            (draw(st.integers(0, count - 1)), draw(coefficient)) for _ in range(draw(st.integers(0, 2)) if count else 0)
+        ]
         return affine(*terms, offset=draw(st.sampled_from([0, 0, 0, 1, 2, -1, -3])))
 
     def index_map():
@@ -89,7 +91,7 @@ def test_very_many_contractions_equal_loops_over_their_boxes(problem, seed):
 @settings(max_examples=40)
 @given(problems(most=3))
 def test_gradients_are_closed_to_second_order(problem):
-    spec, a_shape, b_shape = problem
+    _, a_shape, b_shape = problem
     rng = np.random.default_rng(0)
     operands = [rng.normal(size=a_shape), rng.normal(size=b_shape)]
     graph = graph_of(*problem, dtype="float64")
@@ -122,7 +124,11 @@ def convolution(size, kernel, groups, channels, filters, stride=1, dilation=1, p
     extents = (batch, out, out, groups, filters, kernel, kernel, channels)
     rows = [affine((p, stride), (u, dilation), offset=-padding), affine((q, stride), (v, dilation), offset=-padding)]
     return Contraction(
-        extents, plain(n, p, q, g, f), (*plain(n), *rows, *plain(g, c)), plain(u, v, g, c, f), (batch, out, out, groups, filters)
+        extents,
+        plain(n, p, q, g, f),
+        (*plain(n), *rows, *plain(g, c)),
+        plain(u, v, g, c, f),
+        (batch, out, out, groups, filters),
     )
 
 
@@ -135,7 +141,9 @@ def test_convolutions_and_their_gradients_equal_pytorchs(options):
     spec = convolution(7, 3, groups, channels, filters, **options)
     g = rng.normal(size=spec.shape)
     image = torch.from_numpy(x.reshape(3, 7, 7, -1).transpose(0, 3, 1, 2).copy()).requires_grad_()
-    weight = torch.from_numpy(w.transpose(2, 4, 3, 0, 1).reshape(groups * filters, channels, 3, 3).copy()).requires_grad_()
+    weight = torch.from_numpy(
+        w.transpose(2, 4, 3, 0, 1).reshape(groups * filters, channels, 3, 3).copy()
+    ).requires_grad_()
     theirs = torch.nn.functional.conv2d(image, weight, groups=groups, **options)
     theirs.backward(torch.from_numpy(g.reshape(*g.shape[:3], -1).transpose(0, 3, 1, 2).copy()))
 
@@ -172,6 +180,8 @@ def test_average_pooling_and_matrix_products_are_contractions_too():
     pooled = ENGINE.load(graph_of(spec, x.shape, (), "float64"))([x, w])[0]
     np.testing.assert_allclose(pooled, x.reshape(2, 2, 3, 3).mean(2), rtol=1e-14)
     q, k = rng.normal(size=(2, 5, 4, 3)), rng.normal(size=(2, 7, 4, 3))
-    spec = parse_contraction("[2, 4, 5, 7] i0:2 i1:4 i2:5 i3:7 i4:3 | [i0, i1, i2, i3] += [i0, i2, i1, i4] * [i0, i3, i1, i4]")
+    spec = parse_contraction(
+        "[2, 4, 5, 7] i0:2 i1:4 i2:5 i3:7 i4:3 | [i0, i1, i2, i3] += [i0, i2, i1, i4] * [i0, i3, i1, i4]"
+    )
     scores = ENGINE.load(graph_of(spec, q.shape, k.shape, "float64"))([q, k])[0]
     np.testing.assert_allclose(scores, np.einsum("bihd,bjhd->bhij", q, k), rtol=1e-13)

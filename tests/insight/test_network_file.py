@@ -199,6 +199,16 @@ def test_too_many_layers_are_refused() -> None:
         parse_network(settings, "net.toml")
 
 
+def test_too_many_products_are_refused() -> None:
+    settings = classification("mean_squared_error", "identity", [[0] * 64] * 3)
+    settings["inputs"] = [[1] * 64] * 3
+    settings["layers"] = [{"activation": "identity", "weights": [[1] * 64] * 64}]
+    with pytest.raises(
+        ConfigError, match="4096 weights and 3 examples make 12288 products of the chain rule, and at most"
+    ):
+        parse_network(settings, "net.toml")
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

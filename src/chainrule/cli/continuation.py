@@ -24,7 +24,9 @@ Examples:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("new_data", type=click.Path(path_type=Path))
 @sql_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN2", help="Leave RUN as it is and make a new run folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="RUN2", help="Leave RUN as it is and make a new run folder."
+)
 @click.option("--epochs", type=int, metavar="N", help="The most epochs to train.  [default: as many as RUN]")
 @click.option("--learning-rate", type=float, metavar="RATE", help="[default: 0.3 times that of RUN]")
 @click.option("--force", is_flag=True, help="Replace the folder of --out if it exists.")

@@ -8,7 +8,7 @@ import click
 
 from chainrule import tabular
 from chainrule.cli.options import json_option, quiet_option, sql_option
-from chainrule.cli.outcome import evaluation_as_json, evaluation_report, show_importances, show_scores, show_verdict
+from chainrule.cli.outcome import evaluation_as_json, show_evaluation
 from chainrule.cli.terminal import Terminal
 
 _EPILOG = """
@@ -35,8 +35,5 @@ def evaluate(run: Path, data: Path, sql: str | None, as_json: bool, quiet: bool)
     evaluation = tabular.evaluate(run, data, sql=sql, notices=notices)
     for notice in notices:
         terminal.warn(notice)
-    report = evaluation_report(evaluation)
-    show_verdict(terminal, report)
-    show_scores(terminal, report.metrics, report.baseline)
-    show_importances(terminal, report)
+    show_evaluation(terminal, evaluation)
     terminal.result(evaluation_as_json(run, evaluation))

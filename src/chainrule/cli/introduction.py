@@ -8,9 +8,10 @@ from typing import Any
 
 from chainrule.cli.terminal import Terminal, listing, safe
 from chainrule.report import Report
-from chainrule.report.formats import count, percent
+from chainrule.report.formats import DASH, count, percent
 from chainrule.report.markup import shorten
 from chainrule.report.verdict import as_number
+from chainrule.transforms.engines import engine_named
 
 _MOST_COLUMNS = 12
 _LONGEST_NAME = 40
@@ -33,25 +34,23 @@ def show_introduction(terminal: Terminal, plan: Report) -> None:
 
 
 def show_columns(terminal: Terminal, columns: Sequence[Mapping[str, Any]], most: int = _MOST_COLUMNS) -> None:
-    """A table of the columns; of very many, the first, and all that were left out or carry a note."""
+    """A table of the columns; of very many, those that were left out or carry a note come before the others."""
     if not columns:
         return
-    shown = list(columns[:most])
-    noted = any(column.get("note") for column in shown)
+    by_interest = sorted(range(len(columns)), key=lambda place: not columns[place].get("note"))
+    shown = [columns[place] for place in sorted(by_interest[:most])]
     missing = any(as_number(column.get("missing")) > 0 for column in shown)
-    head = ["Column", "Kind", "Treatment", *(["Missing"] if missing else []), *(["Note"] if noted else [])]
-    table = listing(head, numeric=[3] if missing else [], wrapped=[2, *([len(head) - 1] if noted else [])])
+    head = ["Column", "Kind", *(["Missing"] if missing else []), "What the network gets"]
+    table = listing(head, numeric=[2] if missing else [], wrapped=[len(head) - 1])
+    longest = min(_LONGEST_NAME, terminal.people.width // 3)
     for column in shown:
-        cells = [
-            shorten(safe(column.get("name", "")), _LONGEST_NAME),
-            column.get("kind") or "–",
-            column.get("treatment") or "–",
-        ]
+        cells = [shorten(safe(column.get("name", "")), longest), column.get("kind") or DASH]
         if missing:
-            share = as_number(column.get("missing"))
-            cells.append("" if not share > 0 else percent(share) if share >= 0.001 else "under 0.1 %")
-        if noted:
-            cells.append(column.get("note") or "")
+            cells.append(_missing(as_number(column.get("missing"))))
+        treatment, note = column.get("treatment") or DASH, column.get("note")
+        cells.append(
+            f"{treatment}: {note}" if note and is_left_out(column) else f"{treatment} ({note})" if note else treatment
+        )
         table.add_row(*(safe(cell) for cell in cells))
     terminal.say()
     terminal.table(table)
@@ -73,7 +72,11 @@ def training_words(configuration: Mapping[str, Any]) -> str:
     if configuration.get("batch_size"):
         size = configuration["batch_size"]
         words.append("all rows in one batch" if size == "full" else f"batches of {size}")
-    words += [f"{key} {configuration[key]}" for key in ("seed", "engine") if configuration.get(key) is not None]
+    if configuration.get("seed") is not None:
+        words.append(f"seed {configuration['seed']}")
+    if configuration.get("engine"):
+        engine = str(configuration["engine"])
+        words.append(f"engine {engine}" if engine != "auto" else f"engine {engine_named(engine).name}")
     return " · ".join(words)
 
 
@@ -111,6 +114,12 @@ def _columns(plan: Report) -> str:
 def is_left_out(column: Mapping[str, Any]) -> bool:
     """Whether a column of the report took no part."""
     return column.get("treatment") == "left out"
+
+
+def _missing(share: float) -> str:
+    if not share > 0:
+        return ""
+    return percent(share) if share >= 0.001 else "under 0.1 %"
 
 
 def _plural(kind: str, number: int) -> str:

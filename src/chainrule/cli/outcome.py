@@ -11,22 +11,57 @@ from typing import Any
 from chainrule.cli.terminal import Terminal, in_sentence, joined, listing, safe
 from chainrule.metrics import describe_metric
 from chainrule.report import Report
-from chainrule.report.formats import amount
+from chainrule.report.formats import amount, count, duration
 from chainrule.report.markup import shorten
 from chainrule.report.verdict import as_number, verdict, write_metric
 from chainrule.tabular import Evaluation, Run
 
 _MOST_IMPORTANCES = 5
 _LONGEST_NAME = 40
+_ROWS_OF = {"test": "held-out rows", "validation": "validation rows", "train": "training rows"}
 
 
-def show_verdict(terminal: Terminal, report: Report) -> None:
-    """How good the network is, beside an answer that looks at nothing."""
+def show_training(terminal: Terminal, run: Run) -> None:
+    """How long it took, why it ended, and which weights were kept."""
+    epochs = len(run.history)
+    words = f"Trained {count(epochs)} epoch{'s' * (epochs != 1)} in {duration(run.seconds)}"
+    if run.history.stop_reason:
+        words += f" ({run.history.stop_reason})"
+    if run.history.best_epoch is not None:
+        words += f"; kept the weights of epoch {count(run.history.best_epoch)}"
+    terminal.say(words + ".")
+    terminal.say()
+
+
+def show_run(terminal: Terminal, run: Run) -> None:
+    """The scores of a run that has been evaluated, where everything is, and commands to copy."""
+    if run.evaluation is None:
+        return
+    show_evaluation(terminal, run.evaluation)
+    shown = shlex.quote(str(run.folder))
+    terminal.say()
+    terminal.line(("Report   ", "bold"), str(run.folder / "report.html"))
+    terminal.line(("Run      ", "bold"), str(run.folder))
+    terminal.line(("Next     ", "bold"), (f"chainrule predict {shown} NEW.csv -o predictions.csv", "cyan"))
+    terminal.line((f"chainrule evaluate {shown} NEW.csv", "cyan"), indent=9)
+
+
+def show_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
+    """The verdict, the scores, and the columns that matter most."""
+    report = evaluation_report(evaluation)
+    show_verdict(terminal, report, evaluation.part)
+    show_scores(terminal, report.metrics, report.baseline)
+    show_importances(terminal, report)
+
+
+def show_verdict(terminal: Terminal, report: Report, part: str = "test") -> None:
+    """How good the network is, beside an answer that looks at nothing; ``part`` says which rows this was judged by."""
     found = verdict(report)
     if found is None:
         return
-    terminal.say(joined(found.before, (found.figure, "bold red" if found.poor else "bold green"), found.after))
-    if found.judgement:
+    after = found.after.replace("held-out rows", _ROWS_OF.get(part, "rows"), 1)
+    terminal.say(joined(found.before, (found.figure, "bold red" if found.poor else "bold green"), after))
+    if found.judgement and part != "train":  # scores of rows that were learned say nothing about others
         terminal.say(found.judgement)
 
 
@@ -47,8 +82,9 @@ def show_scores(terminal: Terminal, metrics: Mapping[str, Any], baseline: Mappin
 
 def show_importances(terminal: Terminal, report: Report) -> None:
     """The columns on which the predictions depend most."""
-    entries = [(str(name), as_number(mean)) for name, mean, _ in report.importances]
-    entries = sorted((entry for entry in entries if entry[1] > 0), key=lambda entry: -entry[1])[:_MOST_IMPORTANCES]
+    found = [(str(name), as_number(mean), as_number(deviation)) for name, mean, deviation in report.importances]
+    entries = [(name, mean) for name, mean, deviation in found if mean > max(deviation, 0.0)]
+    entries = sorted(entries, key=lambda entry: -entry[1])[:_MOST_IMPORTANCES]
     if not entries:
         return
     metric = describe_metric(report.importance_score) if report.importance_score else None
@@ -57,17 +93,6 @@ def show_importances(terminal: Terminal, report: Report) -> None:
     listed = ", ".join(f"{shorten(name, _LONGEST_NAME)} ({amount(mean, 2)})" for name, mean in entries)
     terminal.say()
     terminal.say(f"Most important columns, by how much the {what} {falls} when they are shuffled: {listed}.")
-
-
-def show_next_steps(terminal: Terminal, folder: Path) -> None:
-    """Where everything is, and commands to copy."""
-    run = shlex.quote(str(folder))
-    report = folder / "report.html"
-    terminal.say()
-    terminal.line(("Report   ", "bold"), str(report))
-    terminal.line(("Run      ", "bold"), str(folder))
-    terminal.line(("Next     ", "bold"), (f"chainrule predict {run} NEW.csv -o predictions.csv", "cyan"))
-    terminal.line((f"chainrule evaluate {run} NEW.csv", "cyan"), indent=9)
 
 
 def evaluation_report(evaluation: Evaluation) -> Report:

@@ -63,11 +63,7 @@ class Progress(Callback):
     def on_train_begin(self, trainer: Trainer) -> None:
         self.pace = Pace(self.clock())
         self._event, self._record, self._shown = None, None, -math.inf
-        if self.console is not None and self.console.is_terminal and not self.console.is_dumb_terminal:
-            self._live = Live(
-                console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
-            )
-            self._try(self._live.start)
+        self._open()
 
     def on_batch_end(self, trainer: Trainer, event: BatchEvent) -> None:
         self._event = event
@@ -90,13 +86,27 @@ class Progress(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         self.stop_reason = trainer.history.stop_reason
-        self.close()
+        self.phase("scoring the held-out rows and writing the report …")
+
+    def phase(self, words: str) -> None:
+        """Says on a terminal what is being done before or after training, until the next thing is shown."""
+        self._open()
+        live = self._live
+        if live is not None:
+            self._try(lambda: live.update(Text(safe(words), no_wrap=True, overflow="ellipsis"), refresh=True))
 
     def close(self) -> None:
-        """Takes the bars off the terminal; needed when training ends with an exception."""
+        """Takes the bars off the terminal: needed before anything else is written, whatever happened."""
         if self._live is not None:
             self._try(self._live.stop)
             self._live = None
+
+    def _open(self) -> None:
+        if self._live is None and self.console is not None and _can_redraw(self.console):
+            self._live = Live(
+                console=self.console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self._try(self._live.start)
 
     def _try(self, show: Callable[[], object]) -> None:
         try:
@@ -150,6 +160,10 @@ class Progress(Callback):
         if math.isfinite(rate := self.pace.rate()):
             words.insert(0, f"{_rounded(rate)} examples/s")
         return [safe(word) for word in words]
+
+
+def _can_redraw(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:

@@ -58,8 +58,16 @@ class Terminal:
 
     def table(self, table: Table, *, indent: int = 2) -> None:
         """A table, cut at the edge of the terminal."""
-        if not self.quiet:
-            self.people.print(Padding(table, (0, 0, 0, indent), expand=False))
+        if self.quiet:
+            return
+        padded = Padding(table, (0, 0, 0, indent), expand=False)
+        if self.people.is_terminal:
+            self.people.print(padded)
+            return
+        with self.people.capture() as drawn:
+            self.people.print(padded)
+        for line in drawn.get().splitlines():  # rich fills lines up with spaces
+            self.people.print(Text(line.rstrip()), soft_wrap=True)
 
     def facts(self, rows: Iterable[tuple[str, str | Text]]) -> None:
         """Labels with what they stand for; long texts hang below themselves."""

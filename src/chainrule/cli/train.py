@@ -14,6 +14,7 @@ from chainrule.cli.terminal import Terminal
 from chainrule.cli.training import run_training
 from chainrule.core.errors import ConfigError
 from chainrule.tabular import Settings
+from chainrule.transforms.engines import engine_named
 
 _EPILOG = """
 \b
@@ -84,6 +85,7 @@ def train(
     )
     if settings.target is None:
         raise ConfigError("say which column to predict with --target COLUMN")
+    engine_named(settings.engine)  # refuses an unknown one before anything is read
     folder = out or free_run_folder(data, force=force)
     training = partial(tabular.train, data, out=folder, settings=settings, force=force)
     return run_training(Terminal(json=as_json, quiet=quiet), training, folder)

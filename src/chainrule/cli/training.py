@@ -9,18 +9,10 @@ from typing import Protocol
 
 from chainrule.cli.failures import EXIT_INTERRUPTED
 from chainrule.cli.introduction import show_introduction
-from chainrule.cli.outcome import (
-    evaluation_report,
-    run_as_json,
-    show_importances,
-    show_next_steps,
-    show_scores,
-    show_verdict,
-)
+from chainrule.cli.outcome import run_as_json, show_run, show_training
 from chainrule.cli.progress import Progress
 from chainrule.cli.terminal import Terminal
 from chainrule.core.errors import NonFiniteError
-from chainrule.report.formats import count, duration
 from chainrule.tabular import Preparation, Run
 from chainrule.train import Callback
 
@@ -40,6 +32,7 @@ def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
     told: list[str] = []
 
     def on_prepared(preparation: Preparation) -> None:
+        progress.close()
         plan = preparation.plan
         progress.patience = plan.patience if plan.patience and preparation.rows.get("validation") else None
         show_introduction(terminal, preparation.report)
@@ -47,6 +40,7 @@ def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
 
     resume = f"chainrule resume {shlex.quote(str(folder))}"
     try:
+        progress.phase("reading the table …")
         run = train(callbacks=[progress], on_prepared=on_prepared, notices=notices)
     except KeyboardInterrupt:
         progress.close()
@@ -68,24 +62,8 @@ def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
 
 
 def _show_outcome(terminal: Terminal, run: Run, progress: Progress, notices: list[str]) -> None:
-    if progress.epochs or progress.interrupted:
-        _show_training(terminal, run)
+    if progress.begun:
+        show_training(terminal, run)
     for notice in notices:
         terminal.warn(notice)
-    if run.evaluation is not None:
-        report = evaluation_report(run.evaluation)
-        show_verdict(terminal, report)
-        show_scores(terminal, report.metrics, report.baseline)
-        show_importances(terminal, report)
-    show_next_steps(terminal, run.folder)
-
-
-def _show_training(terminal: Terminal, run: Run) -> None:
-    epochs = len(run.history)
-    words = f"Trained {count(epochs)} epoch{'s' * (epochs != 1)} in {duration(run.seconds)}"
-    if run.history.stop_reason:
-        words += f" ({run.history.stop_reason})"
-    if run.history.best_epoch is not None:
-        words += f"; kept the weights of epoch {count(run.history.best_epoch)}"
-    terminal.say(words + ".")
-    terminal.say()
+    show_run(terminal, run)

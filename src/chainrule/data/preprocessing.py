@@ -88,7 +88,8 @@ class Preprocessing:
         numbers, categories, dates = self._grouped
         valued = [treatment.name for treatment in numbers if treatment.has_value]
         indicated = [treatment.feature_names[-1] for treatment in numbers if treatment.has_indicator]
-        others = [name for treatment in (*categories, *dates) for name in treatment.feature_names]
+        rest: list[Treatment] = [*categories, *dates]
+        others = [name for treatment in rest for name in treatment.feature_names]
         return (*valued, *indicated, *others)
 
     @property

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chainrule.core.errors import DataError
-from chainrule.data.columns import Column, Kind, shown
+from chainrule.data.columns import KINDS, Column, Kind, shown
 from chainrule.data.columns_dates import iso_date
 
 Floats = NDArray[np.float64]
@@ -306,8 +306,8 @@ def _log_unit(present: Floats, median: float) -> float | None:
     """The typical distance from the median where tails are heavy, else None."""
     with np.errstate(over="ignore"):
         distances = np.abs(present - median)
-    typical = float(np.median(distances[distances > 0]))
-    return typical if float(distances.max()) > HEAVY_TAIL * typical else None
+    largest, typical = float(distances.max()), float(np.median(distances[distances > 0]))
+    return max(typical, largest * 1e-12) if largest > HEAVY_TAIL * typical else None
 
 
 def split_date(seconds: Any) -> dict[str, Any]:
@@ -357,7 +357,25 @@ def treatment_from_json(content: Any) -> Treatment:
             f"the preprocessing of column {shown(str(content.get('name')))} lacks a field or has one too many"
         )
     values = {name: _checked(fields[name], declared[name], name, str(content["name"])) for name in declared}
-    return cls(**values)
+    treatment = cls(**values)
+    if not _is_consistent(treatment):
+        raise DataError(f"the preprocessing of column {shown(treatment.name)} contradicts itself")
+    return treatment
+
+
+def _is_consistent(treatment: Treatment) -> bool:
+    match treatment:
+        case NumberTreatment():
+            positive = treatment.scale > 0 and (treatment.log_unit is None or treatment.log_unit > 0)
+            return positive and treatment.kind in ("number", "boolean")
+        case CategoryTreatment():
+            known = (*treatment.categories, *treatment.others)
+            return len(treatment.counts) == len(treatment.categories) and len(set(known)) == len(known)
+        case DateTreatment():
+            in_order = tuple(part for part in DATE_PARTS if part in treatment.parts)
+            return treatment.parts == in_order and treatment.elapsed_scale > 0 and treatment.year_scale > 0
+        case LeftOut():
+            return treatment.kind in KINDS
 
 
 def _checked(value: Any, declared: str, field: str, column: str) -> Any:

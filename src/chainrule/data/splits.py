@@ -143,7 +143,7 @@ def _stratified(strata: Rows, shares: tuple[float, ...], seed: int) -> list[Rows
     for share in shares:
         # Nothing is taken from strata of one or two rows, and one row is always left.
         free = np.where(counts > 2, counts - taken - 1, 0)
-        sizes = _apportion(counts * share, free, len(strata))
+        sizes = _apportion(counts * share, free)
         parts.append(
             np.concatenate(
                 [order[s + t : s + t + n] for s, t, n in zip(starts, taken, sizes, strict=True)] or [order[:0]]
@@ -153,9 +153,9 @@ def _stratified(strata: Rows, shares: tuple[float, ...], seed: int) -> list[Rows
     return parts
 
 
-def _apportion(quotas: NDArray[np.float64], free: Rows, rows: int) -> Rows:
+def _apportion(quotas: NDArray[np.floating[Any]], free: Rows) -> Rows:
     """Whole numbers near the quotas with their sum, at least 1 where there are quotas, by largest remainders."""
-    sizes = np.minimum(np.floor(quotas).astype(np.int64), free)
+    sizes: Rows = np.minimum(np.floor(quotas).astype(np.int64), free)
     wanted = max(round(float(quotas.sum())), 1) if quotas.sum() > 0 else 0
     for place in np.argsort(-(quotas - np.floor(quotas)), kind="stable"):
         if sizes.sum() < wanted and sizes[place] < free[place]:
@@ -188,7 +188,7 @@ def _by_group(table: Table, column: Column, rows: Rows, shares: tuple[float, flo
         part_of_group[group] = part
         filled[part] += sizes[group]
     part_of_row = part_of_group[codes]
-    return [np.flatnonzero(part_of_row == 2 - number) for number in range(2)]
+    return [np.flatnonzero(part_of_row == 1), np.flatnonzero(part_of_row == 2)]
 
 
 def _by_time(table: Table, column: Column, rows: Rows, shares: tuple[float, float]) -> list[Rows]:

@@ -50,6 +50,7 @@ class _Explanation:
         self.seen = seen
         counts = [len(layer.parameters()) for layer in network.layers]
         self.first_parameter = [sum(counts[:k]) for k in range(len(counts))]
+        self.known_deltas: dict[tuple[int, int, int], Expression] = {}
 
     def step(self, number: int) -> TrainingStep:
         examples = [self.example(n) for n in range(self.network.examples)]
@@ -209,17 +210,15 @@ class _Explanation:
 
     def delta(self, k: int, n: int, by: int) -> Expression:
         """∂L/∂z of a unit: what comes back to every activation that its z reaches, times the local derivative."""
-        layer = self.network.layers[k]
-        return total(
-            [
-                product(
-                    self.toward_loss(k, n, unit),
-                    Term(f"∂{layer.units[unit]}/∂z_{layer.units[by]}", self.local(k, n, unit, by)),
-                    dot=" · ",
-                )
-                for unit in self.reached(k, by)
-            ]
-        )
+        place, layer = (k, n, by), self.network.layers[k]
+        if place not in self.known_deltas:
+            paths = []
+            for unit in self.reached(k, by):
+                symbol = f"∂{layer.units[unit]}/∂z_{layer.units[by]}"
+                local = Term(symbol, self.local(k, n, unit, by))
+                paths.append(product(self.toward_loss(k, n, unit), local, dot=" · "))
+            self.known_deltas[place] = total(paths)
+        return self.known_deltas[place]
 
     def delta_equation(self, k: int, n: int, unit: int) -> Equation:
         name = self.network.layers[k].units[unit]
@@ -249,8 +248,7 @@ class _Explanation:
         self, parameter: int, place: tuple[int, ...], name: str, expression: Expression
     ) -> tuple[Equation, Equation]:
         value, slope, updated = (
-            float(self.seen[f"{what} {parameter}" if what == "updated" else f"{what}parameters.{parameter}"][place])
-            for what in ("", "d ", "updated")
+            float(self.seen[f"{what}parameters.{parameter}"][place]) for what in ("", "d ", "new ")
         )
         gradient = Equation(name, f"∂L/∂{name}", expression, slope)
         rate = self.network.learning_rate
@@ -266,6 +264,6 @@ def explain(network: Network, seen: Mapping[str, NDArray], number: int) -> Train
     """The equations of the step in which these arrays were seen.
 
     They are named ``parameters.0``, ``z.0``, ``a.0``, ``local.0`` and so on, ``losses`` and ``loss``; ``d …`` are cotangents and
-    ``updated 0`` the first parameter after the step.
+    ``new …`` the parameters after the step.
     """
     return _Explanation(network, seen).step(number)

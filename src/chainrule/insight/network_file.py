@@ -33,6 +33,7 @@ from chainrule.insight.network import Layer, Network, default_biases, default_un
 MOST_UNITS = 64
 MOST_LAYERS = 16
 MOST_EXAMPLES = 64
+MOST_PRODUCTS = 10_000
 MOST_BYTES = 1 << 20
 _LONGEST_NAME = 24
 _LONGEST_TITLE = 200
@@ -97,6 +98,7 @@ def parse_network(settings: Mapping[str, Any], where: str) -> Network:
         learning_rate=top.positive("learning_rate"),
         stop_below=top.positive("stop_below") if "stop_below" in settings else None,
     )
+    _check_size(top, network)
     _check_targets(top, network)
     _check_distinct(top, network)
     return network
@@ -158,6 +160,15 @@ def _activation(table: _Table) -> Activation | Softmax:
     if name != "leaky_relu":
         raise table.error(f"slope belongs to the activation leaky_relu, not to {name}")
     return leaky_relu(table.positive("slope"))
+
+
+def _check_size(top: _Table, network: Network) -> None:
+    weights = sum(layer.weights.size for layer in network.layers)
+    if weights * network.examples > MOST_PRODUCTS:
+        raise top.error(
+            f"{weights} weights and {_count(network.examples, 'example')} make {weights * network.examples} products of the chain "
+            f"rule, and at most {MOST_PRODUCTS} can be printed; leave out units or examples"
+        )
 
 
 def _check_targets(top: _Table, network: Network) -> None:

@@ -143,8 +143,8 @@ def _step_graph(network: Network) -> tuple[Graph, dict[str, Value]]:
     for number in range(len(network.parameters())):
         parameter, gradient = places[f"parameters.{number}"], places[f"d parameters.{number}"]
         rate = builder.full_like(gradient, network.learning_rate)
-        places[f"updated {number}"] = builder.sub(parameter, builder.mul(rate, gradient))
-    names = ["loss", f"a.{len(network.layers) - 1}", *(f"updated {n}" for n in range(len(network.parameters())))]
+        places[f"new parameters.{number}"] = builder.sub(parameter, builder.mul(rate, gradient))
+    names = ["loss", f"a.{len(network.layers) - 1}", *(f"new parameters.{n}" for n in range(len(network.parameters())))]
     step = replace(
         whole, nodes=tuple(builder.nodes), outputs=tuple(places[n] for n in names), output_names=tuple(names)
     )

@@ -96,7 +96,7 @@ def _show_coordinate(coordinate: Affine) -> str:
 
 
 _WHOLE = re.compile(r"\[([^\]]*)\]\s*([^|]*)\|\s*\[([^\]]*)\]\s*\+=\s*\[([^\]]*)\]\s*\*\s*\[([^\]]*)\]")
-_TERM = re.compile(r"([+-]?)(?:(?:(\d{1,18})\*)?i(\d{1,3})|(\d{1,18}))")
+_TERM = re.compile(r"([+-]?)(?:(?:(\d{1,18})\*)?i(\d{1,3})|(\d{1,18}))", re.ASCII)
 
 
 def parse_contraction(text: str) -> Contraction:

@@ -145,7 +145,7 @@ def is_symbolic(dims: Iterable[Dim]) -> bool:
     return any(isinstance(dim, Size) for dim in dims)
 
 
-_TERM = re.compile(r"([+-]?)(?:(?:(\d{1,18})\*)?(B)(?:\^(\d{1,2}))?|(\d{1,18}))")
+_TERM = re.compile(r"([+-]?)(?:(?:(\d{1,18})\*)?(B)(?:\^(\d{1,2}))?|(\d{1,18}))", re.ASCII)
 
 
 def parse_dim(text: str) -> Dim:

@@ -107,7 +107,7 @@ _TOKEN = re.compile(
     | (?P<mark>[()\[\]{},:=@])
     | (?P<end>$)
     )""",
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
 
 
@@ -128,25 +128,28 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
+        self.start = self.taken = 0
         self.kind = ""
         self.token = ""
         self.advance()
 
-    def error(self, message: str) -> GraphError:
-        line = self.text.count("\n", 0, self.position) + 1
+    def error(self, message: str, position: int | None = None) -> GraphError:
+        """An error at a position, by default that of the token taken last."""
+        line = self.text.count("\n", 0, self.taken if position is None else position) + 1
         return GraphError(f"line {line} of the graph text: {message}")
 
     def advance(self) -> str:
         taken = self.token
         match = _TOKEN.match(self.text, self.position)
         if match is None or match.lastgroup is None:
-            raise self.error(f"unexpected text {self.text[self.position : self.position + 20]!r}")
+            raise self.error(f"unexpected text {self.text[self.position : self.position + 20]!r}", self.position)
+        self.taken, self.start = self.start, match.start(match.lastgroup)
         self.kind, self.token, self.position = match.lastgroup, match[match.lastgroup], match.end()
         return taken
 
     def expect(self, kind: str, token: str | None = None) -> str:
         if self.kind != kind or (token is not None and self.token != token):
-            raise self.error(f"expected {token or kind}, found {self.token!r}")
+            raise self.error(f"expected {token or kind}, found {self.token!r}", self.start)
         return self.advance() if kind != "end" else ""
 
     def accept(self, kind: str, token: str | None = None) -> bool:
@@ -258,7 +261,7 @@ class _Parser:
             return self.graph(depth + 1)
         if self.kind == "word" and self.token in LONG:
             return self.array()
-        raise self.error(f"{self.token!r} is not an attribute")
+        raise self.error(f"{self.token!r} is not an attribute", self.start)
 
     def array(self) -> np.ndarray[Any, Any]:
         type = self.type()

@@ -6,6 +6,7 @@ Arrays are let go as soon as nothing needs them, and an elementwise map writes o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel
+from chainrule.engines.reference.threads import SMALL, largest_product, one_thread
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import Size, shape_at
 
@@ -31,8 +33,9 @@ class ReferenceProgram:
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
         batch = bind_batch(self.graph, arrays)
-        with np.errstate(all="ignore"):
-            results = self.at(batch)(arrays)
+        plan = self.at(batch)
+        with np.errstate(all="ignore"), one_thread() if plan.is_small else nullcontext():
+            results = plan(arrays)
         return [np.ascontiguousarray(result) if result.ndim else result for result in results]
 
     def observe(self, arrays: Sequence[NDArray], observer: Observer) -> list[NDArray]:
@@ -151,6 +154,7 @@ class _Plan:
                 reusable.discard(value)
             self.steps.append((make_kernel(node, batch, observer), inputs, outputs, overwritten, tuple(dead)))
         self.total = len(slots)
+        self.is_small = largest_product(graph, batch) < SMALL
         self.results = tuple(slots[value] for value in graph.outputs)
         fresh = {value for node in graph.nodes if node.primitive.name not in VIEWS for value in node.outputs}
         self.copies = tuple(

@@ -1,0 +1,106 @@
+"""The guide to adding a primitive, followed to the letter in a copy of the project."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "adding_a_primitive.md").read_text(encoding="utf-8")
+
+
+class Change(NamedTuple):
+    """Lines of a file, and what the guide puts in their place."""
+
+    file: str
+    before: str
+    after: str
+
+
+def changes() -> list[Change]:
+    """Every ``diff`` of the guide, with the file named last before it."""
+    found, file = [], ""
+    for match in re.finditer(r"^`((?:src|tests)/\S+)`$|^```diff\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL):
+        if match[1]:
+            file = match[1]
+            continue
+        lines = match[2].splitlines(keepends=True)
+        before = "".join(line[1:] or "\n" for line in lines if line[0] != "+")
+        after = "".join(line[1:] or "\n" for line in lines if line[0] != "-")
+        found.append(Change(file, before, after))
+    return found
+
+
+def applied(text: str, change: Change) -> str:
+    assert ("\n" + text).count("\n" + change.before) == 1, (
+        f"{change.file} does not have these lines once:\n{change.before}"
+    )
+    return ("\n" + text).replace("\n" + change.before, "\n" + change.after)[1:]
+
+
+def test_every_change_can_be_made() -> None:
+    assert len(changes()) == 12
+    texts = {change.file: (ROOT / change.file).read_text(encoding="utf-8") for change in changes()}
+    for change in changes():
+        texts[change.file] = applied(texts[change.file], change)
+    assert all(text.count("hypot") for text in texts.values())
+
+
+def test_an_outdated_guide_is_found() -> None:
+    with pytest.raises(AssertionError, match="does not have these lines once"):
+        applied("a\nb\n", Change("file", "c\n", "d\n"))
+    assert applied("a\nb\n", Change("file", "a\nb\n", "a\nx\nb\n")) == "a\nx\nb\n"
+
+
+@pytest.mark.slow
+def test_a_primitive_is_added_by_following_the_guide(tmp_path: Path) -> None:
+    for name in ("src", "tests", "pyproject.toml"):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / name)
+
+    def change(step: Change) -> None:
+        file = tmp_path / step.file
+        file.write_text(applied(file.read_text(encoding="utf-8"), step), encoding="utf-8")
+
+    def failures(*arguments: str) -> tuple[int, list[str]]:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path / "src")},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        passed = re.search(r"(\d+) passed", run.stdout)
+        return int(passed[1]) if passed else 0, re.findall(
+            r"^FAILED ([^\s[]+(?:\[.*?\])?)", run.stdout, flags=re.MULTILINE
+        )
+
+    row, *others = changes()
+    change(row)
+    announced = re.findall(r"^FAILED (tests/ir\S+)$", GUIDE, flags=re.MULTILINE)
+    assert len(announced) == 4
+    assert failures("tests/ir/test_tables.py")[1] == announced
+    for step in others:
+        change(step)
+    folders = ["tests/ir", "tests/engines", "tests/conformance", "tests/grad"]
+    passed, failed = failures(*folders, "-k", "hypot or tables")
+    assert failed == []
+    assert passed > 200
+
+    # Exchanging x and y in the rule is noticed where the guide says so.
+    rule = tmp_path / "src/chainrule/grad/standard.py"
+    text = rule.read_text(encoding="utf-8")
+    swapped = text.replace("b.mul(b.div(g, divisor), x), b.mul(b.div(g, divisor), y)", "b.mul(g, y), b.mul(g, x)")
+    assert swapped != text
+    rule.write_text(swapped, encoding="utf-8")
+    announced = re.findall(r"^FAILED (tests/grad.*)$", GUIDE, flags=re.MULTILINE)
+    assert set(announced) <= set(failures("tests/grad", "-k", "hypot")[1])
