@@ -19,7 +19,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -34,12 +34,25 @@ EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 
 
+class ClosedPipe(Exception):
+    """A BrokenPipeError under a name that click does not catch."""
+
+
+@contextlib.contextmanager
+def telling_closed_pipes() -> Iterator[None]:
+    """Click would end the process with exit code 1 at a BrokenPipeError."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ClosedPipe from error
+
+
 def run_guarded(command: Callable[[], object]) -> int:
     """Runs a command and returns its exit code; whatever it raises becomes one line on standard error."""
     try:
         code = command()
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, ClosedPipe):
         _discard_output()
         return EXIT_CLOSED_PIPE
     except SystemExit as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
-from chainrule.cli.failures import run_guarded
+from chainrule.cli.failures import run_guarded, telling_closed_pipes
 from chainrule.core.names import nearest
 
 
@@ -50,6 +50,16 @@ class LazyGroup(click.Group):
     This is the one place in Chainrule where a module of its own is imported late: ``chainrule --help`` must answer at
     once, and a command must not wait for what only other commands need.
     """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with telling_closed_pipes():  # --help is written here
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with telling_closed_pipes():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)

@@ -13,7 +13,7 @@ from chainrule import tabular
 from chainrule.cli.options import quiet_option, sql_option
 from chainrule.cli.terminal import Terminal
 from chainrule.core.errors import ConfigError
-from chainrule.core.names import shown_path
+from chainrule.core.names import escape_terminal, shown_path
 from chainrule.report.formats import count
 
 _STANDARD_OUTPUT = Path("-")
@@ -49,19 +49,25 @@ def predict(run: Path, data: Path, output: Path, sql: str | None, quiet: bool) -
         raise ConfigError(f"{shown_path(output)} is the table itself; write the predictions to another file")
     terminal = Terminal(quiet=quiet)
     predictions = tabular.predict(run, data, sql=sql)
-    for notice in predictions.notices:
-        terminal.warn(notice)
     if output == _STANDARD_OUTPUT:
         _write_to_standard_output(predictions)
-        return
-    predictions.write(output)
-    terminal.line(f"{count(len(predictions))} predictions written to {output}")
+    else:
+        predictions.write(output)
+    for notice in predictions.notices:
+        terminal.warn(notice)
+    if output != _STANDARD_OUTPUT:
+        terminal.line(f"{count(len(predictions))} predictions written to {output}")
 
 
 def _write_to_standard_output(predictions: tabular.Predictions) -> None:
     with tempfile.TemporaryDirectory(prefix="chainrule-") as folder:
         file = Path(folder, "predictions.csv")
         predictions.write(file)
+        predictions.notices[:] = [notice.replace(shown_path(file), "the output") for notice in predictions.notices]
         with file.open("rb") as written:
-            shutil.copyfileobj(written, sys.stdout.buffer)
+            if sys.stdout.isatty():
+                for line in written:  # a class may be named by what a terminal would obey
+                    click.echo(escape_terminal(line.decode("utf-8").rstrip("\r\n")))
+            else:
+                shutil.copyfileobj(written, sys.stdout.buffer)
     sys.stdout.flush()

@@ -68,7 +68,7 @@ def show(runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _show_one(terminal: Terminal, run: Run) -> None:
-    facts = [("Run", str(run.folder)), ("Data", run.record.data.source), ("Created", run.created)]
+    facts = [("Run", str(run.folder)), ("Data", run.record.data.source), ("Created", _written_time(run.created))]
     if run.status in _STATUS_WORDS:
         folder = f" {run.folder}" if run.status != "diverged" else ""
         facts.append(("Status", _STATUS_WORDS[run.status] + folder))
@@ -83,6 +83,10 @@ def _show_one(terminal: Terminal, run: Run) -> None:
         show_training(terminal, run)
     show_run(terminal, run)
     terminal.result(run_as_json(run))
+
+
+def _written_time(iso: str) -> str:
+    return iso.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _read_report(folder: Path) -> Report | None:
@@ -117,7 +121,7 @@ def _show_group(terminal: Terminal, metrics: Sequence[str], runs: Sequence[RunSu
     table = listing(head, numeric=range(1, len(head) - 1), wrapped=[len(head) - 1])
     for run in runs:
         scores = [_score(name, as_number(run.metrics.get(name)), best[name]) for name in metrics]
-        name = shorten(safe(run.name), _LONGEST_NAME)
+        name = shorten(safe(run.folder), _LONGEST_NAME)
         table.add_row(name, *scores, count(run.epochs), safe(duration(run.seconds)), safe(_settings(run)))
     baseline = runs[0].baseline
     if baseline and all(dict(run.baseline) == dict(baseline) for run in runs):

@@ -39,6 +39,9 @@ class Terminal:
         self.quiet = quiet
         self.errors = open_console(sys.stderr)
         self.people = self.errors if json else open_console(sys.stdout)
+        self.may_close = False
+        """Whether the command goes on when nobody reads on; ``closed`` then says so."""
+        self.closed = False
 
     def say(self, text: str | Text = "", *, style: str = "", indent: int = 0) -> None:
         """A paragraph, wrapped at the edge of the terminal."""
@@ -46,15 +49,16 @@ class Terminal:
             return
         paragraph = text if isinstance(text, Text) else Text(safe(text), style)
         if self.people.is_terminal:
-            self.people.print(Padding(paragraph, (0, 0, 0, indent)), width=min(self.people.width, _WIDEST_TEXT))
+            width = min(self.people.width, _WIDEST_TEXT)
+            self._print(self.people, Padding(paragraph, (0, 0, 0, indent)), width=width)
         else:
-            self.people.print(Text(" " * indent).append(paragraph), soft_wrap=True)
+            self._print(self.people, Text(" " * indent).append(paragraph), soft_wrap=True)
 
     def line(self, *parts: str | tuple[str, str], indent: int = 0) -> None:
         """One line that is never broken or cut, such as a command to copy; a part may be (text, style)."""
         if self.quiet:
             return
-        self.people.print(joined(*parts, indent=indent), soft_wrap=True)
+        self._print(self.people, joined(*parts, indent=indent), soft_wrap=True)
 
     def table(self, table: Table, *, indent: int = 2) -> None:
         """A table, cut at the edge of the terminal."""
@@ -62,12 +66,12 @@ class Terminal:
             return
         padded = Padding(table, (0, 0, 0, indent), expand=False)
         if self.people.is_terminal:
-            self.people.print(padded)
+            self._print(self.people, padded)
             return
         with self.people.capture() as drawn:
             self.people.print(padded)
         for line in drawn.get().splitlines():  # rich fills lines up with spaces
-            self.people.print(Text(line.rstrip()), soft_wrap=True)
+            self._print(self.people, Text(line.rstrip()), soft_wrap=True)
 
     def facts(self, rows: Iterable[tuple[str, str | Text]]) -> None:
         """Labels with what they stand for; long texts hang below themselves."""
@@ -82,13 +86,21 @@ class Terminal:
         """A sentence that is worth reading also where results are redirected to a file."""
         if not self.quiet:
             text = joined(("note: ", "yellow"), sentence)
-            self.errors.print(text, soft_wrap=not self.errors.is_terminal)
+            self._print(self.errors, text, soft_wrap=not self.errors.is_terminal)
 
     def result(self, content: Mapping[str, Any]) -> None:
         """The JSON object of ``--json``; nothing without it."""
         if self.json:
             sys.stdout.write(printable_json(content) + "\n")
             sys.stdout.flush()
+
+    def _print(self, console: Console, *content: Any, **options: Any) -> None:
+        try:
+            console.print(*content, **options)
+        except BrokenPipeError:
+            if not self.may_close:
+                raise
+            self.closed = True
 
 
 def safe(text: object) -> str:

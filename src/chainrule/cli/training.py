@@ -28,6 +28,7 @@ class Training(Protocol):
 def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
     """Calls ``train``, shows how it goes, tells what came of it in ``folder``, and returns the exit code."""
     progress = Progress(None if terminal.quiet else terminal.errors)
+    terminal.may_close = True  # what is learned counts, not what is said about it
     notices: list[str] = []
     told: list[str] = []
 
@@ -55,10 +56,12 @@ def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
         progress.close()
     _show_outcome(terminal, run, progress, [notice for notice in notices if notice not in told])
     terminal.result(run_as_json(run))
-    if not progress.interrupted:
-        return 0
-    terminal.warn(f"training was interrupted; what was learned by then is kept, and to go on: {resume}")
-    return EXIT_INTERRUPTED
+    if progress.interrupted:
+        terminal.warn(f"training was interrupted; what was learned by then is kept, and to go on: {resume}")
+        return EXIT_INTERRUPTED
+    if terminal.closed:
+        raise BrokenPipeError
+    return 0
 
 
 def _show_outcome(terminal: Terminal, run: Run, progress: Progress, notices: list[str]) -> None:

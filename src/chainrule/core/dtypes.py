@@ -46,7 +46,7 @@ _RANK: Final = {BOOL: 0, UINT32: 1, INT32: 2, INT64: 3, FLOAT32: 4, FLOAT64: 5}
 def dtype_name(dtype: npt.DTypeLike) -> DType:
     """The Chainrule name of a NumPy type; raises :class:`DTypeError` for a type Chainrule does not compute with."""
     found = np.dtype(dtype)
-    name = _NAMES.get(found)
+    name = _NAMES.get(found) or _NAMES.get(found.newbyteorder("="))
     if name is None:
         raise DTypeError(f"element type {found.name} is not supported; convert to one of {', '.join(SHORT)}")
     return name

@@ -27,11 +27,13 @@ HIDDEN = (128, 128)
 ACTIVATION = "SiLU"
 DROPOUT = 0.2
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.1
-EPOCHS = 60
-PATIENCE = 20
+WEIGHT_DECAY = 0.3
+MOST_EPOCHS = 200
+FEWEST_EPOCHS = 20
+MOST_STEPS = 100_000
+PATIENCE = 30
 SMALLEST_BATCH = 8
-LARGEST_BATCH = 256
+LARGEST_BATCH = 128
 BATCHES_AN_EPOCH = 16
 
 
@@ -84,8 +86,9 @@ class Plan:
 def make_plan(settings: Settings, *, width: int, outputs: int, rows: int) -> Plan:
     """Settings completed for ``rows`` training rows of ``width`` features.
 
-    By default a batch is about a sixteenth of the rows, as a power of two from 8 to 256: few rows need many small
-    updates, and many rows are learned from well enough in large batches, which are faster.
+    By default a batch is about a sixteenth of the rows, as a power of two from 8 to 128: few rows need many small
+    updates, and many rows are learned from well enough in large batches, which are faster. There are 200 epochs at most,
+    fewer (down to 20, and patience with them) where that would be more than 100 000 updates.
     """
 
     def chosen(given: Any, default: Any) -> Any:
@@ -95,17 +98,21 @@ def make_plan(settings: Settings, *, width: int, outputs: int, rows: int) -> Pla
     if batch is None:
         ideal = 2 ** round(math.log2(max(rows, 1) / BATCHES_AN_EPOCH)) if rows > BATCHES_AN_EPOCH else 1
         batch = max(SMALLEST_BATCH, min(LARGEST_BATCH, ideal))
+    batch = rows if batch == "full" else min(batch, rows)
+    epochs = settings.epochs
+    if epochs is None:
+        epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, MOST_STEPS // math.ceil(rows / batch)))
     return Plan(
         width=width,
         outputs=outputs,
         hidden=chosen(settings.hidden, HIDDEN),
         activation=chosen(settings.activation, ACTIVATION),
         dropout=float(chosen(settings.dropout, DROPOUT)),
-        epochs=chosen(settings.epochs, EPOCHS),
-        batch_size=rows if batch == "full" else min(batch, rows),
+        epochs=epochs,
+        batch_size=batch,
         learning_rate=float(chosen(settings.learning_rate, LEARNING_RATE)),
         weight_decay=float(chosen(settings.weight_decay, WEIGHT_DECAY)),
-        patience=chosen(settings.patience, PATIENCE),
+        patience=chosen(settings.patience, max(5, min(PATIENCE, epochs // 5))),
         stop_at_loss=settings.stop_at_loss,
         clip_norm=settings.clip_norm,
         class_weight=settings.class_weight,

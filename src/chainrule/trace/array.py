@@ -258,16 +258,22 @@ def _here(*arrays: Array) -> tuple[Context, list[Value]]:
     """The current context, and the values of the arrays as seen from it."""
     context = current()
     if context is None or any(array.home.closed for array in arrays):
-        raise TraceError(
-            f"{arrays[0]!r} is used after the tracing in which it was made has ended; return it from the traced function instead"
-        )
+        raise _ended(repr(arrays[0]))
     return context, [context.capture(array.value, array.home) for array in arrays]
+
+
+def _ended(what: str) -> TraceError:
+    return TraceError(
+        f"{what} is used after the tracing in which it was made has ended; return it from the traced function instead"
+    )
 
 
 def as_array(x: Any, dtype: DType | None = None) -> Array:
     """Anything array-like as an array of the current context. Python numbers are weak: they adopt the type they meet."""
     context = current()
-    assert context is not None, "operations enter a context before they convert their operands"
+    if context is None:
+        # Operations enter a context before they convert their operands: only an operator of a leaked array comes here.
+        raise _ended("a symbolic array")
     if isinstance(x, Array):
         _, (value,) = _here(x)
         weak = x.weak
@@ -388,7 +394,8 @@ def _computed(context: Eager, leaf: Any) -> Any:
         return leaf
     array = context.arrays[leaf.value]
     if leaf.weak and array.dtype == np.float64:
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32)
     # A result may be an operand, a constant or a view of one, or another result; callers own what they get.
     if not (array.flags.owndata and array.flags.writeable) or id(array) in context.owned_outside:
         return np.array(array)

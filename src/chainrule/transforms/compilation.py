@@ -142,8 +142,8 @@ class Compiled(Generic[P, R]):
         if not self._donate:
             return frozenset()
         owners = [name for name, argument in bound.items() for _ in trees.leaves(argument)]
-        traced = [name for name, leaf in zip(owners, leaves, strict=True) if leaf.type is not None and not leaf.weak]
-        return frozenset(number for number, name in enumerate(traced) if name in self._donate)
+        passed = [(name, leaf) for name, leaf in zip(owners, leaves, strict=True) if leaf.type is not None]
+        return frozenset(k for k, (name, leaf) in enumerate(passed) if name in self._donate and not leaf.weak)
 
 
 _ARRAY = object()

@@ -33,9 +33,10 @@ class ReferenceProgram:
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
         batch = bind_batch(self.graph, arrays)
-        plan = self.at(batch)
-        with np.errstate(all="ignore"), one_thread() if plan.is_small else nullcontext():
-            results = plan(arrays)
+        with np.errstate(all="ignore"):
+            plan = self.at(batch)
+            with one_thread() if plan.is_small else nullcontext():
+                results = plan(arrays)
         return [np.ascontiguousarray(result) if result.ndim else result for result in results]
 
     def observe(self, arrays: Sequence[NDArray], observer: Observer) -> list[NDArray]:
@@ -238,8 +239,6 @@ def _scan(node: Node, batch: int, observer: Observer | None) -> Kernel:
         if length == 0:
             carry = [np.array(array) for array in carry]
         collected = [np.empty(shape, dtype) for shape, dtype in stacks]
-        if not length:
-            carry = [x.copy() for x in carry]
         for t in order:
             results = run([*fixed, *carry, *(np.asarray(x[t]) for x in stepped)])
             carry = results[:carries]
