@@ -41,11 +41,16 @@ def patients(rows: int = 80, seed: int = 0) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.fixture(autouse=True)
+def _no_wishes_about_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS", "LINES", "CHAINRULE_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command in this process, in an empty working folder, as the program would."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CHAINRULE_DEBUG", raising=False)
 
     def command(*arguments: object) -> Result:
         capsys.readouterr()

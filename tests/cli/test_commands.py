@@ -43,6 +43,7 @@ def test_training_says_what_it_recognised_and_how_good_it_became(cli: Command, t
         "Trained 3 epochs in",
         "held-out rows classified correctly; always answering",
         "Area under the ROC curve",
+        "Precision, recall and F1 are about “well”.",
         "Report   runs/patients/report.html",
         "chainrule predict runs/patients NEW.csv -o predictions.csv",
         "chainrule evaluate runs/patients NEW.csv",
@@ -244,9 +245,20 @@ def test_comparing_runs(cli: Command, table: Path) -> None:
         best = losses[name] == min(losses.values())
         assert f"{write_metric('log_loss', losses[name])} {'*' if best else ' '}" in line
     assert "epochs 40" in long
-    assert any(line.split()[:2] == ["constant", "answer"] for line in lines)
+    assert sum(line.split()[:2] == ["constant", "answer"] for line in lines) == 2
+    assert "same rows" not in result.out
     names = [run["name"] for run in cli("show", "short", "long", "--json").json["runs"]]
     assert names == ["short", "long"]
+
+
+def test_runs_with_other_held_out_rows_are_compared_with_a_caution(cli: Command, table: Path) -> None:
+    rows = "\n".join(f"{n % 7},{n * n % 11}" for n in range(60))
+    Path("t.csv").write_text(f"x,y\n{rows}\n")
+    for seed in (0, 1):
+        cli("train", "t.csv", "--target", "y", "--task", "regression", "--epochs", 1, "--seed", seed, "-q")
+    result = cli("show", "runs/t", "runs/t-2")
+    assert "Not all were scored on the same rows" in result.out
+    assert "constant answer" not in result.out
 
 
 # --- resume and continue ----------------------------------------------------------------------------------------------

@@ -21,6 +21,11 @@ BATCH_SIZE = 32
 EXAMPLES = BATCHES * BATCH_SIZE
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -142,7 +147,7 @@ def test_without_early_stopping_the_time_left_is_no_bound() -> None:
 
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    stream, clock = io.StringIO(), Clock()
+    stream, clock = Screen(), Clock()
     progress = Progress(Console(file=stream, force_terminal=True, no_color=True), clock=clock)
     progress.on_train_begin(a_trainer())
     train(progress, clock, a_trainer(), range(1, 3), 0.1)
@@ -164,7 +169,7 @@ def test_nothing_is_drawn_without_a_console(capsys: pytest.CaptureFixture[str]) 
 
 
 def a_screen(width: int = 80) -> tuple[Console, io.StringIO]:
-    stream = io.StringIO()
+    stream = Screen()
     return Console(file=stream, force_terminal=True, width=width, no_color=True, legacy_windows=False), stream
 
 
@@ -191,7 +196,7 @@ def test_the_screen_shows_where_training_stands(monkeypatch: pytest.MonkeyPatch)
     assert shown[1].startswith("batch 5 of 10          ━━━")
     assert shown[1].rstrip().endswith("50 %")
     assert shown[2] == "loss 0.2500 · validation loss 0.5000"
-    assert shown[3] == "best so far: epoch 2; stops after 6 more without a better one"
+    assert shown[3] == "best so far: epoch 2; stops after 6 more epochs without a better one"
     assert shown[4].endswith(" examples/s · 16.0 s so far · at most 1 min 22 s left")
     assert all(len(line.rstrip()) <= 80 for line in shown)
 
@@ -226,6 +231,9 @@ def test_training_goes_on_when_the_output_is_closed(terminal: bool, monkeypatch:
     class Closed(io.StringIO):
         broken = False
 
+        def isatty(self) -> bool:
+            return terminal
+
         def write(self, text: str) -> int:
             if self.broken:
                 raise BrokenPipeError
@@ -233,9 +241,6 @@ def test_training_goes_on_when_the_output_is_closed(terminal: bool, monkeypatch:
 
     stream, clock = Closed(), Clock()
     console = open_console(stream)
-    if terminal:
-        console._force_terminal = True
-        console.width = 80
     progress = Progress(console, clock=clock)
     progress.on_train_begin(a_trainer())
     train(progress, clock, a_trainer(), range(1, 2), 0.1)

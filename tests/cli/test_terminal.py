@@ -11,6 +11,12 @@ import pytest
 
 from chainrule.cli.terminal import Terminal, in_sentence, joined, listing, open_console, printable_json, safe
 
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 HOSTILE = "[bold red]x[/] \x1b[31m\x9b2J\u202e\r\n:smile:"
 
 
@@ -81,12 +87,11 @@ def test_nothing_is_wrapped_or_cut_in_a_file(capsys: pytest.CaptureFixture[str])
     assert [len(line.rstrip()) for line in capsys.readouterr().out.splitlines()] == [501, 499, 3, 3002]
 
 
-def tall(width: int, show: Callable[[Terminal], object]) -> list[str]:
+def on_a_screen(width: int, show: Callable[[Terminal], object]) -> list[str]:
     """What a terminal of that width would get."""
-    stream = io.StringIO()
+    stream = Screen()
     terminal = Terminal()
     terminal.people = open_console(stream)
-    terminal.people._force_terminal = True
     terminal.people.no_color = True
     terminal.people.width = width
     show(terminal)
@@ -94,9 +99,9 @@ def tall(width: int, show: Callable[[Terminal], object]) -> list[str]:
 
 
 def test_paragraphs_are_wrapped_on_a_terminal_and_commands_are_not() -> None:
-    assert max(map(len, tall(40, lambda terminal: terminal.say("word " * 30, indent=4)))) <= 40
-    assert max(map(len, tall(200, lambda terminal: terminal.say("word " * 50)))) <= 100
-    assert len(tall(40, lambda terminal: terminal.line("chainrule predict " + "x" * 100))) == 1
+    assert max(map(len, on_a_screen(40, lambda terminal: terminal.say("word " * 30, indent=4)))) <= 40
+    assert max(map(len, on_a_screen(200, lambda terminal: terminal.say("word " * 50)))) <= 100
+    assert len(on_a_screen(40, lambda terminal: terminal.line("chainrule predict " + "x" * 100))) == 1
 
 
 def test_a_narrow_encoding_does_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +120,22 @@ def test_a_closed_pipe_is_reported_as_such() -> None:
 
     with pytest.raises(BrokenPipeError):
         open_console(Closed()).print("x")
+
+
+def test_a_command_that_goes_on_without_readers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    terminal = Terminal()
+    with pytest.raises(BrokenPipeError):
+        terminal.say("x")
+    terminal.may_close = True
+    terminal.say("x")
+    terminal.line("x")
+    terminal.facts([("a", "b")])
+    assert terminal.closed
 
 
 def test_numbers_are_written_with_signs_that_can_be_copied() -> None:

@@ -94,7 +94,8 @@ def test_joining(axis):
 
 def test_joining_promotes():
     assert cr.concatenate([np.ones(1, np.int32), np.ones(1, np.float32)]).dtype == np.float32
-    assert cr.stack([1.0, 2.0]).dtype == np.float64
+    assert cr.stack([1.0, 2.0]).dtype == np.float32
+    assert (cr.stack([1.0, 2.0]) * np.ones(2, np.float32)).dtype == np.float32
 
 
 def test_what_cannot_be_rearranged():

@@ -38,6 +38,7 @@ def patients(rows: int = 120, seed: int = 0) -> dict[str, list[Any]]:
         "dose": [f"{value:.4f}" for value in dose],
         "ward": ward.tolist(),
         "smoker": ["yes" if value else "no" for value in smoker],
+        "clinic": generator.integers(1, 9, rows).tolist(),
         "seen": seen.astype(str).tolist(),
         "name": [f"patient {number:04}" for number in range(rows)],
         "diagnosis": np.where(signal > 0.3, "ill", "healthy").tolist(),

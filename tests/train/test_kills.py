@@ -101,4 +101,4 @@ def test_a_few_kills(tmp_path):
 
 @pytest.mark.slow
 def test_a_hundred_kills_of_a_run_of_ten_seconds(tmp_path):
-    survive(tmp_path, kills=100, rows=6000, epochs=60, least_seconds=10)
+    survive(tmp_path, kills=100, rows=14_000, epochs=80, least_seconds=10)

@@ -34,7 +34,7 @@ EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 
 
-class ClosedPipe(Exception):
+class ClosedPipeError(Exception):
     """A BrokenPipeError under a name that click does not catch."""
 
 
@@ -44,7 +44,7 @@ def telling_closed_pipes() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        raise ClosedPipe from error
+        raise ClosedPipeError from error
 
 
 def run_guarded(command: Callable[[], object]) -> int:
@@ -52,7 +52,7 @@ def run_guarded(command: Callable[[], object]) -> int:
     try:
         code = command()
         sys.stdout.flush()
-    except (BrokenPipeError, ClosedPipe):
+    except (BrokenPipeError, ClosedPipeError):
         _discard_output()
         return EXIT_CLOSED_PIPE
     except SystemExit as error:

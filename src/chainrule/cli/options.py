@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.names import escape_terminal, nearest
+from chainrule.core.names import escape_terminal, nearest, safe_file_name
 from chainrule.data.columns import KINDS
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -35,7 +35,7 @@ def json_option(command: Decorated) -> Decorated:
 
 
 def quiet_option(command: Decorated) -> Decorated:
-    return click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors (and JSON, with --json).")(command)
+    return click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")(command)
 
 
 def sql_option(command: Decorated) -> Decorated:
@@ -67,7 +67,7 @@ def column_kinds(given: tuple[str, ...]) -> dict[str, str]:
 
 def free_run_folder(data: Path, *, force: bool, parent: Path = DEFAULT_PARENT) -> Path:
     """``runs/<name of the table>``; where that is taken, and not to be replaced, with -2, -3 … behind it."""
-    first = parent / (data.stem or "run")
+    first = parent / safe_file_name(data.stem)
     if force:
         return first
     folder, number = first, 1

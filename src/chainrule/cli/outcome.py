@@ -26,7 +26,7 @@ def show_training(terminal: Terminal, run: Run) -> None:
     epochs = len(run.history)
     words = f"Trained {count(epochs)} epoch{'s' * (epochs != 1)} in {duration(run.seconds)}"
     if run.history.stop_reason:
-        words += f" ({run.history.stop_reason})"
+        words += f" ({run.history.stop_reason.replace('val_loss', 'the validation loss')})"
     if run.history.best_epoch is not None:
         words += f"; kept the weights of epoch {count(run.history.best_epoch)}"
     terminal.say(words + ".")
@@ -51,6 +51,7 @@ def show_evaluation(terminal: Terminal, evaluation: Evaluation) -> None:
     report = evaluation_report(evaluation)
     show_verdict(terminal, report, evaluation.part)
     show_scores(terminal, report.metrics, report.baseline)
+    show_positive_class(terminal, report)
     show_importances(terminal, report)
 
 
@@ -69,7 +70,8 @@ def show_scores(terminal: Terminal, metrics: Mapping[str, Any], baseline: Mappin
     """The scores as a table, with the baseline's where there are any."""
     if not metrics:
         return
-    table = listing(["Score", "Network", *(["Baseline"] if baseline else []), ""], numeric=(1, 2) if baseline else (1,))
+    head = ["Score", "Network", *(["Baseline"] if baseline else []), ""]
+    table = listing(head, numeric=range(1, len(head) - 1), wrapped=(0, len(head) - 1))
     for name, value in metrics.items():
         metric = describe_metric(name)
         cells = [metric.title, write_metric(name, as_number(value))]
@@ -78,6 +80,12 @@ def show_scores(terminal: Terminal, metrics: Mapping[str, Any], baseline: Mappin
         table.add_row(*(safe(cell) for cell in cells), f"{metric.better} is better")
     terminal.say()
     terminal.table(table)
+
+
+def show_positive_class(terminal: Terminal, report: Report) -> None:
+    """Which of two classes precision, recall and F1 are about."""
+    if report.task == "binary" and len(report.classes) == 2 and "precision" in report.metrics:
+        terminal.say(f"Precision, recall and F1 are about “{shorten(report.classes[1], _LONGEST_NAME)}”.", indent=2)
 
 
 def show_importances(terminal: Terminal, report: Report) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chainrule.cli.pace import Pace, epochs_done
-from chainrule.cli.terminal import in_sentence, safe
+from chainrule.cli.terminal import in_sentence, is_seen, safe
 from chainrule.metrics import describe_metric
 from chainrule.report.formats import amount, count, duration
 from chainrule.report.verdict import write_metric
@@ -141,8 +141,8 @@ class Progress(Callback):
             return []
         words = f"best so far: epoch {best}"
         if self.patience is not None:
-            left = self.patience - (int(self._record["epoch"]) - best)
-            words += f"; stops after {max(left, 0)} more without a better one"
+            left = max(self.patience - (int(self._record["epoch"]) - best), 0)
+            words += f"; stops after {left} more epoch{'s' * (left != 1)} without a better one"
         return [words]
 
     def _line(self, trainer: Trainer, record: EpochRecord, now: float) -> str:
@@ -163,7 +163,7 @@ class Progress(Callback):
 
 
 def _can_redraw(console: Console) -> bool:
-    return console.is_terminal and not console.is_dumb_terminal
+    return is_seen(console) and console.is_terminal and not console.is_dumb_terminal
 
 
 def _scores(record: Mapping[str, Any]) -> list[str]:

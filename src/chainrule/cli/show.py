@@ -26,6 +26,7 @@ from chainrule.report.verdict import as_number, write_metric
 from chainrule.tabular import Run, RunSummary
 
 _LONGEST_NAME = 30
+_ROOM_FOR_SETTINGS = 110
 _COMPARED = {
     "binary": ("accuracy", "f1", "roc_auc", "log_loss"),
     "multiclass": ("accuracy", "f1_macro", "roc_auc", "log_loss"),
@@ -117,17 +118,26 @@ def _compare(terminal: Terminal, runs: Sequence[RunSummary]) -> None:
 def _show_group(terminal: Terminal, metrics: Sequence[str], runs: Sequence[RunSummary]) -> None:
     best = {name: _best(name, [run.metrics for run in runs]) for name in metrics}
     titles = [_SHORT_TITLES.get(name, describe_metric(name).title) for name in metrics]
-    head = ["Run", *titles, "Epochs", "Time", "Settings"]
-    table = listing(head, numeric=range(1, len(head) - 1), wrapped=[len(head) - 1])
+    # Settings may be long: behind the scores only where there is room for them.
+    beside = terminal.people.width >= _ROOM_FOR_SETTINGS
+    head = ["Run", *titles, "Epochs", "Time", *(["Settings"] if beside else [])]
+    table = listing(head, numeric=range(1, len(titles) + 3), wrapped=[len(titles) + 3])
     for run in runs:
         scores = [_score(name, as_number(run.metrics.get(name)), best[name]) for name in metrics]
         name = shorten(safe(run.folder), _LONGEST_NAME)
-        table.add_row(name, *scores, count(run.epochs), safe(duration(run.seconds)), safe(_settings(run)))
+        settings = [safe(_settings(run))] if beside else []
+        table.add_row(name, *scores, count(run.epochs), safe(duration(run.seconds)), *settings)
     baseline = runs[0].baseline
-    if baseline and all(dict(run.baseline) == dict(baseline) for run in runs):
+    same_rows = all(dict(run.baseline) == dict(baseline) for run in runs)
+    if baseline and same_rows:
         scores = [_score(name, as_number(baseline.get(name)), math.nan) for name in metrics]
-        table.add_row("constant answer", *scores, "", "", "", style="dim")
+        table.add_row("constant answer", *scores, style="dim")
     terminal.table(table)
+    if not same_rows:
+        terminal.say("Not all were scored on the same rows, so small differences say little.", indent=2)
+    if not beside:
+        terminal.say()
+        terminal.facts((shorten(str(run.folder), _LONGEST_NAME), _settings(run)) for run in runs)
 
 
 def _score(name: str, value: float, best: float) -> str:

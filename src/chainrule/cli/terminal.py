@@ -6,6 +6,7 @@ error; with ``--quiet`` that part is left out. Text is never read as markup, and
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -41,14 +42,19 @@ class Terminal:
         self.people = self.errors if json else open_console(sys.stdout)
         self.may_close = False
         """Whether the command goes on when nobody reads on; ``closed`` then says so."""
-        self.closed = False
+        self._closed: list[Console] = []
+
+    @property
+    def closed(self) -> bool:
+        """Whether a stream was closed by its reader while the command went on."""
+        return bool(self._closed)
 
     def say(self, text: str | Text = "", *, style: str = "", indent: int = 0) -> None:
         """A paragraph, wrapped at the edge of the terminal."""
         if self.quiet:
             return
         paragraph = text if isinstance(text, Text) else Text(safe(text), style)
-        if self.people.is_terminal:
+        if is_seen(self.people):
             width = min(self.people.width, _WIDEST_TEXT)
             self._print(self.people, Padding(paragraph, (0, 0, 0, indent)), width=width)
         else:
@@ -65,12 +71,10 @@ class Terminal:
         if self.quiet:
             return
         padded = Padding(table, (0, 0, 0, indent), expand=False)
-        if self.people.is_terminal:
+        if is_seen(self.people):
             self._print(self.people, padded)
             return
-        with self.people.capture() as drawn:
-            self.people.print(padded)
-        for line in drawn.get().splitlines():  # rich fills lines up with spaces
+        for line in _drawn(padded).splitlines():  # rich fills lines up with spaces
             self._print(self.people, Text(line.rstrip()), soft_wrap=True)
 
     def facts(self, rows: Iterable[tuple[str, str | Text]]) -> None:
@@ -86,7 +90,7 @@ class Terminal:
         """A sentence that is worth reading also where results are redirected to a file."""
         if not self.quiet:
             text = joined(("note: ", "yellow"), sentence)
-            self._print(self.errors, text, soft_wrap=not self.errors.is_terminal)
+            self._print(self.errors, text, soft_wrap=not is_seen(self.errors))
 
     def result(self, content: Mapping[str, Any]) -> None:
         """The JSON object of ``--json``; nothing without it."""
@@ -95,12 +99,14 @@ class Terminal:
             sys.stdout.flush()
 
     def _print(self, console: Console, *content: Any, **options: Any) -> None:
+        if console in self._closed:
+            return
         try:
             console.print(*content, **options)
         except BrokenPipeError:
             if not self.may_close:
                 raise
-            self.closed = True
+            self._closed.append(console)
 
 
 def safe(text: object) -> str:
@@ -148,9 +154,21 @@ def open_console(stream: TextIO) -> Console:
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
     console = _Console(file=stream, markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
+    if not is_seen(console):
         console.width = _WIDTH_OF_A_FILE
     return console
+
+
+def is_seen(console: Console) -> bool:
+    """Whether this is a terminal; what rich says of one is also true of a file under ``FORCE_COLOR``."""
+    return console.file.isatty()
+
+
+def _drawn(content: RenderableType) -> str:
+    """As it is written to a file."""
+    stream = io.StringIO()
+    open_console(stream).print(content)
+    return stream.getvalue()
 
 
 def printable_json(content: object) -> str:

@@ -135,11 +135,15 @@ class Preprocessing:
         )
 
     def describe(self, table: Table, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """For each column its name, kind, treatment, the share of missing values in ``rows`` of ``table``, and a note."""
+        """For each column its name, kind, treatment, the share of missing values in ``rows`` of ``table``, and a note.
+
+        The share is None for a column that the table does not have, because nothing needs it.
+        """
         described = []
         for treatment in self.treatments:
             how, note = treatment.describe()
-            missing = float(table.column(treatment.name).missing[rows].mean()) if len(rows) else 0.0
+            present = treatment.name in table and len(rows) > 0
+            missing = float(table.column(treatment.name).missing[rows].mean()) if present else None
             described.append(
                 {"name": treatment.name, "kind": treatment.kind, "treatment": how, "missing": missing, "note": note}
             )

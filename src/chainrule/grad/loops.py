@@ -45,11 +45,12 @@ def scan_rule(backward: Backward, node: Node, cotangents: Cotangents) -> Cotange
     work_inputs = [work.input(value.type) for value in body.inputs]
     work_given = {i: work.input(value.type) for i, value in given.items()}
     work_outputs, _ = work.inline(body, work_inputs)
-    forward_nodes = tuple(work.nodes)
+    count = len(work.nodes)
     wrt = [work_inputs[i] for i in (*summed, *(consts + i for i in carried), *stepped)]
     seeds = [work_given.get(i) for i in range(len(work_outputs))]
-    results = pull_back(work, forward_nodes, work_outputs, seeds, wrt, backward.rules)
-    backward_nodes = work.nodes[len(forward_nodes) :]
+    results = pull_back(work, tuple(work.nodes), work_outputs, seeds, wrt, backward.rules)
+    # Scans within the body have been extended in place by now.
+    forward_nodes, backward_nodes = tuple(work.nodes[:count]), work.nodes[count:]
 
     fixed = _independent_of_steps(forward_nodes, work_inputs[:consts])
     made_forward = {value for n in forward_nodes for value in n.outputs} | set(work_inputs[consts:])

@@ -120,14 +120,14 @@ def transpose(x: ArrayLike, axes: Sequence[int] | None = None) -> Any:
 def broadcast_to(x: ArrayLike, shape: Shape) -> Any:
     """x repeated along new axes and axes of size 1."""
     array = as_array(x)
-    return Array(values.broadcast_to(array.home, array.value, _shape(shape)), array.home)
+    return Array(values.broadcast_to(array.home, array.value, _shape(shape)), array.home, array.weak)
 
 
 @operation
 def flip(x: ArrayLike, axis: Axes = None) -> Any:
     """x reversed along axes."""
     array = as_array(x)
-    return Array(array.home.flip(array.value, values.normal_axes(axis, array.ndim)), array.home)
+    return Array(array.home.flip(array.value, values.normal_axes(axis, array.ndim)), array.home, array.weak)
 
 
 @operation
@@ -139,7 +139,8 @@ def concatenate(xs: Sequence[ArrayLike], axis: int = 0) -> Any:
     b = arrays[0].home
     dtype = values.common_dtype([(a.value.dtype, a.weak) for a in arrays])
     (where,) = values.normal_axes(axis, arrays[0].ndim)
-    return Array(b.concatenate([values.cast(b, a.value, dtype) for a in arrays], where), b)
+    joined = b.concatenate([values.cast(b, a.value, dtype) for a in arrays], where)
+    return Array(joined, b, all(a.weak for a in arrays))
 
 
 @operation

@@ -27,7 +27,8 @@ HIDDEN = (128, 128)
 ACTIVATION = "SiLU"
 DROPOUT = 0.2
 LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.3
+MOST_WEIGHT_DECAY = 3.0
+ROWS_TIMES_DECAY = 1200.0
 MOST_EPOCHS = 200
 FEWEST_EPOCHS = 20
 MOST_STEPS = 100_000
@@ -88,7 +89,8 @@ def make_plan(settings: Settings, *, width: int, outputs: int, rows: int) -> Pla
 
     By default a batch is about a sixteenth of the rows, as a power of two from 8 to 128: few rows need many small
     updates, and many rows are learned from well enough in large batches, which are faster. There are 200 epochs at most,
-    fewer (down to 20, and patience with them) where that would be more than 100 000 updates.
+    fewer (down to 20, and patience with them) where that would be more than 100 000 updates. Weight decay is 1200 divided by
+    the rows, at most 3: the more there is to learn from, the less a network needs to be held back.
     """
 
     def chosen(given: Any, default: Any) -> Any:
@@ -111,7 +113,7 @@ def make_plan(settings: Settings, *, width: int, outputs: int, rows: int) -> Pla
         epochs=epochs,
         batch_size=batch,
         learning_rate=float(chosen(settings.learning_rate, LEARNING_RATE)),
-        weight_decay=float(chosen(settings.weight_decay, WEIGHT_DECAY)),
+        weight_decay=float(chosen(settings.weight_decay, min(MOST_WEIGHT_DECAY, ROWS_TIMES_DECAY / rows))),
         patience=chosen(settings.patience, max(5, min(PATIENCE, epochs // 5))),
         stop_at_loss=settings.stop_at_loss,
         clip_norm=settings.clip_norm,

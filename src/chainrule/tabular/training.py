@@ -41,6 +41,7 @@ from chainrule.tabular.reporting import full_report, parameters, plan_report
 from chainrule.tabular.run_folder import DataRecord, Run, RunRecord, Status
 from chainrule.tabular.settings import Settings
 from chainrule.train import Callback, EarlyStopping, History, Trainer
+from chainrule.transforms.engines import engine_named
 
 # More training of a trained network begins with a lower rate, so that it is refined rather than learned anew.
 CONTINUED_RATE = 0.3
@@ -123,6 +124,7 @@ def train(
         settings = settings.replace(target=target)
     folder = Path(out)
     _check_free(folder, force)
+    engine_named(settings.engine)
     notes: list[str] = [] if notices is None else notices
     table = read_for_training(source, settings, notes)
     prepared = prepare(table, settings, notes)
@@ -225,6 +227,8 @@ def continue_training(
     kinds = _needed_kinds(before, predictor.preprocessing.kinds, predictor.target)
     table = read_table(source, sql=sql, expect=kinds, notices=notes)
     rows = labelled_rows(table, predictor.target.name, notes)
+    labelled = table.select(rows)
+    predictor.target.encode(labelled.column(predictor.target.name), labelled.places)  # refuses unknown classes
     split = split_for(table, before.settings, predictor.target, rows, notes)
     prepared = Prepared(table, predictor.preprocessing, predictor.target, split)
     changes: dict[str, Any] = {"learning_rate": learning_rate or before.plan.learning_rate * CONTINUED_RATE}

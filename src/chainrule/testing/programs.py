@@ -33,7 +33,7 @@ def random_program(choose: Choose, *, dtype: DType = "float64", steps: int = 12,
     writer = _Writer(choose, dtype, smooth)
     shapes: Sequence[tuple[Dim, ...]] = ((), (3,), (3, 3), (BATCH, 3))
     pool = [writer.build.input(ArrayType(shape, dtype), f"x{n}") for n, shape in enumerate(shapes)]
-    writer.write(pool, steps, depth=1)
+    writer.write(pool, steps, depth=2)
     outputs = [choose(pool[-6:]) for _ in range(choose((1, 2, 3)))]
     names = [f"y{n}" if choose((True, False)) else "" for n in range(len(outputs))]
     return verify(writer.build.finish("program", outputs, names))

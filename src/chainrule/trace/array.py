@@ -203,13 +203,13 @@ class Array:
     def reshape(self, *shape: Any) -> Array:
         wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer | Size) else shape
         b, (x,) = _here(self)
-        return Array(values.reshape(b, x, tuple(_static(size) for size in wanted)), b)
+        return Array(values.reshape(b, x, tuple(_static(size) for size in wanted)), b, self.weak)
 
     def transpose(self, *axes: Any) -> Array:
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int | np.integer) else axes
         order = [values.normal_axis(axis, self.ndim) for axis in order] or list(reversed(range(self.ndim)))
         b, (x,) = _here(self)
-        return Array(b.transpose(x, order), b)
+        return Array(b.transpose(x, order), b, self.weak)
 
     def swapaxes(self, first: int, second: int) -> Array:
         order = list(range(self.ndim))
