@@ -9,6 +9,7 @@ from chainrule.ir.graph import Graph as Graph
 from chainrule.ir.text import parse_graph as parse_graph
 from chainrule.ir.text import print_graph as print_graph
 from chainrule.ops import *  # noqa: F403
+from chainrule.tabular import load as load
 from chainrule.trace import Array as Array
 from chainrule.trace import seed as seed
 from chainrule.train import Callback as Callback

@@ -129,6 +129,14 @@ def test_iteration_stops_at_the_tolerance(tolerance):
     assert z == 2.0**-expected
 
 
+def test_the_tolerance_is_relative_for_large_numbers():
+    """z = z/2 + 500 moves by 500/2^n in step n, towards 1000."""
+    z, count = cr.fixed_point(lambda z: 0.5 * z + 500, np.array(0.0), tolerance=1e-3)
+    assert count == next(n for n in range(1, 99) if 1000 / 2**n <= 1e-3 * (1 + 1000 - 1000 / 2**n))
+    assert count < 12
+    assert z == 1000 - 1000 / 2**count
+
+
 def test_iteration_stops_at_the_limit_and_says_so_by_the_count():
     z, count = cr.fixed_point(lambda z: z + 1, np.array(0.0), max_iterations=17)
     assert (z, count) == (17, 17)

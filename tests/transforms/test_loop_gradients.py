@@ -165,6 +165,15 @@ def test_the_backward_program_keeps_the_length_out_of_its_size():
     assert sizes[0] == sizes[1]
 
 
+def test_what_is_the_same_in_every_step_is_computed_again_and_not_stacked():
+    def loss(w, xs):
+        return cr.scan(lambda c, x: (c + x * cr.exp(w).sum(), None), 0.0 * xs[0], xs)[0]
+
+    graph = cr.trace(cr.grad(loss), np.ones((50, 50)), np.ones(6))
+    forward, _ = (node for node in graph.nodes if node.primitive.name == "scan")
+    assert all(value.type.rank <= 1 for value in forward.outputs)
+
+
 def test_a_batch_of_any_size_through_time():
     def loss(w, x):
         def body(c, row):

@@ -34,7 +34,7 @@ class Fitted:
 def fit(table: Table, settings: Settings, *, callbacks: Sequence[Callback] = ()) -> Fitted:
     """Splits, prepares and trains as :func:`chainrule.tabular.train` does, and writes nothing."""
     prepared = prepare(table, settings, [])
-    plan = make_plan(settings, **plan_inputs(prepared))
+    plan = make_plan(settings, prepared.target, **plan_inputs(prepared))
     training, validation = fit_arguments(prepared, plan)
     trainer = make_trainer(plan, prepared.target, make_network(plan), len(prepared.split.train))
     stopping = make_stopping(plan, has_validation=validation is not None)

@@ -27,8 +27,11 @@ HIDDEN = (128, 128)
 ACTIVATION = "SiLU"
 DROPOUT = 0.2
 LEARNING_RATE = 1e-3
-MOST_WEIGHT_DECAY = 3.0
-ROWS_TIMES_DECAY = 1200.0
+# Weight decay per update is the learning rate times these, or less for more rows: the more there is to learn from, the less
+# a network needs to be held back. Cross-entropy, which never ceases to reward larger weights, needs more of it.
+DECAY_OF_CLASSES = 1.0
+DECAY_OF_NUMBERS = 0.3
+ROWS_OF_FULL_DECAY = 400
 MOST_EPOCHS = 200
 FEWEST_EPOCHS = 20
 MOST_STEPS = 100_000
@@ -84,13 +87,12 @@ class Plan:
         return f"{sizes}, {self.activation}" + (f", dropout {self.dropout:g}" if self.dropout else "")
 
 
-def make_plan(settings: Settings, *, width: int, outputs: int, rows: int) -> Plan:
+def make_plan(settings: Settings, target: Target, *, width: int, rows: int) -> Plan:
     """Settings completed for ``rows`` training rows of ``width`` features.
 
     By default a batch is about a sixteenth of the rows, as a power of two from 8 to 128: few rows need many small
     updates, and many rows are learned from well enough in large batches, which are faster. There are 200 epochs at most,
-    fewer (down to 20, and patience with them) where that would be more than 100 000 updates. Weight decay is 1200 divided by
-    the rows, at most 3: the more there is to learn from, the less a network needs to be held back.
+    fewer (down to 20, and patience with them) where that would be more than 100 000 updates.
     """
 
     def chosen(given: Any, default: Any) -> Any:
@@ -104,16 +106,20 @@ def make_plan(settings: Settings, *, width: int, outputs: int, rows: int) -> Pla
     epochs = settings.epochs
     if epochs is None:
         epochs = max(FEWEST_EPOCHS, min(MOST_EPOCHS, MOST_STEPS // math.ceil(rows / batch)))
+    rate = chosen(settings.learning_rate, LEARNING_RATE)
+    decay = DECAY_OF_NUMBERS if target.is_regression else DECAY_OF_CLASSES
+    # A faster learner is not held back more.
+    decay *= min(1.0, ROWS_OF_FULL_DECAY / rows) * min(1.0, LEARNING_RATE / rate)
     return Plan(
         width=width,
-        outputs=outputs,
+        outputs=target.outputs,
         hidden=chosen(settings.hidden, HIDDEN),
         activation=chosen(settings.activation, ACTIVATION),
         dropout=float(chosen(settings.dropout, DROPOUT)),
         epochs=epochs,
         batch_size=batch,
-        learning_rate=float(chosen(settings.learning_rate, LEARNING_RATE)),
-        weight_decay=float(chosen(settings.weight_decay, min(MOST_WEIGHT_DECAY, ROWS_TIMES_DECAY / rows))),
+        learning_rate=float(rate),
+        weight_decay=float(chosen(settings.weight_decay, decay)),
         patience=chosen(settings.patience, max(5, min(PATIENCE, epochs // 5))),
         stop_at_loss=settings.stop_at_loss,
         clip_norm=settings.clip_norm,

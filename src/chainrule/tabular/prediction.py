@@ -61,13 +61,16 @@ class Predictions:
         return escaped
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TabularPredictor:
     """A trained network with its preprocessing: takes tables (paths, data frames, dicts of arrays), gives answers."""
 
     preprocessing: Preprocessing
     target: Target
     predictor: Predictor
+
+    def __repr__(self) -> str:
+        return f"TabularPredictor({self.target.task} of {self.target.name!r} from {len(self.columns)} columns)"
 
     @property
     def columns(self) -> dict[str, Kind]:

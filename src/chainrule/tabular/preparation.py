@@ -162,11 +162,7 @@ def path_of(source: object) -> Path | None:
 
 def plan_inputs(prepared: Prepared) -> dict[str, int]:
     """The sizes that :func:`chainrule.tabular.plan.make_plan` needs."""
-    return {
-        "width": prepared.preprocessing.width,
-        "outputs": prepared.target.outputs,
-        "rows": len(prepared.split.train),
-    }
+    return {"width": prepared.preprocessing.width, "rows": len(prepared.split.train)}
 
 
 def fit_arguments(prepared: Prepared, plan: Plan) -> tuple[Arrays, Arrays | None]:

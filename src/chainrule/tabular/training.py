@@ -128,7 +128,7 @@ def train(
     notes: list[str] = [] if notices is None else notices
     table = read_for_training(source, settings, notes)
     prepared = prepare(table, settings, notes)
-    plan = make_plan(settings, **plan_inputs(prepared))
+    plan = make_plan(settings, prepared.target, **plan_inputs(prepared))
     record = RunRecord(
         status="training",
         created=run_folder.now(),

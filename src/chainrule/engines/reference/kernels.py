@@ -165,7 +165,7 @@ def _gather(node: Node, batch: int) -> Kernel:
         if indices.size == 0 or size == 0:
             return np.zeros(result, x.dtype)
         if indices.ndim == 0:
-            # NumPy takes an index of rank 0 for a plain number and would return a view.
+            # An index of rank 0 may give a scalar of NumPy's, which cannot be written to.
             indices = indices.reshape(1)
         inside = (indices >= 0) & (indices < size)
         everything = bool(inside.all())
