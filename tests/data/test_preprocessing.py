@@ -206,7 +206,6 @@ def test_an_identifier_and_categories_that_are_all_rare_are_left_out() -> None:
     )
     assert preprocessing.feature_names == ("x",)
     assert notices == [
-        "column 'name' is left out: an identifier says nothing about new rows",
         "column 'pair' is left out: no value is in 3 or more of the training rows",
     ]
 
@@ -282,6 +281,12 @@ def test_traced_features_have_the_same_bits_for_any_batch_size(mixed: dict[str, 
         (found,) = program([values[rows] for values in encoded.values()])
         assert np.array_equal(found, expected[rows])
     assert [value.name for value in graph.inputs] == [f"inputs.{name}" for name in mixed]
+    assert {node.origin.path for node in graph.nodes} == {
+        "preprocessing",
+        "preprocessing.numbers",
+        "preprocessing.city",
+        "preprocessing.seen",
+    }
 
 
 def test_json_gives_the_same_preprocessing_back(mixed: dict[str, Any]) -> None:

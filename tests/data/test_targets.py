@@ -115,8 +115,10 @@ def test_classes_are_numbered_and_counted_in_the_training_rows() -> None:
 
 def test_booleans_keep_their_words() -> None:
     target, table, _ = learn(["Yes", "no", "no", "Yes"])
-    assert target.classes == ("Yes", "no")
+    assert target.classes == ("no", "Yes")
     assert target.labels(target.encode(table.column("y"))).tolist() == ["Yes", "no", "no", "Yes"]
+    shouted = read_table({"y": ["NO", "YES", "NO"]})
+    assert target.encode(shouted.column("y")).tolist() == [0, 1, 0]
 
 
 def test_a_regression_is_scaled_by_the_training_rows_and_back() -> None:

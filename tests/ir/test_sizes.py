@@ -121,9 +121,7 @@ def test_shapes():
     assert not is_symbolic((1, 2))
 
 
-@pytest.mark.parametrize(
-    "use", [int, bool, range, lambda s: [0][s], lambda s: s < 3, lambda s: s >= 3]
-)
+@pytest.mark.parametrize("use", [int, bool, range, lambda s: [0][s], lambda s: s < 3, lambda s: s >= 3])
 def test_a_symbolic_size_is_no_number(use):
     with pytest.raises(TraceError, match=r"the size B depends on the batch size.*chainrule\.ops\.extent"):
         use(BATCH)

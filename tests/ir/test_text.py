@@ -10,10 +10,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chainrule.core.dtypes import ALL
-from chainrule.core.errors import GraphError
+from chainrule.core.errors import ChainruleError, GraphError
 from chainrule.engines.reference import ENGINE
 from chainrule.grad import STANDARD, backprop_graph
 from chainrule.ir.build import Builder
+from chainrule.ir.contraction import parse_contraction
 from chainrule.ir.graph import ArrayType, Origin
 from chainrule.ir.sizes import BATCH
 from chainrule.ir.text import parse_graph, print_graph
@@ -181,6 +182,27 @@ def test_malformed_text_is_refused(text):
         parse_graph(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[3] i0:3 | [i0] += [i0]",
+        "[3] i1:3 | [i0] += [i0] * [i0]",
+        "[3] i0: | [i0] += [i0] * [i0]",
+        "[3] i0:3 | [i0i0] += [i0] * [i0]",
+        "[3] i0:3 | [3*5] += [i0] * [i0]",
+        "[3] i0:3 | [2*] += [i0] * [i0]",
+        "[3] i0:3 | [j0] += [i0] * [i0]",
+        "[3, 3] i0:3 | [i0, ] += [i0] * [i0]",
+        "[3] i0:3 | [i0, i0] += [i0] * [i0]",
+        "[x] i0:3 | [i0] += [i0] * [i0]",
+    ],
+)
+def test_malformed_contractions_are_refused(text):
+    with pytest.raises(ChainruleError):
+        parse_contraction(text)
+
+
 def test_graphs_nested_without_end_are_refused():
     opening = 'graph "g"(%0: f32[3]) {\n  %1: f32[3] = call(%0) {label: "l", backward: null, body: '
     with pytest.raises(GraphError, match="too deeply"):
@@ -189,8 +211,7 @@ def test_graphs_nested_without_end_are_refused():
 
 TEXTS = [print_graph(case.graph()) for dtype in ("float32", "int64") for case in cases(dtype)][::7]
 TEXTS += [print_graph(random_program(random.Random(seed).choice, steps=6)) for seed in range(20)]
-PIECES = ["(", ")", "[", "]", "{", "}", ",", ":", "=", "@", "%0", "%1", "B", "-1", "1e400", "float(nan)", "null", "true"]
-PIECES += ['"', "graph", "f32", "/*", "*/", "\0", "é"]
+PIECES = [*'()[]{},:=@"\0é', "%0", "%1", "B", "-1", "1e400", "float(nan)", "null", "true", "graph", "f32", "/*", "*/"]
 
 
 @settings(max_examples=500)

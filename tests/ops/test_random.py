@@ -60,6 +60,14 @@ def test_normal_numbers(dtype):
     within(z[1:] @ z[:-1] / (N - 1), 0, 1)
 
 
+def test_the_smallest_uniform_number_gives_a_finite_normal_one(monkeypatch):
+    """No bit set is the draw whose logarithm would be infinite."""
+    from chainrule.ops import random
+
+    monkeypatch.setattr(random, "_unit", lambda shape, key, dtype: random.as_array(np.zeros(shape, np.float32)))
+    assert np.isfinite(cr.random.normal((3,))).all()
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
 def test_bernoulli(probability):
     x = cr.random.bernoulli(probability, (N,), key=KEY)

@@ -175,7 +175,7 @@ def test_equal_nodes_become_one():
     ("one", "other"),
     [
         (np.array(0.0), np.array(-0.0)),
-        (np.array(1), np.array(1.0)),
+        (np.array(0), np.array(0.0)),
         (np.zeros(2), np.zeros((2, 1))),
         (1, True),
         (1, 1.0),

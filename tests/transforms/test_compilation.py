@@ -172,7 +172,7 @@ def test_only_donated_arguments_are_written_over():
 
     compiled = cr.compile(mixed, donate=("state",))
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(2, 50))
+    x, y = rng.normal(size=50), rng.normal(size=50)
     base = rng.normal(size=(3, 50))
     read_only = rng.normal(size=50)
     read_only.flags.writeable = False

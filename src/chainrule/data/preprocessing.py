@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from chainrule import ops
 from chainrule.core.errors import DataError
+from chainrule.core.names import tensor_name_part
 from chainrule.data.columns import KINDS, Kind, shown
 from chainrule.data.features import category_features, date_features, number_features
 from chainrule.data.preprocessing_columns import (
@@ -30,7 +31,7 @@ from chainrule.data.preprocessing_columns import (
     treatment_to_json,
 )
 from chainrule.data.tables import Table
-from chainrule.trace import operation
+from chainrule.trace import operation, scope
 
 FORMAT = "chainrule.preprocessing"
 VERSION = 1
@@ -53,7 +54,8 @@ class Preprocessing:
     ) -> Preprocessing:
         """Settles how each column of ``table`` is treated, from the training rows ``rows`` alone.
 
-        Of dates in ``only_phases`` nothing is used that grows forever. Columns left out are named in ``notices``.
+        Of dates in ``only_phases`` nothing is used that grows forever. Columns left out are named in ``notices``, but for
+        identifiers, about which reading the table gave notice.
         Raises DataError when no column makes any features.
         """
         treatments = tuple(
@@ -63,7 +65,7 @@ class Preprocessing:
             notices += [
                 f"column {shown(treatment.name)} is left out: {treatment.reason}"
                 for treatment in treatments
-                if isinstance(treatment, LeftOut)
+                if isinstance(treatment, LeftOut) and treatment.kind != "identifier"
             ]
         learned = cls(treatments)
         if not learned.width:
@@ -119,12 +121,19 @@ class Preprocessing:
     def features(self, inputs: Mapping[str, Any]) -> Any:
         """float32 features of shape (B, :attr:`width`) from what :meth:`encode` gives; can be traced."""
         numbers, categories, dates = self._grouped
-        parts = number_features(numbers, inputs)
-        parts += [category_features(treatment, inputs[treatment.name]) for treatment in categories]
-        singles = [column for treatment in dates for column in date_features(treatment, inputs[treatment.name])]
-        if singles:
-            parts.append(ops.stack(singles, axis=1))
-        return ops.concatenate(parts, axis=1)
+        with scope("preprocessing"):
+            with scope("numbers"):
+                parts = number_features(numbers, inputs)
+            for category in categories:
+                with scope(tensor_name_part(category.name)):
+                    parts.append(category_features(category, inputs[category.name]))
+            singles: list[Any] = []
+            for date in dates:
+                with scope(tensor_name_part(date.name)):
+                    singles += date_features(date, inputs[date.name])
+            if singles:
+                parts.append(ops.stack(singles, axis=1))
+            return ops.concatenate(parts, axis=1)
 
     @cached_property
     def _grouped(self) -> tuple[list[NumberTreatment], list[CategoryTreatment], list[DateTreatment]]:

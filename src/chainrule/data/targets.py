@@ -45,9 +45,10 @@ Label = str | int | float | bool
 class Target:
     """What is predicted: a class out of ``classes``, or a number that is learned as ``(y - centre) / scale``.
 
-    ``classes`` hold the labels as they are in the column: text, numbers, or booleans. Class 1 of two is the one that
-    precision, recall and F1 are about. ``counts`` are the training rows of each class, and ``centre`` and ``scale`` the
-    mean and the standard deviation of the training rows' numbers. ``kind`` is the kind of the column.
+    ``classes`` hold the labels as they are in the column, sorted: text, numbers, or booleans (or their words, false first).
+    Class 1 of two is the one that precision, recall and F1 are about. ``counts`` are the training rows of each class, and
+    ``centre`` and ``scale`` the mean and the standard deviation of the training rows' numbers. ``kind`` is the kind of the
+    column.
     """
 
     name: str
@@ -82,6 +83,8 @@ class Target:
         if self.is_regression:
             scaled: NDArray[Any] = (column.values.astype(np.float64) - self.centre) / self.scale
             return scaled.astype(np.float32)
+        if column.kind == "boolean" and self.kind == "boolean":
+            return column.values.astype(np.int64)  # whichever words stand for true and false
         places_of = {label: place for place, label in enumerate(self.classes)}
         labels = labels_of(column)
         codes = np.fromiter((places_of.get(label, -1) for label in labels), np.int64, len(labels))
@@ -212,7 +215,11 @@ def learn_target(
     if task == "regression":
         centre, scale = mean_and_deviation(table.column(name).values[train].astype(np.float64))
         return Target(name, "regression", column.kind, centre=centre, scale=scale or 1.0)
-    classes = tuple(sorted(set(labels_of(column)), key=lambda label: (isinstance(label, str), label)))
+    classes: tuple[Label, ...] = tuple(
+        sorted(set(labels_of(column)), key=lambda label: (isinstance(label, str), label))
+    )
+    if column.kind == "boolean":
+        classes = column.words or (False, True)
     if len(classes) > MOST_CLASSES:
         raise table.places.column_error(name, f"has {len(classes)} different classes; {MOST_CLASSES} are allowed")
     target = Target(name, "binary" if len(classes) == 2 else "multiclass", column.kind, classes)
