@@ -64,7 +64,7 @@ def test_the_old_content_stays_until_the_block_ends(tmp_path: Path) -> None:
 def test_an_exception_in_the_block_leaves_no_trace(tmp_path: Path, error: BaseException) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"old")
-    with pytest.raises(type(error)), atomic_write(file) as stream:  # noqa: PT012
+    with pytest.raises(type(error)), atomic_write(file) as stream:
         stream.write(b"new")
         raise error
     assert file.read_bytes() == b"old"
@@ -284,7 +284,7 @@ def test_a_folder_appears_complete(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_fails_leaves_no_trace(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), atomic_directory(tmp_path / "run") as folder:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), atomic_directory(tmp_path / "run") as folder:
         write_text(folder / "a", "1")
         raise ZeroDivisionError
     assert names_in(tmp_path) == []
@@ -323,7 +323,7 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 
 def test_a_folder_filled_by_another_in_the_meantime_is_not_replaced(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot write"), atomic_directory(tmp_path / "run") as folder:  # noqa: PT012
+    with pytest.raises(RunError, match="cannot write"), atomic_directory(tmp_path / "run") as folder:
         write_text(folder / "a", "1")
         (tmp_path / "run").mkdir()
         write_text(tmp_path / "run" / "theirs", "2")

@@ -165,7 +165,7 @@ def fixed_point_rule(backward: Backward, node: Node, cotangents: Cotangents) -> 
 
     start = len(outer.nodes)
     aliases = [outer.alias(value) for value in operands]
-    outputs, _ = outer.inline(body, aliases)
+    outputs, _ = outer.inline(body, aliases, "backward")
     wrt = [value for value in aliases[:consts] if _is_float(value)]
     results = iter(pull_back(outer, tuple(outer.nodes[start:]), outputs, solved, wrt, backward.rules))
     return [next(results) if _is_float(value) else None for value in aliases[:consts]] + [None] * len(solution)
@@ -177,9 +177,9 @@ def call_rule(backward: Backward, node: Node, cotangents: Cotangents) -> Cotange
     own: Graph | None = node.attributes["backward"]
     seeds = [_cotangent_or_zeros(backward, value, g) for value, g in zip(node.outputs, cotangents)]
     if own is not None:
-        found, _ = outer.inline(own, [*node.inputs, *node.outputs, *seeds])
+        found, _ = outer.inline(own, [*node.inputs, *node.outputs, *seeds], "backward")
         return [g if _is_float(value) else None for value, g in zip(node.inputs, found)]
     start = len(outer.nodes)
     aliases = [outer.alias(value) for value in node.inputs]
-    outputs, _ = outer.inline(node.attributes["body"], aliases)
+    outputs, _ = outer.inline(node.attributes["body"], aliases, "backward")
     return list(pull_back(outer, tuple(outer.nodes[start:]), outputs, seeds, aliases, backward.rules))

@@ -77,14 +77,20 @@ class Builder:
         with self.at(replace(self.origin, phase=phase)):
             yield
 
-    def inline(self, graph: Graph, arguments: Sequence[Value]) -> tuple[list[Value], dict[Value, Value]]:
-        """Append the nodes of a graph, applied to ``arguments``; also returns the map from its values to the new ones."""
+    def inline(
+        self, graph: Graph, arguments: Sequence[Value], phase: str | None = None
+    ) -> tuple[list[Value], dict[Value, Value]]:
+        """Append the nodes of a graph, applied to ``arguments``; also returns the map from its values to the new ones.
+
+        The nodes keep their origins, or move to another ``phase`` of the step.
+        """
         known = dict(zip(graph.inputs, arguments, strict=True))
         for node in graph.nodes:
             copies = tuple(Value(value.type, value.name) for value in node.outputs)
             known.update(zip(node.outputs, copies, strict=True))
             inputs = tuple(known[value] for value in node.inputs)
-            self.append(Node(node.primitive, inputs, node.attributes, copies, node.origin))
+            origin = node.origin if phase is None else replace(node.origin, phase=phase)
+            self.append(Node(node.primitive, inputs, node.attributes, copies, origin))
         return [known[value] for value in graph.outputs], known
 
     def _one(self, name: str, *inputs: Value, **attributes: Any) -> Value:

@@ -102,7 +102,7 @@ class Node:
                 yield name, value
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Graph:
     """A program: ``inputs`` in, ``nodes`` in order, ``outputs`` out. Values have names where the user gave them one."""
 
@@ -115,6 +115,10 @@ class Graph:
     def __post_init__(self) -> None:
         if not self.output_names:
             object.__setattr__(self, "output_names", tuple("" for _ in self.outputs))
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.inputs)} inputs, {len(self.nodes)} nodes, {len(self.outputs)} outputs"
+        return f"<graph {self.name!r}: {sizes}; chainrule.print_graph shows it>"
 
     @property
     def input_types(self) -> tuple[ArrayType, ...]:
