@@ -1,0 +1,1 @@
+/* Functions of one number, free of branches so that compilers vectorise the loops around them. */
