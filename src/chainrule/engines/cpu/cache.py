@@ -32,7 +32,7 @@ _DAY = 24 * 3600.0
 _DIGITS = 40  # hexadecimal digits of a SHA-256 in a file name
 
 
-class UnsafeFolder(Exception):
+class UnsafeFolderError(Exception):
     """A folder that compiled code must not be loaded from, or cannot be written to; the message says why."""
 
 
@@ -50,7 +50,7 @@ class Cache:
     """Entries in one private folder, which is made if it is missing.
 
     Raises:
-        UnsafeFolder: if the folder is a link, belongs to another user, can be written to by others, or is read-only.
+        UnsafeFolderError: if the folder is a link, belongs to another user, can be written to by others, or is read-only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,7 +125,7 @@ def _is_intact(path: Path, key: str, suffix: str) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
-    with open(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return False
@@ -171,7 +171,7 @@ def make_private(folder: Path) -> None:
     """Make a folder that only this user can enter, or check that it is one.
 
     Raises:
-        UnsafeFolder: if it is not and cannot be made so.
+        UnsafeFolderError: if it is not and cannot be made so.
     """
     shown = shown_path(folder)
     try:
@@ -180,17 +180,17 @@ def make_private(folder: Path) -> None:
             folder.mkdir(mode=0o700)
         status = folder.lstat()
         if not stat.S_ISDIR(status.st_mode):
-            raise UnsafeFolder(f"{shown} is not a folder")
+            raise UnsafeFolderError(f"{shown} is not a folder")
         if status.st_uid != os.geteuid():
-            raise UnsafeFolder(f"{shown} belongs to another user")
+            raise UnsafeFolderError(f"{shown} belongs to another user")
         if status.st_mode & 0o022:
-            raise UnsafeFolder(f"{shown} can be written to by other users")
+            raise UnsafeFolderError(f"{shown} can be written to by other users")
         if status.st_mode & 0o077:
             folder.chmod(0o700)
     except OSError as error:
-        raise UnsafeFolder(f"{shown} cannot be used: {reason(error)}") from None
+        raise UnsafeFolderError(f"{shown} cannot be used: {reason(error)}") from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
-        raise UnsafeFolder(f"{shown} is read-only")
+        raise UnsafeFolderError(f"{shown} is read-only")
 
 
 def usual_folder() -> Path:
@@ -209,7 +209,7 @@ def open_cache() -> tuple[Cache, str | None]:
     """The cache of this user and None; or one that lasts as long as this process, and why the usual one is not used."""
     try:
         return _opened(usual_folder()), None
-    except (UnsafeFolder, RuntimeError) as error:  # RuntimeError: the user has no home
+    except (UnsafeFolderError, RuntimeError) as error:  # RuntimeError: the user has no home
         return temporary_cache(), f"compiled code is not kept: {error}"
 
 

@@ -104,5 +104,5 @@ def _opened(path: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        complaint = error.strerror and reason(error) or str(error)
+        complaint = reason(error) if error.strerror else str(error)
         raise CompilerError(f"the compiled library cannot be loaded: {complaint}") from None

@@ -26,7 +26,7 @@ def processor_identity() -> str:
 
 
 def _first_processor(file: Path) -> list[str]:
-    lines = []
+    lines: list[str] = []
     with file.open(encoding="utf-8", errors="replace") as text:
         for line in text:
             name, colon, value = line.partition(":")
