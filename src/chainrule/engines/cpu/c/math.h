@@ -153,8 +153,9 @@ CR_INLINE cr_angle cr_reduce_angle(float size) {
     int32_t row = (int32_t)(bits >> 23) - 150 + 24;
     row = row < 0 ? 0 : row > 128 ? 128 : row;
     double mantissa = (double)(int32_t)((bits & 0x7fffffu) | 0x800000u);
-    double turns = mantissa * cr_quarter_turns[row].high, shifted = turns + 0x1.8p52;
-    double rest = (turns - (shifted - 0x1.8p52)) + mantissa * cr_quarter_turns[row].low;
+    double turns = mantissa * cr_quarter_turns_high[row], more = mantissa * cr_quarter_turns_middle[row];
+    double shifted = (turns + more) + 0x1.8p52;
+    double rest = (turns - (shifted - 0x1.8p52)) + more + mantissa * cr_quarter_turns_low[row];
     uint64_t whole;
     memcpy(&whole, &shifted, sizeof whole);
     int near = size < 0.5f; /* also where the exponent is below those of the table */
@@ -225,16 +226,17 @@ CR_INLINE float cr_pow_f32(float x, float y) {
     double exponent = (double)y * cr_log2_of_float(size);
     exponent = exponent > 200.0 ? 200.0 : exponent < -200.0 ? -200.0 : exponent;
     float result = (float)cr_exp2_wide(exponent);
-    float grown = size > 1.0f == y > 0.0f ? INFINITY : 0.0f;
-    result = size == 0.0f || size > FLT_MAX || height > FLT_MAX ? grown : result;
-    result = x != x || y != y ? NAN : result;
+    float grown = (size > 1.0f) == (y > 0.0f) ? INFINITY : 0.0f;
+    result = (size == 0.0f) | (size > FLT_MAX) | (height > FLT_MAX) ? grown : result;
+    result = (x != x) | (y != y) ? NAN : result;
     /* Whole numbers: all beyond 2^24; odd ones: those whose half is not whole. */
-    float held = height < 0x1p24f ? height : 0.0f, half = held * 0.5f;
+    uint32_t bits = cr_bits(height), largest = cr_bits(0x1p24f);
+    float held = cr_from_bits(bits < largest ? bits : largest), half = held * 0.5f;
     int is_whole = (float)(int32_t)held == held, is_odd = is_whole & ((float)(int32_t)half != half);
-    result = is_odd && (cr_bits(x) >> 31) ? -result : result;
-    result = x < 0.0f && size <= FLT_MAX && !is_whole ? NAN : result;
-    result = size == 1.0f && height > FLT_MAX ? 1.0f : result;
-    return x == 1.0f || y == 0.0f ? 1.0f : result;
+    result = is_odd & (int)(cr_bits(x) >> 31) ? -result : result;
+    result = (x < 0.0f) & (size <= FLT_MAX) & !is_whole ? NAN : result;
+    result = (size == 1.0f) & (height > FLT_MAX) ? 1.0f : result;
+    return (x == 1.0f) | (y == 0.0f) ? 1.0f : result;
 }
 
 /* --- float64 --- */
