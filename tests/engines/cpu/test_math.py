@@ -15,28 +15,10 @@ from chainrule.engines.cpu.loading import load_library, prelude
 from chainrule.engines.cpu.toolchain import TARGETS, NoToolchain, Toolchain, find_toolchain
 
 LARGEST_ERROR = 3.0  # ulp
-SPECIAL = np.array(
-    [
-        0.0,
-        1e-45,
-        1e-40,
-        1.1754944e-38,
-        1e-8,
-        0.25,
-        0.5,
-        1.0,
-        1.0000001,
-        1.5,
-        2.0,
-        3.0,
-        7.0,
-        16777215.0,
-        16777216.0,
-        1e10,
-    ]
-    + [88.72284, 103.97, 3.4028235e38, np.inf, np.nan],
-    np.float32,
-)
+_TINY = [0.0, 1e-45, 1e-40, 1.1754944e-38, 1e-8]
+_PLAIN = [0.25, 0.5, 1.0, 1.0000001, 1.5, 2.0, 3.0, 7.0]
+_LARGE = [88.72284, 103.97, 16777215.0, 16777216.0, 1e10, 3.4028235e38, np.inf, np.nan]
+SPECIAL = np.array([*_TINY, *_PLAIN, *_LARGE], np.float32)
 SPECIAL = np.concatenate([SPECIAL, -SPECIAL])
 
 

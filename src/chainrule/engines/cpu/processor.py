@@ -8,10 +8,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-_TELLING = frozenset(
-    ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features")
-    + ("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "isa", "uarch")
-)
+_TELLING_X86 = {"vendor_id", "cpu family", "model", "model name", "stepping", "flags"}
+_TELLING_ARM = {"Features", "CPU implementer", "CPU architecture", "CPU variant", "CPU part"}
+_TELLING = _TELLING_X86 | _TELLING_ARM | {"isa", "uarch"}
 
 
 @cache

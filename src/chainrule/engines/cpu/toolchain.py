@@ -5,9 +5,11 @@ Nothing here goes through a shell: ``CC`` and ``CFLAGS`` are split into argument
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -17,12 +19,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from chainrule.core.errors import ChainruleError
 from chainrule.core.names import escape_terminal
+from chainrule.engines.cpu.cache import entry_key, open_cache
 from chainrule.engines.cpu.processor import processor_identity
 
 LONGEST_COMPILATION = 600.0  # seconds
@@ -132,7 +136,7 @@ def _find(
         flags = _user_flags(cflags or "")
         for command in _candidates(own, cc, path):
             try:
-                return examine(command, flags, target)
+                return _examined(command, flags, target)
             except CompilerError as error:
                 failures.append(str(error))
     except ValueError as error:
@@ -173,6 +177,50 @@ def _split(text: str, variable: str) -> tuple[str, ...]:
 
 def _user_flags(cflags: str) -> tuple[str, ...]:
     return tuple(flag for flag in _split(cflags, "CFLAGS") if flag not in _REFUSED)
+
+
+def _examined(command: tuple[str, ...], flags: tuple[str, ...], target: str) -> Toolchain:
+    """What :func:`examine` returns, remembered from the last process that asked for the same compiler."""
+    key = entry_key("toolchain", repr((command, flags, target, _PROBE, _DEFAULTS, _GUARDS)), *_stamps(command))
+    found: list[Toolchain] = []
+
+    def make(path: Path) -> None:
+        found.append(examine(command, flags, target))
+        path.write_text(json.dumps(_as_json(found[0])), encoding="utf-8")
+
+    try:
+        path = open_cache()[0].obtain(key, ".json", make)
+        return found[0] if found else _from_json(json.loads(path.read_bytes()))
+    except OSError:
+        return found[0] if found else examine(command, flags, target)
+
+
+def _stamps(command: tuple[str, ...]) -> list[str]:
+    """What changes when another compiler is installed under the same name, or this is another machine."""
+    files = [Path(os.path.realpath(command[0]))]
+    zig = importlib.util.find_spec("ziglang")
+    if zig and zig.origin:
+        files.append(Path(zig.origin))
+    stamps = [processor_identity()]
+    for file in files:
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            stamps.append(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
+    return stamps
+
+
+def _as_json(toolchain: Toolchain) -> dict[str, Any]:
+    return {**asdict(toolchain), "features": sorted(toolchain.features)}
+
+
+def _from_json(read: dict[str, Any]) -> Toolchain:
+    return Toolchain(
+        command=tuple(read["command"]),
+        version=read["version"],
+        flags=tuple(read["flags"]),
+        features=frozenset(read["features"]),
+        target=read["target"],
+    )
 
 
 # --- examining a compiler ---------------------------------------------------------------------------------------------
