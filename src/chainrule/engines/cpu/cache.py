@@ -63,7 +63,7 @@ class Cache:
         for path in self._versions(key, suffix):
             if _is_intact(path, key, suffix):
                 return path
-            path.unlink(missing_ok=True)
+            _remove(path)
         return None
 
     def obtain(self, key: str, suffix: str, make: Callable[[Path], None]) -> Path:
@@ -116,6 +116,13 @@ class Cache:
                     path.unlink(missing_ok=True)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
@@ -125,16 +132,19 @@ def _is_intact(path: Path, key: str, suffix: str) -> bool:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             return False
-        if path.name != f"{key}-{_hash(file.read())}{suffix}":
-            return False
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            if path.name != f"{key}-{_hash(file.read())}{suffix}":
+                return False
         if time.time() - status.st_mtime > _DAY:
             with contextlib.suppress(OSError):
                 os.utime(descriptor)  # in use
-    return True
+        return True
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
