@@ -40,7 +40,7 @@ def write_scattered(body: Body, node: Node, pointer: str) -> Task:
     spec, (a, b), out = node.attributes["spec"], node.inputs, node.output
     zero = f"memset({pointer}, 0, (size_t)({c_size(product(out.shape))}) * sizeof *{pointer});"
     if 0 in a.shape or 0 in b.shape or 0 in out.shape:
-        return Task("", before=[zero])
+        return Task("", before=zero)
     vars = [Var(f"k{number}", extent) for number, extent in enumerate(spec.extents)]
 
     def place(index_map: object) -> list[Index]:
@@ -73,7 +73,7 @@ def write_scattered(body: Body, node: Node, pointer: str) -> Task:
         writer.line(f"{f'if ({guard}) ' if guard else ''}{element} = {sum};")
 
     _around(writer, [var for var in vars if var.extent != 1], add)
-    return Task(writer.text, before=[zero])
+    return Task(writer.text, before=zero)
 
 
 def solved(node: Node) -> list[Piece] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.contraction import solved, write_plain, write_scattered
@@ -13,10 +14,11 @@ from chainrule.engines.cpu.grouping import Grouping, Nest
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import Memory, bytes_of, plan_memory
-from chainrule.engines.cpu.nests import Task, write_argmax, write_map, write_reduce, write_scatter
-from chainrule.engines.cpu.scalars import C_TYPES
+from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
+from chainrule.engines.cpu.tiles import TileWriter, can_tile
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import Dim, product
+from chainrule.ir.sizes import BATCH, Dim, Size, product
 
 PRELUDE = """
 struct frame {
@@ -57,6 +59,17 @@ static inline uint32_t cr_random_word(uint32_t key0, uint32_t key1, uint64_t pla
 """
 
 
+def _vector_types(vector_bytes: int) -> str:
+    lines = []
+    for dtype, type in (("float32", "float"), ("float64", "double")):
+        name = f"cr_{dtype}_vector"
+        lines.append(f"typedef {type} {name} __attribute__((vector_size({vector_bytes}), may_alias));")
+        lines.append(
+            f"typedef {type} {name}_anywhere __attribute__((vector_size({vector_bytes}), aligned({BYTES[dtype]}), may_alias));"
+        )
+    return "\n".join(lines) + "\n"
+
+
 @dataclass(slots=True)
 class Source:
     """The generated program: its text, the constants it is called with, and where results are written over operands."""
@@ -82,7 +95,7 @@ def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int) -> So
     writer.line(f"    graph_{number}(arrays, arrays + {count}, arena, B);")
     writer.line("    cr_end(state);")
     writer.line("}")
-    text = PRELUDE + "".join(f"\n{function}" for function in emitter.functions) + "\n" + writer.text
+    text = _vector_types(vector_bytes) + PRELUDE + "".join(f"\n{function}" for function in emitter.functions) + "\n" + writer.text
     return Source(text, emitter.constants, memory.written_over, emitter.makers)
 
 
@@ -97,9 +110,13 @@ class _Emitter:
         self.graphs = 0
         self.nests = 0
 
+    def has_epilogue(self, node: Node) -> bool:
+        """Whether maps of the node's result can be computed along with it."""
+        return node.primitive.name == "contract" and can_tile(node, solved(node), self.vector_bytes)
+
     def graph(self, graph: Graph, donated: frozenset[int]) -> tuple[int, Memory]:
         """Write the functions of a graph; returns its number and its plan of memory."""
-        grouping = Grouping(graph, lambda node: False)
+        grouping = Grouping(graph, self.has_epilogue)
         memory = plan_memory(grouping, donated)
         first_constant = len(self.constants)
         self.constants.extend(memory.constants)
@@ -191,6 +208,8 @@ class _Lowering:
         node = nest.node
         if node is None:
             return [(write_map(body, nest.shape, [(value, name(value)) for value in nest.roots]), used)]
+        if nest.kind == "contract":
+            return self._contraction(nest, node)
         target = name(node.outputs[0])
         match nest.kind:
             case "reduce_sum" | "reduce_max":
@@ -199,42 +218,44 @@ class _Lowering:
                 return [(write_argmax(body, node, target), used)]
             case "scatter_add":
                 return [(write_scatter(body, node, target), used)]
-        return self._contraction(nest, node)
+        raise AssertionError(f"no lowering for {nest.kind}")
 
     def _contraction(self, nest: Nest, node: Node) -> list[tuple[Task, dict[str, Value]]]:
         pieces = solved(node)
-        tasks = []
         if pieces is None:
             body, used, name = self._body(nest)
-            tasks.append((write_scattered(body, node, name(node.output)), used))
-        else:
-            for piece in pieces:
-                body, used, name = self._body(nest)
-                tasks.append((write_plain(body, node, piece, name(node.output)), used))
-        if nest.roots:
-            rest = Nest("map", None, nest.roots, nest.order, nest.reads)
-            body, used, name = self._body(rest)
-            tasks.append((write_map(body, rest.shape, [(value, name(value)) for value in nest.roots]), used))
+            return [(write_scattered(body, node, name(node.output)), used)]
+        if can_tile(node, pieces, self.emitter.vector_bytes):
+            first, used, name = self._body(nest)
+
+            def body_again() -> Body:
+                return Body(first.maker, first.pointer)
+
+            tiles = TileWriter(
+                node, pieces, self.emitter.vector_bytes, body_again, name, nest.roots, nest.keeps_result
+            )
+            return [(task, used) for task in tiles.write()]
+        tasks = []
+        for piece in pieces:
+            body, used, name = self._body(nest)
+            tasks.append((write_plain(body, node, piece, name(node.output)), used))
         return tasks
 
     def _function(self, nest: Nest, task: Task, pointers: dict[str, Value]) -> None:
         name = f"nest_{self.emitter.nests}"
         self.emitter.nests += 1
-        comment = formula_of(nest, self.grouping, self.pointer_name)
-        if task.text:
-            text = _function(
-                name, "void *context, long chunk", pointers, task.text, self.pointer_slot, bool(task.scratch)
-            )
-            self.emitter.functions.append(f"/* {comment} */\n{text}")
-        if task.scratch:
-            self.scratch = _larger(self.scratch, task.scratch)
-        for suffix, lines in (("_before", "\n".join(task.before)), ("_after", task.after)):
-            if lines:
-                given = f"const long chunks = {task.chunks};\n" if suffix == "_after" else ""
-                text = _function(
-                    name + suffix, "void *context", pointers, given + lines, self.pointer_slot, bool(task.scratch)
-                )
-                self.emitter.functions.append(text)
+        self.scratch = _larger(self.scratch, _layout(task.regions)[1])
+        comment = task.comment or formula_of(nest, self.grouping, self.pointer_name)
+        texts = (
+            (name, "void *context, long chunk", task.text),
+            (f"{name}_before", "void *context", task.before),
+            (f"{name}_after", "void *context", task.after and f"const long chunks = {task.chunks};\n{task.after}"),
+        )
+        for title, parameters, text in texts:
+            if text:
+                declared = {k: (C_TYPES[v.dtype], self.pointer_slot(v)) for k, v in pointers.items()}
+                shown = f"/* {comment} */\n" if title == name else ""
+                self.emitter.functions.append(shown + _function(title, parameters, declared, task.regions, text))
         if task.before:
             self.calls.line(f"{name}_before(&frame);")
         if task.text and task.chunks == "1":
@@ -322,23 +343,39 @@ class _Lowering:
 
 
 def _larger(x: Dim, y: Dim) -> Dim:
-    assert isinstance(x, int) and isinstance(y, int), "scratch memory has constant sizes"
-    return max(x, y)
+    """A size that covers both."""
+    terms = zip_longest(*(d.coefficients if isinstance(d, Size) else (d,) for d in (x, y)), fillvalue=0)
+    total: Dim = 0
+    for power, pair in enumerate(terms):
+        total = total + product([BATCH] * power) * max(pair)
+    return total
+
+
+def _layout(regions: Sequence[Region]) -> tuple[list[Dim], Dim]:
+    """Where each region begins in the working memory, and the size of all: bytes, whole cache lines."""
+    starts: list[Dim] = []
+    end: Dim = 0
+    for region in regions:
+        starts.append(end)
+        size = region.count * BYTES[region.dtype]
+        terms = size.coefficients if isinstance(size, Size) else (size,)
+        for power, c in enumerate(terms):
+            end = end + product([BATCH] * power) * (-(-c // 64) * 64)
+    return starts, end
 
 
 def _function(
-    name: str, parameters: str, pointers: dict[str, Value], text: str, slot: Callable[[Value], int], partial: bool
+    name: str, parameters: str, pointers: dict[str, tuple[str, int]], regions: Sequence[Region], text: str
 ) -> str:
     w = Writer()
     with w.block(f"static void {name}({parameters})"):
         w.line("struct frame *const frame = context;")
         w.line("const long B = frame->B;")
-        for pointer, value in pointers.items():
-            type = C_TYPES[value.dtype]
-            w.line(f"{type} *restrict const {pointer} = ({type} *)frame->slot[{slot(value)}];")
-        if partial:
-            type = C_TYPES[next(reversed(pointers.values())).dtype] if pointers else "float"
-            w.line(f"{type} *restrict const partial = ({type} *)frame->scratch;")
+        for pointer, (type, slot) in pointers.items():
+            w.line(f"{type} *restrict const {pointer} = ({type} *)frame->slot[{slot}];")
+        for region, start in zip(regions, _layout(regions)[0], strict=True):
+            type = C_TYPES[region.dtype]
+            w.line(f"{type} *restrict const {region.name} = ({type} *)(frame->scratch + {c_size(start)});")
         w.lines.extend("    " + line if line else "" for line in text.splitlines())
     return w.text
 

@@ -23,16 +23,25 @@ _FEW_RESULTS = 1024
 _PARTS = 16
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Working memory of a nest: the name of its pointer, and its elements."""
+
+    name: str
+    dtype: DType
+    count: Dim
+
+
 @dataclass(slots=True)
 class Task:
-    """The text of a function's body, how many chunks it runs in, and what runs after all of them."""
+    """The text of a function's body, how many chunks it runs in, and what runs before and after all of them."""
 
     text: str
     chunks: str = "1"
-    before: list[str] = field(default_factory=list)
+    before: str = ""
     after: str = ""
-    scratch: Dim = 0
-    pointers: dict[str, None] = field(default_factory=dict)
+    regions: list[Region] = field(default_factory=list)
+    comment: str = ""
 
 
 def variables(shape: Shape) -> tuple[list[Var], tuple[Index, ...]]:
@@ -56,19 +65,23 @@ def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]]) -> T
     for value, pointer in roots:
         position = in_shape(value.shape, vars)
         stores.append(Store(pointer, position.linear(), body.read(value, position)))
-    box = box_of(vars, body, stores)
+    return write_box(box_of(vars, body, stores))
+
+
+def write_box(box: Box, comment: str = "") -> Task:
+    """Independent loops, the outermost cut into chunks."""
     box.merge()
     writer = Writer()
     if not box.vars:
         box.write(writer)
         box.write_stores(writer)
-        return Task(writer.text)
+        return Task(writer.text, comment=comment)
     outer = box.vars[0]
     assert outer.extent is not None, "a loop has an end"
     chunks = chunks_text(work_of(box.vars, cost_of(box)), outer.extent)
     _cut(writer, outer.extent, chunks)
     _map_loops(writer, box, chunked=True)
-    return Task(writer.text, chunks)
+    return Task(writer.text, chunks, comment=comment)
 
 
 def cost_of(box: Box) -> int:
@@ -77,10 +90,15 @@ def cost_of(box: Box) -> int:
 
 
 def _cut(writer: Writer, extent: Dim, chunks: str) -> None:
+    cut_range(writer, c_size(extent), chunks)
+
+
+def cut_range(writer: Writer, extent: str, chunks: str) -> None:
+    """The range [low, high) of this chunk."""
     if chunks == "1":
-        writer.line(f"const long low = 0, high = {c_size(extent)};")
+        writer.line(f"const long low = 0, high = {extent};")
     else:
-        writer.line(f"const long chunks = {chunks}, extent = {c_size(extent)};")
+        writer.line(f"const long chunks = {chunks}, extent = {extent};")
         writer.line("const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);")
 
 
@@ -177,7 +195,7 @@ class _ReductionWriter:
         size = c_size(self.r.size)
         self._kept_loops(0, chunked="reduced", target=lambda at, value: f"partial[chunk * {size} + {at}] = {value};")
         task.text, task.chunks = self.writer.text, chunks
-        task.scratch = self.r.size * _PARTS * (8 if self.type in ("double", "int64_t") else 4)
+        task.regions = [Region("partial", self.r.dtype, self.r.size * _PARTS)]
         final = Writer()
         with final.loop(Var("k", self.r.size)):
             final.line(f"{self.type} total = partial[k];")
@@ -387,4 +405,4 @@ def write_scatter(body: Body, node: Node, pointer: str) -> Task:
 
     _around(writer, vars, add, bounds)
     zero = f"memset({pointer}, 0, (size_t)({c_size(product(out.shape))}) * sizeof *{pointer});"
-    return Task(writer.text, chunks, before=[zero])
+    return Task(writer.text, chunks, before=zero)
