@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from chainrule.core.dtypes import BOOL
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, strides_of, variable
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
 from chainrule.ir.graph import Node, Value
@@ -68,7 +69,7 @@ class Body:
         """An element of a buffer."""
         pointer = self.pointer(value)
         assert pointer is not None, "only a stored value can be loaded"
-        element: tuple[Part, ...] = (pointer, "[", at, "]")
+        element: tuple[Part, ...] = (pointer, "[", at, "]", *((" != 0",) if value.dtype == BOOL else ()))
         return self.emit(C_TYPES[value.dtype], *((guard, " ? ", *element, " : 0") if guard else element))
 
     def read(self, value: Value, position: Position, guard: Guard = None) -> str:

@@ -16,7 +16,7 @@ from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import Memory, bytes_of, plan_memory
 from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
 from chainrule.engines.cpu.tiles import TileWriter, can_tile
-from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
 
@@ -253,7 +253,7 @@ class _Lowering:
         )
         for title, parameters, text in texts:
             if text:
-                declared = {k: (C_TYPES[v.dtype], self.pointer_slot(v)) for k, v in pointers.items()}
+                declared = {k: (STORED[v.dtype], self.pointer_slot(v)) for k, v in pointers.items()}
                 shown = f"/* {comment} */\n" if title == name else ""
                 self.emitter.functions.append(shown + _function(title, parameters, declared, task.regions, text))
         if task.before:
@@ -374,7 +374,7 @@ def _function(
         for pointer, (type, slot) in pointers.items():
             w.line(f"{type} *restrict const {pointer} = ({type} *)frame->slot[{slot}];")
         for region, start in zip(regions, _layout(regions)[0], strict=True):
-            type = C_TYPES[region.dtype]
+            type = STORED[region.dtype]
             w.line(f"{type} *restrict const {region.name} = ({type} *)(frame->scratch + {c_size(start)});")
         w.lines.extend("    " + line if line else "" for line in text.splitlines())
     return w.text

@@ -18,6 +18,8 @@ C_TYPES: Mapping[DType, str] = {
     UINT32: "uint32_t",
     BOOL: "_Bool",
 }
+# How elements lie in memory: compilers vectorise loops over bytes, but not over _Bool.
+STORED: Mapping[DType, str] = {**C_TYPES, BOOL: "uint8_t"}
 BYTES: Mapping[DType, int] = {FLOAT32: 4, FLOAT64: 8, INT32: 4, INT64: 8, UINT32: 4, BOOL: 1}
 _UNSIGNED: Mapping[DType, str] = {INT32: "uint32_t", INT64: "uint64_t", UINT32: "uint32_t"}
 _SUFFIX: Mapping[DType, str] = {FLOAT32: "f32", FLOAT64: "f64", INT32: "i32", INT64: "i64", UINT32: "u32"}

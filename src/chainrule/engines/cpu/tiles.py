@@ -30,6 +30,7 @@ from chainrule.ir.sizes import Dim, Shape, Size, product
 _GRAIN = 1 << 18
 _UNIT = 1 << 17
 _PARTS = 8
+_BLOCK = 32
 _RUNTIME_ROWS = 8
 
 
@@ -56,6 +57,7 @@ class Plan:
     y: Operand
     out: Index
     dtype: str
+    rows_packed: bool = False
 
     @property
     def panel(self) -> int:
@@ -205,11 +207,38 @@ class TileWriter:
         vectors, most = tile_shape(vector, row, width)
         outer = [var for var in kept if var not in (vector, row)]
         plan = Plan(vector, row, outer, _sum_order(summed, x.at, y.at), width, vectors, most, x, y, out, self.node.output.dtype)
-        if y.at.coefficient(vector) != 1 or not plan.full:
+        if y.at.coefficient(vector) != 1 or not plan.full or _aliases(plan, y.at):
             self._pack(plan, number)
         else:
             self._point_at_panel(plan)
+        if _aliases(plan, plan.x.at) and plan.x.at.coefficient(row) == 1 and not isinstance(row.extent, Size):
+            self._pack_rows(plan, number)
         self._main(plan)
+
+    def _pack_rows(self, plan: Plan, number: int) -> None:
+        """x copied so that the elements of a tile's rows for one step of the sum lie together."""
+        x = plan.x
+        extent = plan.row.extent
+        assert isinstance(extent, int), "only rows of a constant number are copied"
+        tiles = -(-extent // plan.most_rows)
+        tile, lane = Var("tile", tiles), Var("lane", plan.most_rows)
+        vars = [v for v in plan.outer if x.at.coefficient(v) != 0]
+        steps = [v for v in plan.summed if x.at.coefficient(v) != 0]
+        order = [*vars, tile, *steps, lane]
+        shape = tuple(var.extent for var in order if var.extent is not None)
+        region = f"rows_{number}"
+        self.regions.append(Region(region, plan.dtype, product(shape)))
+        packed = linear([variable(var) for var in order], shape)
+        body = self.body()
+        first = Var(body.emit("const long", variable(tile), f" * {extent} / {tiles}"))
+        # The last element again where a tile has fewer rows.
+        row = Var(body.emit("const long", "cr_least(", variable(first) + variable(lane), f", {extent - 1})"))
+        element = body.emit(self.type, x.pointer, "[", x.at.replace({plan.row: variable(row)}), "]")
+        loops = [var for var in (*vars, tile, *steps, lane) if var.extent != 1]
+        box = Box(loops, list(body.statements), [Store(region, packed, element)])
+        self.tasks.append(write_box(box, comment=f"{x.pointer} in tiles of {plan.most_rows} rows"))
+        plan.x = Operand(region, packed.replace({lane: variable(Var("row_in_tile"))}))
+        plan.rows_packed = True
 
     def _point_at_panel(self, plan: Plan) -> None:
         panel = Var("panel", plan.panels)
@@ -234,9 +263,17 @@ class TileWriter:
         element = body.emit(
             self.type, *((guard, " ? ") if guard else ()), y.pointer, "[", source, "]", *((" : 0",) if guard else ())
         )
-        inner = [lane, *steps] if steps and y.at.coefficient(steps[-1]) == 1 else [*steps, lane]
-        loops = [var for var in (*vars, *inner) if var.extent != 1]
-        box = Box(loops, list(body.statements), [Store(region, packed, element)])
+        box = Box([], list(body.statements), [Store(region, packed, element)])
+        inner = [*steps, lane]
+        if steps and y.at.coefficient(steps[-1]) == 1:
+            inner = [lane, *steps]
+            size = steps[-1].extent
+            if isinstance(size, int) and size % _BLOCK == 0 and size > _BLOCK:
+                # A transposition, in blocks of which the lines stay in the first cache.
+                block, step = Var("step_block", size // _BLOCK), Var("step", _BLOCK)
+                box.replace({steps[-1]: variable(block) * _BLOCK + variable(step)})
+                inner = [*steps[:-1], block, lane, step]
+        box.vars = [var for var in (*vars, *inner) if var.extent != 1]
         self.tasks.append(write_box(box, comment=f"{y.pointer} in panels of {plan.panel} columns"))
         plan.y = Operand(region, packed.replace({lane: Index()}))
 
@@ -338,7 +375,8 @@ class TileWriter:
         for row in names:
             w.line(f"{vector_type} " + ", ".join(f"{name} = {{0}}" for name in row) + ";")
         x, y = plan.x.at, plan.y.at
-        step = plan.x.at.coefficient(plan.row)
+        step = plan.x.at.coefficient(plan.row) if not plan.rows_packed else 1
+        x = x.replace({Var("row_in_tile"): Index()})
         sums = set(plan.summed)
         w.line(f"const {self.type} *const x = {plan.x.pointer} + ({_without(x, sums)});")
         w.line(f"const {self.type} *const y = {plan.y.pointer} + ({_without(y, sums)});")
@@ -481,11 +519,22 @@ def _sum_order(summed: Sequence[Var], x: Index, y: Index) -> list[Var]:
     def key(var: Var) -> tuple[bool, bool, int]:
         step = x.coefficient(var)
         other = y.coefficient(var)
-        size = step if isinstance(step, int) else 1 << 60
-        more = other if isinstance(other, int) else 1 << 60
+        size = abs(step) if isinstance(step, int) else 1 << 60
+        more = abs(other) if isinstance(other, int) else 1 << 60
         return isinstance(var.extent, Size), size != 0, size + more
 
     return sorted(summed, key=key, reverse=True)
+
+
+def _aliases(plan: Plan, place: Index) -> bool:
+    """Whether the steps of a long sum fall on few sets of the caches, and there are rows enough to make up for a copy."""
+    rows = plan.row.extent
+    if plan.summed and (isinstance(rows, Size) or (rows or 0) >= 64):
+        step = place.coefficient(plan.summed[-1])
+        count = plan.summed[-1].extent
+        long_sum = isinstance(count, Size) or (count or 0) >= 256
+        return long_sum and isinstance(step, int) and step * BYTES[plan.dtype] % 4096 == 0
+    return False
 
 
 def _row_tiles(plan: Plan) -> tuple[Dim | None, str]:
