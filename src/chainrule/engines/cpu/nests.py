@@ -102,6 +102,10 @@ def cut_range(writer: Writer, extent: str, chunks: str) -> None:
         writer.line("const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);")
 
 
+def write_loops(writer: Writer, box: Box) -> None:
+    _map_loops(writer, box, chunked=False)
+
+
 def _map_loops(writer: Writer, box: Box, chunked: bool, depth: int = 0) -> None:
     if depth == len(box.vars):
         box.write(writer)

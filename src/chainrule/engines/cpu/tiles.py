@@ -21,7 +21,7 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, variable
 from chainrule.engines.cpu.lattice import Piece, margins
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of
-from chainrule.engines.cpu.nests import Region, Task, cut_range, write_box
+from chainrule.engines.cpu.nests import Region, Task, cut_range, write_box, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Shape, Size, product
@@ -31,6 +31,8 @@ _GRAIN = 1 << 18
 _UNIT = 1 << 17
 _PARTS = 8
 _BLOCK = 32
+# A sum is only split where its result is at most this many elements, because every part has a copy of it.
+_MOST_SPLIT = 1 << 16
 _RUNTIME_ROWS = 8
 
 
@@ -40,6 +42,9 @@ class Operand:
 
     pointer: str
     at: Index
+
+
+Border = tuple[list[Dim], list[Dim]]
 
 
 @dataclass(slots=True)
@@ -93,8 +98,7 @@ def classify(node: Node, piece: Piece, vector_bytes: int) -> tuple[Var, Var, boo
     rows = [var for var in piece.kept if x.coefficient(var) != 0 and y.coefficient(var) == 0]
     if not rows:
         return None
-    width = vector_bytes // BYTES[node.output.dtype]
-    return vector, max(rows, key=lambda var: _row_score(var, width)), in_a
+    return vector, max(rows, key=lambda var: _row_score(var, x)), in_a
 
 
 def can_tile(node: Node, pieces: Sequence[Piece] | None, vector_bytes: int) -> bool:
@@ -114,12 +118,13 @@ def can_tile(node: Node, pieces: Sequence[Piece] | None, vector_bytes: int) -> b
     return True
 
 
-def _row_score(var: Var, width: int) -> tuple[float, int]:
-    """Constant extents that fill whole tiles come first, then the batch."""
+def _row_score(var: Var, x: Index) -> tuple[float, int]:
+    """Constant extents that fill whole tiles come first, then the batch; of equals the one that takes the smaller steps."""
     if isinstance(var.extent, Size) or var.extent is None:
         return 0.8, 0
     tiles = -(-var.extent // 12)
-    return min(1.0, var.extent / tiles / 7), -var.extent
+    step = x.coefficient(var)
+    return min(1.0, var.extent / tiles / 7), -abs(step) if isinstance(step, int) else -(1 << 60)
 
 
 def tile_shape(vector: Var, row: Var, width: int) -> tuple[int, int]:
@@ -153,27 +158,51 @@ class TileWriter:
         self.type = C_TYPES[node.output.dtype]
         self.regions: list[Region] = []
         self.tasks: list[Task] = []
+        self.slab: Var | None = None
+        self.slab_border, self.slab_units = Writer(), Writer()
+        self.slab_copy: Box | None = None
+        self.slab_work: Dim = 0
 
     def write(self) -> list[Task]:
-        a, b = self.node.inputs
-        shape_a, pad_a = self._border(a, [piece.a for piece in self.pieces if not piece.is_zero], "a")
-        shape_b, pad_b = self._border(b, [piece.b for piece in self.pieces if not piece.is_zero], "b")
+        sides = ("a", "b")
+        borders = [self._border_of(value, [getattr(p, side) for p in self._summing]) for side, value in self._operands]
+        self.slab = self._find_slab(borders)
+        operands = []
+        for (side, value), border in zip(self._operands, borders, strict=True):
+            if border is None:
+                operands.append((self.name(value), value.shape, [0] * len(value.shape)))
+            elif self.slab is not None:
+                operands.append((f"border_{side}", self._border_in_slab(value, border, side), border[0]))
+            else:
+                operands.append((f"border_{side}", self._border_at_once(value, border, side), border[0]))
         for number, piece in enumerate(self.pieces):
             out = linear(piece.out, self.node.output.shape)
             if piece.is_zero:
                 self._zero(piece, out)
                 continue
-            place_a = linear([i + low for i, low in zip(piece.a, pad_a, strict=True)], shape_a)
-            place_b = linear([i + low for i, low in zip(piece.b, pad_b, strict=True)], shape_b)
-            first = Operand("border_a" if any(pad_a) or shape_a != a.shape else self.name(a), place_a)
-            second = Operand("border_b" if any(pad_b) or shape_b != b.shape else self.name(b), place_b)
-            self._piece(piece, out, first, second, number)
+            places = []
+            for side, (pointer, shape, low) in zip(sides, operands, strict=True):
+                place = linear([i + n for i, n in zip(getattr(piece, side), low, strict=True)], shape)
+                if self.slab is not None and pointer == f"border_{side}":
+                    place = place.replace({self.slab: Index()})
+                places.append(Operand(pointer, place))
+            self._piece(piece, out, places[0], places[1], number)
+        if self.slab is not None:
+            self._slab_task()
         for task in self.tasks:
             task.regions = self.regions
         return self.tasks
 
-    def _border(self, value: Value, places: Sequence[tuple[Index, ...]], which: str) -> tuple[Shape, list[Dim]]:
-        """A copy with a border of zeros, if any piece reads outside; returns its shape and the widths below."""
+    @property
+    def _operands(self) -> list[tuple[str, Value]]:
+        return list(zip(("a", "b"), self.node.inputs, strict=True))
+
+    @property
+    def _summing(self) -> list[Piece]:
+        return [piece for piece in self.pieces if not piece.is_zero]
+
+    def _border_of(self, value: Value, places: Sequence[tuple[Index, ...]]) -> Border | None:
+        """How far the reads of all pieces go beyond the operand on each axis, or None if they never do."""
         low: list[Dim] = [0] * len(value.shape)
         high: list[Dim] = [0] * len(value.shape)
         for indices in places:
@@ -182,35 +211,107 @@ class TileWriter:
                     found = margins(index, size)
                     assert found is not None, "only operands with known margins are tiled"
                     low[axis], high[axis] = _most(low[axis], found[0]), _most(high[axis], found[1])
-        if not any(d != 0 for d in (*low, *high)):
-            return value.shape, low
+        return (low, high) if any(d != 0 for d in (*low, *high)) else None
+
+    def _find_slab(self, borders: Sequence[Border | None]) -> Var | None:
+        """The batch index, if the one operand with a border can be copied item by item, to be used while still in cache."""
+        if (borders[0] is None) == (borders[1] is None):
+            return None
+        which = 0 if borders[0] is not None else 1
+        side, value = self._operands[which]
+        border = borders[which]
+        assert border is not None, "chosen above"
+        places = [getattr(piece, side)[0] for piece in self._summing]
+        first = places[0]
+        if not isinstance(value.shape[0], Size) or border[0][0] != 0 or border[1][0] != 0 or len(first.terms) != 1:
+            return None
+        slab, factor = first.terms[0]
+        if factor != 1 or any(place != variable(slab) for place in places) or slab.extent != value.shape[0]:
+            return None
+        found = [classify(self.node, piece, self.vector_bytes) for piece in self._summing]
+        if any(classes is None or slab in classes[:2] for classes in found):
+            return None
+        if all(slab in piece.kept for piece in self._summing):
+            return slab
+        summed = len(self.pieces) == 1 and not isinstance(product(self.node.output.shape), Size)
+        return slab if summed and slab in self.pieces[0].summed else None
+
+    def _border_box(self, value: Value, border: Border, side: str, skip: int) -> tuple[Shape, Box]:
+        low, high = border
         shape = tuple(before + size + after for before, size, after in zip(low, value.shape, high, strict=True))
-        self.regions.append(Region(f"border_{which}", value.dtype, product(shape)))
         body = self.body()
         vars = [Var(f"i{axis}", size) for axis, size in enumerate(shape)]
-        inner = [variable(var) - before for var, before in zip(vars, low, strict=True)]
+        indices = [variable(var) for var in vars]
+        if skip:
+            assert self.slab is not None, "only axis 0 is skipped, for slabs"
+            indices[0], shape = variable(self.slab), (1, *shape[1:])
+        inner = [index - before for index, before in zip(indices, low, strict=True)]
         guard = body.both(*(body.inside(i, size) for i, size in zip(inner, value.shape, strict=True)))
         element = body.load(value, linear(inner, value.shape), guard)
-        at = linear([variable(var) for var in vars], shape)
-        box = box_of([var for var in vars if var.extent != 1], body, [Store(f"border_{which}", at, element)])
+        at = linear([Index() if axis < skip else i for axis, i in enumerate(indices)], shape)
+        box = box_of([var for var in vars[skip:] if var.extent != 1], body, [Store(f"border_{side}", at, element)])
+        return shape, box
+
+    def _border_at_once(self, value: Value, border: Border, side: str) -> Shape:
+        shape, box = self._border_box(value, border, side, 0)
+        self.regions.append(Region(f"border_{side}", value.dtype, product(shape)))
         self.tasks.append(write_box(box, comment=f"{self.name(value)} with a border of zeros"))
-        return shape, low
+        return shape
+
+    def _border_in_slab(self, value: Value, border: Border, side: str) -> Shape:
+        shape, box = self._border_box(value, border, side, 1)
+        w = self.slab_border
+        w.line(f"{self.type} *restrict const border_{side} = cr_scratch({c_size(product(shape))} * sizeof({self.type}));")
+        box.merge()
+        self.slab_copy = box
+        return shape
+
+    def _slab_task(self) -> None:
+        """All pieces for one item after another, each with a copy of the bordered operand that stays in cache."""
+        slab = self.slab
+        assert slab is not None, "asked for slabs"
+        assert slab.extent is not None, "a batch index has an extent"
+        summed = slab in self.pieces[0].summed
+        w = Writer()
+        if summed:
+            chunks = _part_count(self.slab_work, slab)
+            count = c_size(product(self.node.output.shape))
+            w.line(f"memset(parts + chunk * {count}, 0, {count} * sizeof *parts);")
+        else:
+            chunks = _chunks(self.slab_work, c_size(slab.extent))
+        cut_range(w, c_size(slab.extent), chunks)
+        w.lines.extend(self.slab_border.lines)
+        with w.loop(slab, "low", "high"):
+            assert self.slab_copy is not None, "slabs have a border"
+            write_loops(w, self.slab_copy)
+            w.lines.extend("    " + line for line in self.slab_units.lines)
+        self.tasks.append(Task(w.text, chunks))
+        if summed:
+            self._add_parts(chunks)
 
     def _piece(self, piece: Piece, out: Index, a: Operand, b: Operand, number: int) -> None:
         found = classify(self.node, piece, self.vector_bytes)
         assert found is not None, "only pieces that can be tiled come here"
         vector, row, swapped = found
         x, y = (b, a) if swapped else (a, b)
-        places, kept, summed = _merged([out, x.at, y.at], piece.kept, piece.summed, (vector, row))
+        fixed = (vector, row, *([self.slab] if self.slab is not None else []))
+        places, kept, summed = _merged([out, x.at, y.at], piece.kept, piece.summed, fixed)
         out, x.at, y.at = places
         width = self.vector_bytes // BYTES[self.node.output.dtype]
         vectors, most = tile_shape(vector, row, width)
         outer = [var for var in kept if var not in (vector, row)]
-        plan = Plan(vector, row, outer, _sum_order(summed, x.at, y.at), width, vectors, most, x, y, out, self.node.output.dtype)
-        if y.at.coefficient(vector) != 1 or not plan.full or _aliases(plan, y.at):
+        order = _sum_order(summed, x.at, y.at)
+        plan = Plan(vector, row, outer, order, width, vectors, most, x, y, out, self.node.output.dtype)
+        if y.pointer.startswith("border_") and self.slab is not None:
+            packs = y.at.coefficient(vector) != 1 or not plan.full
+            assert not packs, "a bordered operand inside a slab is read where it lies"
+        if y.at.coefficient(vector) != 1 or not plan.full or (_aliases(plan, y.at) and self.slab is None):
             self._pack(plan, number)
         else:
             self._point_at_panel(plan)
+        if self.slab is not None:
+            self._main_in_slab(plan)
+            return
         if _aliases(plan, plan.x.at) and plan.x.at.coefficient(row) == 1 and not isinstance(row.extent, Size):
             self._pack_rows(plan, number)
         self._main(plan)
@@ -282,48 +383,55 @@ class TileWriter:
     def _main(self, plan: Plan) -> None:
         split = self._split_sum(plan)
         w = Writer()
-        tiles, rows_text = _row_tiles(plan)
-        units_of_rows, per_unit = _row_blocks(plan, tiles)
-        outer = product(var.extent for var in plan.outer if var.extent is not None)
-        units = f"{c_size(outer * plan.panels)} * {units_of_rows}"
-        work = plan.depth * product(var.extent for var in (*plan.outer, plan.row) if var.extent is not None)
-        work = work * plan.panels * plan.panel
+        units = _units_of(plan)
+        work = _work(plan)
         if split is not None:
             assert split.extent is not None, "an index of a sum has an extent"
-            chunks = str(_PARTS)
-            w.line(f"const long first_{split.name} = cr_cut({c_size(split.extent)}, chunk, {_PARTS});")
-            w.line(f"const long last_{split.name} = cr_cut({c_size(split.extent)}, chunk + 1, {_PARTS});")
+            chunks = _part_count(work, split)
+            w.line(f"const long chunks = {chunks};")
+            w.line(f"const long first_{split.name} = cr_cut({c_size(split.extent)}, chunk, chunks);")
+            w.line(f"const long last_{split.name} = cr_cut({c_size(split.extent)}, chunk + 1, chunks);")
             w.line(f"const long low = 0, high = {units};")
         else:
             chunks = _chunks(work, units)
             cut_range(w, units, chunks)
+        self._units(w, plan, split)
+        self.tasks.append(Task(w.text, chunks))
+        if split is not None:
+            self._add_parts(chunks)
+
+    def _main_in_slab(self, plan: Plan) -> None:
+        """The loops of one piece within the loop over the slabs."""
+        slab = self.slab
+        assert slab is not None, "asked for slabs"
+        self.slab_work = self.slab_work + _work(plan)
+        split = slab if slab in plan.summed else None
+        plan.outer = [var for var in plan.outer if var != slab]
+        plan.summed = [var for var in plan.summed if var != slab]
+        with self.slab_units.block(""):
+            self.slab_units.line(f"const long low = 0, high = {_units_of(plan)};")
+            self._units(self.slab_units, plan, split)
+
+    def _units(self, w: Writer, plan: Plan, split: Var | None) -> None:
+        tiles, rows_text = _row_tiles(plan)
+        units_of_rows, per_unit = _row_blocks(plan, tiles)
         with w.block("for (long unit = low; unit < high; unit++)"):
             self._decode(w, plan, units_of_rows)
             w.line(f"const long tiles = {rows_text};")
             w.line(f"const long last_tile = cr_least((block + 1) * {per_unit}, tiles);")
             with w.block(f"for (long tile = block * {per_unit}; tile < last_tile; tile++)"):
                 self._tile_variants(w, plan, split)
-        self.tasks.append(Task(w.text, chunks))
-        if split is not None:
-            self._add_parts(plan)
 
     def _split_sum(self, plan: Plan) -> Var | None:
         """The index of the sum to split into parts, where there are too few outputs to divide among threads."""
         sizes = [var.extent for var in (*plan.outer, plan.row)]
         if any(isinstance(size, Size) for size in sizes) or len(self.pieces) > 1:
             return None
-        tiles = plan.panels
-        for size in sizes:
-            assert isinstance(size, int), "checked above"
-            tiles *= size
-        tiles //= plan.most_rows
+        outputs = product(self.node.output.shape)
         split = plan.summed[0]
         long_sum = isinstance(plan.depth, Size) or plan.depth >= 1024
-        if tiles > 512 or not long_sum or not (isinstance(split.extent, Size) or (split.extent or 0) >= 32):
-            return None
-        # A dense gradient over one batch is a short sum: its tiles are enough.
-        factors = sum(1 for var in plan.summed if var.extent != 1)
-        return split if tiles < 128 or factors > 1 else None
+        divisible = isinstance(split.extent, Size) or (split.extent or 0) >= 32
+        return split if long_sum and divisible and outputs <= _MOST_SPLIT else None
 
     def _decode(self, w: Writer, plan: Plan, units_of_rows: str) -> None:
         w.line("long rest = unit;")
@@ -416,13 +524,14 @@ class TileWriter:
             for r, row in enumerate(names):
                 for v, name in enumerate(row):
                     at = plan.out.replace({plan.vector: first}) + (plan.out.coefficient(plan.row) * r + v * plan.width)
-                    w.line(f"*({vector_type}_anywhere *)({target} + {at}) = {name};")
+                    sign = "+=" if split is not None and split is self.slab else "="
+                    w.line(f"*({vector_type}_anywhere *)({target} + {at}) {sign} {name};")
             return
         w.line(f"{self.type} finished[{len(names) * plan.panel}] __attribute__((aligned(64)));")
         for r, row in enumerate(names):
             for v, name in enumerate(row):
                 w.line(f"*({vector_type} *)(finished + {r * plan.panel + v * plan.width}) = {name};")
-        box = self._epilogue(plan, target, plain)
+        box = self._epilogue(plan, target, plain, split)
         with w.block(f"for (long r = 0; r < {len(names)}; r++)"):
             if plan.full:
                 self._epilogue_row(w, plan, box, str(plan.panel), plan.row.name)
@@ -438,11 +547,13 @@ class TileWriter:
             box.write(w)
             box.write_stores(w)
 
-    def _epilogue(self, plan: Plan, target: str, plain: bool) -> Box:
+    def _epilogue(self, plan: Plan, target: str, plain: bool, split: Var | None) -> Box:
         row, column = Var("this_row", plan.row.extent), Var("column", plan.vector.extent)
         out = plan.out.replace({plan.row: variable(row), plan.vector: variable(column)})
         body = self.body()
         element = body.emit(self.type, f"finished[r * {plan.panel} + l]")
+        if split is not None and split is self.slab:
+            element = body.emit(self.type, f"{element} + ({target})[", out, "]")
         stores = [Store(f"({target})", out, element)] if plain or self.keeps_result else []
         if not plain:
             body.preset(self.node.output, Position(self.node.output.shape, None, out), element)
@@ -463,14 +574,16 @@ class TileWriter:
         box = box_of([var for var in piece.kept if var.extent != 1], body, stores)
         self.tasks.append(write_box(box, comment="nothing is summed here"))
 
-    def _add_parts(self, plan: Plan) -> None:
+    def _add_parts(self, chunks: str) -> None:
         """The parts of a split sum, added in pairs, and what follows."""
         size = product(self.node.output.shape)
-        self.regions.append(Region("parts", plan.dtype, size * _PARTS))
+        self.regions.append(Region("parts", self.node.output.dtype, size * _PARTS))
         vars = [Var("i0", size)]
         at = variable(vars[0])
         body = self.body()
-        parts = [body.emit(self.type, "parts[", at + size * n, "]") for n in range(_PARTS)]
+        count = body.emit("const long", chunks)
+        parts = [body.emit(self.type, "parts[", at, "]")]
+        parts += [body.emit(self.type, f"{count} > {n} ? parts[", at + size * n, "] : 0") for n in range(1, _PARTS)]
         while len(parts) > 1:
             parts = [body.emit(self.type, f"{x} + {y}") for x, y in zip(parts[::2], parts[1::2], strict=True)]
         body.preset(self.node.output, Position(self.node.output.shape, None, at), parts[0])
@@ -483,12 +596,29 @@ def _most(x: Dim, y: Dim) -> Dim:
     return y if at_least(y - x, 0) else x
 
 
+def _units_of(plan: Plan) -> str:
+    outer = product(var.extent for var in plan.outer if var.extent is not None)
+    blocks, _ = _row_blocks(plan, _row_tiles(plan)[0])
+    return f"{c_size(outer * plan.panels)} * {blocks}"
+
+
+def _work(plan: Plan) -> Dim:
+    """Multiplications, those with padding included."""
+    points = product(var.extent for var in (*plan.outer, plan.row) if var.extent is not None)
+    return plan.depth * points * plan.panels * plan.panel
+
+
+def _part_count(work: Dim, split: Var) -> str:
+    assert split.extent is not None, "an index of a sum has an extent"
+    return f"cr_least(cr_chunks({c_size(work)}, {_GRAIN}, {c_size(split.extent)}), {_PARTS})"
+
+
 def _chunks(work: Dim, units: str) -> str:
     return f"cr_chunks({c_size(work)}, {_GRAIN}, {units})"
 
 
 def _merged(
-    places: list[Index], kept: Sequence[Var], summed: Sequence[Var], fixed: tuple[Var, Var]
+    places: list[Index], kept: Sequence[Var], summed: Sequence[Var], fixed: Sequence[Var]
 ) -> tuple[list[Index], list[Var], list[Var]]:
     """Indices that all three operands move through as through one become one; the tile's own indices stay."""
 
