@@ -4,14 +4,23 @@
  * indices from its own range and then from the others' by compare-and-swap, so a thread that the system is not
  * running holds nobody up. A successful swap proves that its region is still going on (the region ends only when every
  * index taken has been finished), and only then are the task and its context read. Idle threads spin, yielding the
- * processor now and then, and after a while sleep.
+ * processor now and then, and after a while sleep; sooner while other processes want the processors, because a sleeper
+ * that is woken gets one at once, and a thread that yielded after everybody else.
  */
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
-enum { LARGEST_POOL = 1024, PATIENCE = 20000, PAUSES_PER_YIELD = 64, LARGEST_REGION = 1 << 30, LINE = 128 };
+enum {
+    LARGEST_POOL = 1024,
+    LARGEST_REGION = 1 << 30,
+    PAUSES_PER_YIELD = 64,
+    PATIENCE = 20000, /* pauses before a thread that has nothing to do goes to sleep … */
+    HASTE = 128,      /* … and on a busy machine */
+    LINE = 128        /* bytes that processors pass on together */
+};
 
 typedef struct {
     _Alignas(LINE) _Atomic uint64_t word; /* next << 32 | end */
@@ -47,6 +56,18 @@ static inline void pause_briefly(void) {
     __asm__ volatile("yield");
 #endif
 }
+
+/* Whether the processor went to somebody else for a while. */
+static int yield_processor(void) {
+    struct timespec before, after;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    sched_yield();
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    return (after.tv_sec - before.tv_sec) * 1000000000L + (after.tv_nsec - before.tv_nsec) > 20000;
+}
+
+/* Patience comes back slowly: the machine will be busy for a while. */
+static inline int recovered(int patience) { return patience < PATIENCE ? patience + patience / 4 : PATIENCE; }
 
 /* --- taking indices --- */
 
@@ -110,26 +131,28 @@ static void sleep_until_needed(int own) {
     pthread_mutex_unlock(&pool.lock);
 }
 
-static void wait_for_work(int own) {
+/* Returns when there may be work, with the patience for the next time. */
+static int wait_for_work(int own, int patience) {
     for (int spins = 1; !has_work(own); spins++) {
         if (spins % PAUSES_PER_YIELD) {
             pause_briefly();
-        } else {
-            if (is_needed(own)) return; /* the own range is empty, but others need help */
-            if (spins >= PATIENCE) {
-                sleep_until_needed(own);
-                return;
-            }
-            sched_yield();
+        } else if (is_needed(own)) { /* the own range is empty, but others need help */
+            break;
+        } else if (spins >= patience) {
+            sleep_until_needed(own);
+            break;
+        } else if (yield_processor()) {
+            patience = HASTE;
         }
     }
+    return recovered(patience);
 }
 
 static void *worker(void *argument) {
     int own = (int)(intptr_t)argument;
     cr_begin();
-    for (;;) {
-        wait_for_work(own);
+    for (int patience = PATIENCE;;) {
+        patience = wait_for_work(own, patience);
         long completed = drain_all(own);
         if (completed) report(completed);
     }
@@ -156,18 +179,20 @@ static void start_workers(int needed) {
 /* --- regions --- */
 
 static void wait_for_workers(long expected) {
+    static int patience = PATIENCE;
     for (int spins = 1; atomic_load_explicit(&pool.finished, memory_order_acquire) != expected; spins++) {
-        if (spins >= PATIENCE) {
+        if (spins >= patience) {
             pthread_mutex_lock(&pool.lock);
             atomic_store(&pool.owner_sleeps, 1);
             while (atomic_load(&pool.finished) != expected) pthread_cond_wait(&pool.done, &pool.lock);
             atomic_store(&pool.owner_sleeps, 0);
             pthread_mutex_unlock(&pool.lock);
-            return;
+            break;
         }
-        if (spins % PAUSES_PER_YIELD == 0) sched_yield();
-        else pause_briefly();
+        if (spins % PAUSES_PER_YIELD) pause_briefly();
+        else if (yield_processor()) patience = HASTE;
     }
+    patience = recovered(patience);
 }
 
 static void run_region(cr_task *task, void *context, long count, int sharing) {
