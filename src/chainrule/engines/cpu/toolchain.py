@@ -38,8 +38,12 @@ _GUARDS = ("-fno-fast-math", "-fno-math-errno", "-fno-trapping-math", "-ffp-cont
 # Even followed by -fno-fast-math, some compilers link code for these that makes the whole process flush denormals to 0.
 _REFUSED = frozenset({"-Ofast", "-ffast-math", "-funsafe-math-optimizations", "-mdaz-ftz", "-shared", "-c", "-S", "-E"})
 
-TARGETS = {"native": (), "avx2": ("-march=x86-64-v3",), "sse2": ("-march=x86-64",)}
-_NATIVE = (("-march=native",), ("-mcpu=native",), ())
+# Ways to name a processor; the first that the compiler understands is taken.
+TARGETS = {
+    "native": (("-march=native",), ("-mcpu=native",), ()),
+    "avx2": (("-march=x86-64-v3",), ("-march=x86_64_v3",)),
+    "sse2": (("-march=x86-64",), ("-march=x86_64",)),
+}
 
 _FEATURES = {
     "__AVX512F__": "avx512",
@@ -236,7 +240,7 @@ def examine(command: tuple[str, ...], flags: tuple[str, ...] = (), target: str =
         folder = Path(name)
         version = _run([*command, "--version"], folder, "asking for its version").strip().splitlines()
         failure = CompilerError(f"{escape_terminal(command[0])} says nothing about its version")
-        for machine in _NATIVE if target == "native" else (TARGETS[target],):
+        for machine in TARGETS[target]:
             try:
                 toolchain = Toolchain(
                     command=command,

@@ -63,7 +63,7 @@ static int yield_processor(void) {
     clock_gettime(CLOCK_MONOTONIC, &before);
     sched_yield();
     clock_gettime(CLOCK_MONOTONIC, &after);
-    return (after.tv_sec - before.tv_sec) * 1000000000L + (after.tv_nsec - before.tv_nsec) > 20000;
+    return (int64_t)(after.tv_sec - before.tv_sec) * 1000000000 + (after.tv_nsec - before.tv_nsec) > 20000;
 }
 
 /* Patience comes back slowly: the machine will be busy for a while. */
