@@ -332,6 +332,29 @@ busy.join()
     )
 
 
+def test_children_forked_while_another_thread_compiles() -> None:
+    run(
+        """
+from chainrule.engines.cpu import loading
+entered = threading.Event()
+def hold():
+    with loading._locks[0]:
+        entered.set()
+        time.sleep(3)
+holding = threading.Thread(target=hold)
+holding.start()
+entered.wait()
+child = os.fork()
+if child == 0:
+    start = time.monotonic()
+    load_library('CR_EXPORT int two(void) { return 2; }', name='two')
+    os._exit(7 if time.monotonic() - start < 2.5 else 8)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+holding.join()
+"""
+    )
+
+
 def test_children_of_a_process_pool() -> None:
     run(
         """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -24,6 +23,9 @@ from pathlib import Path
 
 from chainrule.core.files import PARTIAL_PREFIX, reason
 from chainrule.core.names import shown_path
+
+if sys.platform != "win32":  # where the cpu engine only says that it does not work
+    import fcntl
 
 LONGEST_WAIT = 120.0  # seconds to wait for another process that makes the same entry, before making it too
 KEPT_DAYS = 60  # entries that nobody has used for so long are removed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import threading
 from functools import cache
@@ -14,9 +15,17 @@ from chainrule.engines.cpu.cache import Cache, entry_key, open_cache, temporary_
 from chainrule.engines.cpu.runtime import Runtime
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
 
-_lock = threading.RLock()
+_locks = [threading.RLock()]
 _loaded: dict[str, ctypes.CDLL] = {}
 _runtimes: dict[int, Runtime] = {}
+
+
+def _renew_lock() -> None:
+    _locks[0] = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) -> ctypes.CDLL:
@@ -54,7 +63,7 @@ def load_runtime() -> Runtime:
         CompilerError: if there is no compiler.
         ConfigError: if ``CHAINRULE_THREADS`` makes no sense.
     """
-    with _lock:
+    with _locks[0]:
         if 0 not in _runtimes:
             text = "\n".join(f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "runtime.c"))
             source = f"#define CR_RUNTIME_ITSELF 1\n{text}"
@@ -83,7 +92,7 @@ def _load(source: str, name: str, toolchain: Toolchain) -> ctypes.CDLL:
     library = _loaded.get(key)
     if library is None:
         path = _compiled(key, source, name, toolchain)
-        with _lock:
+        with _locks[0]:
             library = _loaded.get(key) or _opened(path)
             _loaded[key] = library
     return library

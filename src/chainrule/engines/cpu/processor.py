@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -47,13 +48,23 @@ def _brand() -> str:
 
 
 def usable_processors() -> int:
-    """Processors that this process may run on, by its affinity and by the quota of its control group."""
+    """Cores that this process may run on, by its affinity and by the quota of its control group.
+
+    Two hardware threads of one core count once: they share the arithmetic units, which generated code keeps busy.
+    """
     if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
+        count = _cores(os.sched_getaffinity(0), Path("/sys/devices/system/cpu"))
     else:
         count = os.cpu_count() or 1
     quota = _quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     return max(1, count if quota is None else min(count, round(quota)))
+
+
+def _cores(allowed: Collection[int], root: Path) -> int:
+    try:
+        return len({(root / f"cpu{number}/topology/thread_siblings_list").read_text() for number in allowed})
+    except OSError:
+        return len(allowed)
 
 
 def _quota(membership: Path, root: Path) -> float | None:

@@ -291,7 +291,7 @@ def _try_out(toolchain: Toolchain, folder: Path) -> None:
 
 def _run(arguments: list[str], folder: Path, purpose: str) -> str:
     """Run a compiler with its temporary files in a private folder, and return what it wrote to its standard output."""
-    shown = escape_terminal(Path(arguments[0]).name, limit=80)
+    shown = "zig cc" if "ziglang" in arguments[:3] else escape_terminal(Path(arguments[0]).name, limit=80)
     try:
         done = subprocess.run(
             arguments,
