@@ -36,9 +36,13 @@ static double distance(float got, double exact) {
         return fabs(reached - exact) / 0x1p104;
     }
     if ((exact == 0 || got == 0) && !signbit(got) != !signbit(exact)) return INFINITY;
-    int exponent;
-    frexp(exact, &exponent);
-    return fabs(got - exact) / ldexp(1, (exponent < -125 ? -125 : exponent) - 24);
+    uint64_t bits;
+    memcpy(&bits, &exact, sizeof bits);
+    int exponent = (int)(bits >> 52 & 2047) - 1023;
+    bits = (uint64_t)(1023 + 23 - (exponent < -126 ? -126 : exponent)) << 52;
+    double places; /* in 1 */
+    memcpy(&places, &bits, sizeof places);
+    return fabs(got - exact) * places;
 }
 """
 
