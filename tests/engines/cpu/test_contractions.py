@@ -40,7 +40,9 @@ def dense(rng):
 
 def attention(rng):
     t, s, h, d = (int(rng.choice(SIZES[:9])) for _ in range(4))
-    text = f"[B, {h}, {t}, {s}] i0:B i1:{h} i2:{t} i3:{s} i4:{d} | [i0, i1, i2, i3] += [i0, i2, i1, i4] * [i0, i3, i1, i4]"
+    text = (
+        f"[B, {h}, {t}, {s}] i0:B i1:{h} i2:{t} i3:{s} i4:{d} | [i0, i1, i2, i3] += [i0, i2, i1, i4] * [i0, i3, i1, i4]"
+    )
     return text, (BATCH, t, h, d), (BATCH, s, h, d)
 
 

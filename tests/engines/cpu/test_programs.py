@@ -106,7 +106,9 @@ def test_results_have_the_same_bits_for_any_number_of_threads():
     found = set()
     for threads in ("1", "2", "3", "5"):
         environment = {**os.environ, "CHAINRULE_THREADS": threads, "PYTHONPATH": os.pathsep.join([".", *sys.path])}
-        done = subprocess.run([sys.executable, "-c", _HASH], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _HASH], env=environment, capture_output=True, text=True, check=True
+        )
         found.add(done.stdout.strip())
     assert len(found) == 1
 

@@ -95,7 +95,13 @@ def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int) -> So
     writer.line(f"    graph_{number}(arrays, arrays + {count}, arena, B);")
     writer.line("    cr_end(state);")
     writer.line("}")
-    text = _vector_types(vector_bytes) + PRELUDE + "".join(f"\n{function}" for function in emitter.functions) + "\n" + writer.text
+    text = (
+        _vector_types(vector_bytes)
+        + PRELUDE
+        + "".join(f"\n{function}" for function in emitter.functions)
+        + "\n"
+        + writer.text
+    )
     return Source(text, emitter.constants, memory.written_over, emitter.makers)
 
 
@@ -231,9 +237,7 @@ class _Lowering:
             def body_again() -> Body:
                 return Body(first.maker, first.pointer)
 
-            tiles = TileWriter(
-                node, pieces, self.emitter.vector_bytes, body_again, name, nest.roots, nest.keeps_result
-            )
+            tiles = TileWriter(node, pieces, self.emitter.vector_bytes, body_again, name, nest.roots, nest.keeps_result)
             return [(task, used) for task in tiles.write()]
         tasks = []
         for piece in pieces:

@@ -13,6 +13,7 @@ from chainrule.core.errors import ShapeError
 from chainrule.engines.cpu.emit import emit_program
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.loading import load_library
+from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Size, at, is_symbolic, shape_at
 from chainrule.passes.prune import prune
@@ -25,15 +26,15 @@ _ALIGNMENT = 64
 class CpuProgram:
     """A graph compiled to a library; ``source`` is its C. Several threads may call it at once."""
 
-    def __init__(self, graph: Graph, donated: frozenset[int] = frozenset()) -> None:
+    def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> None:
         self.graph = graph
         lowered = prune(inline_calls(graph))
-        source = emit_program(lowered, donated, 64)
+        source = emit_program(lowered, donated, toolchain.vector_bytes)
         self.c_source = source.text
         self._constants = [np.ascontiguousarray(source.arrays[v].attributes["value"]) for v in source.constants]
         self._written_over = source.written_over
         self._needs_elements = list(_nonempty_axes(lowered))
-        self._library = load_library(source.text, name=graph.name)
+        self._library = load_library(source.text, name=graph.name, toolchain=toolchain)
         self._library.cr_arena.restype = ctypes.c_long
         self._library.cr_arena.argtypes = [ctypes.c_long]
         self._library.cr_run.restype = None
@@ -73,12 +74,19 @@ class CpuProgram:
 
 
 class CpuEngine:
-    """Turns graphs into native programs."""
+    """Turns graphs into native programs, with the compiler given or else the one found on this machine."""
 
     name = "cpu"
 
+    def __init__(self, toolchain: Toolchain | None = None) -> None:
+        self._toolchain = toolchain
+
     def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> CpuProgram:
-        return CpuProgram(graph, donated)
+        """Compile a graph. Raises :class:`CompilerError` where there is no working C compiler."""
+        found = self._toolchain or find_toolchain()
+        if isinstance(found, NoToolchain):
+            raise CompilerError(found.reason)
+        return CpuProgram(graph, donated, found)
 
 
 ENGINE = CpuEngine()

@@ -261,7 +261,9 @@ class TileWriter:
     def _border_in_slab(self, value: Value, border: Border, side: str) -> Shape:
         shape, box = self._border_box(value, border, side, 1)
         w = self.slab_border
-        w.line(f"{self.type} *restrict const border_{side} = cr_scratch({c_size(product(shape))} * sizeof({self.type}));")
+        w.line(
+            f"{self.type} *restrict const border_{side} = cr_scratch({c_size(product(shape))} * sizeof({self.type}));"
+        )
         box.merge()
         self.slab_copy = box
         return shape
@@ -488,7 +490,9 @@ class TileWriter:
         sums = set(plan.summed)
         w.line(f"const {self.type} *const x = {plan.x.pointer} + ({_without(x, sums)});")
         w.line(f"const {self.type} *const y = {plan.y.pointer} + ({_without(y, sums)});")
-        self._sum_loops(w, plan, plan.summed, split, lambda: self._step(w, plan, names, _only(x, sums), _only(y, sums), step))
+        self._sum_loops(
+            w, plan, plan.summed, split, lambda: self._step(w, plan, names, _only(x, sums), _only(y, sums), step)
+        )
         self._finish(w, plan, names, split)
 
     def _sum_loops(
@@ -561,9 +565,7 @@ class TileWriter:
         return Box([], list(body.statements), stores)
 
     def _root_stores(self, body: Body, out: Index) -> list[Store]:
-        return [
-            Store(self.name(root), out, body.read(root, Position(root.shape, None, out))) for root in self.roots
-        ]
+        return [Store(self.name(root), out, body.read(root, Position(root.shape, None, out))) for root in self.roots]
 
     def _zero(self, piece: Piece, out: Index) -> None:
         """Where nothing is summed."""
@@ -628,7 +630,13 @@ def _merged(
             changed = False
             for outer in vars:
                 for inner in vars:
-                    if outer is inner or outer in fixed or inner in fixed or outer.extent is None or inner.extent is None:
+                    if (
+                        outer is inner
+                        or outer in fixed
+                        or inner in fixed
+                        or outer.extent is None
+                        or inner.extent is None
+                    ):
                         continue
                     if all(i.coefficient(outer) == i.coefficient(inner) * inner.extent for i in places):
                         one = Var(inner.name, outer.extent * inner.extent)
