@@ -154,6 +154,41 @@ def test_loops_are_vectorised(toolchain: Toolchain, name: str, tmp_path: Path) -
     )
 
 
+_EVERYTHING = """
+int main(void) {
+    float x = 0, y = 0;
+    double sum = 0;
+    for (uint64_t i = 0; i < 1u << 20; i++) {
+        x = cr_from_bits((uint32_t)(i * 4093));
+        sum += cr_exp_f32(x) + cr_expm1_f32(x) + cr_log_f32(x) + cr_log1p_f32(x) + cr_sin_f32(x) + cr_cos_f32(x);
+        sum += cr_tanh_f32(x) + cr_logistic_f32(x) + cr_erf_f32(x) + cr_pow_f32(x, y) + cr_pow_f32(y, x);
+        sum += cr_remainder_f32(x, y) + cr_floor_div_f32(x, y);
+        sum += cr_floor_div_i32((int32_t)(uint32_t)(i * 8191), (int32_t)(i % 7) - 3) + cr_remainder_i32(INT32_MIN, (int32_t)(i % 3) - 1);
+        y = x;
+    }
+    return sum == 1;
+}
+"""
+
+
+@pytest.mark.slow
+def test_the_functions_under_sanitizers(toolchain: Toolchain, tmp_path: Path) -> None:
+    source, program = tmp_path / "all.c", tmp_path / "all"
+    source.write_text(prelude() + _EVERYTHING)
+    checks = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all", "-g"]
+    built = subprocess.run(
+        [*toolchain.command, *toolchain.flags, *checks, str(source), "-o", str(program), "-lm"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "cannot find" in built.stderr or "unsupported" in built.stderr:
+        pytest.skip(f"this compiler comes without these sanitizers: {built.stderr}")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # --- division that rounds down ----------------------------------------------------------------------------------------
 
 _DIVISIONS = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "u32": np.uint32}
