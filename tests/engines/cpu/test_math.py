@@ -163,7 +163,8 @@ int main(void) {
         sum += cr_exp_f32(x) + cr_expm1_f32(x) + cr_log_f32(x) + cr_log1p_f32(x) + cr_sin_f32(x) + cr_cos_f32(x);
         sum += cr_tanh_f32(x) + cr_logistic_f32(x) + cr_erf_f32(x) + cr_pow_f32(x, y) + cr_pow_f32(y, x);
         sum += cr_remainder_f32(x, y) + cr_floor_div_f32(x, y);
-        sum += cr_floor_div_i32((int32_t)(uint32_t)(i * 8191), (int32_t)(i % 7) - 3) + cr_remainder_i32(INT32_MIN, (int32_t)(i % 3) - 1);
+        sum += cr_floor_div_i32((int32_t)(uint32_t)(i * 8191), (int32_t)(i % 7) - 3);
+        sum += cr_remainder_i32(INT32_MIN, (int32_t)(i % 3) - 1);
         y = x;
     }
     return sum == 1;
