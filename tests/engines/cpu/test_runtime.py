@@ -338,7 +338,7 @@ def test_children_forked_while_another_thread_compiles() -> None:
 from chainrule.engines.cpu import loading
 entered = threading.Event()
 def hold():
-    with loading._locks[0]:
+    with loading._lock:
         entered.set()
         time.sleep(3)
 holding = threading.Thread(target=hold)

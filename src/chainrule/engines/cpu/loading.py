@@ -15,13 +15,14 @@ from chainrule.engines.cpu.cache import Cache, entry_key, open_cache, temporary_
 from chainrule.engines.cpu.runtime import Runtime
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
 
-_locks = [threading.RLock()]
+_lock = threading.RLock()
 _loaded: dict[str, ctypes.CDLL] = {}
-_runtimes: dict[int, Runtime] = {}
+_runtime: Runtime | None = None
 
 
 def _renew_lock() -> None:
-    _locks[0] = threading.RLock()  # another thread of the parent may have held it
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held the old one
 
 
 if hasattr(os, "register_at_fork"):
@@ -63,12 +64,13 @@ def load_runtime() -> Runtime:
         CompilerError: if there is no compiler.
         ConfigError: if ``CHAINRULE_THREADS`` makes no sense.
     """
-    with _locks[0]:
-        if 0 not in _runtimes:
+    global _runtime
+    with _lock:
+        if _runtime is None:
             text = "\n".join(f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "runtime.c"))
             source = f"#define CR_RUNTIME_ITSELF 1\n{text}"
-            _runtimes[0] = Runtime(_load(source, "runtime", _chosen(None)))
-        return _runtimes[0]
+            _runtime = Runtime(_load(source, "runtime", _chosen(None)))
+        return _runtime
 
 
 def _chosen(toolchain: Toolchain | None) -> Toolchain:
@@ -92,7 +94,7 @@ def _load(source: str, name: str, toolchain: Toolchain) -> ctypes.CDLL:
     library = _loaded.get(key)
     if library is None:
         path = _compiled(key, source, name, toolchain)
-        with _locks[0]:
+        with _lock:
             library = _loaded.get(key) or _opened(path)
             _loaded[key] = library
     return library
