@@ -29,10 +29,10 @@ def write_plain(body: Body, node: Node, piece: Piece, pointer: str) -> Task:
     for value, indices in ((a, piece.a), (b, piece.b)):
         inside = body.both(guard, *(body.inside(i, size) for i, size in zip(indices, value.shape, strict=True)))
         operands.append("0" if 0 in value.shape else body.load(value, linear(indices, value.shape), inside))
-    value = "0" if "0" in operands else mul_text(a.dtype, *operands)
+    element = "0" if "0" in operands else mul_text(a.dtype, *operands)
     vars = [*piece.kept, *piece.summed]
     size = product(node.output.shape)
-    return write_reduction(Reduction(vars, frozenset(piece.summed), body, value, pointer, at, size, a.dtype, "sum"))
+    return write_reduction(Reduction(vars, frozenset(piece.summed), body, element, pointer, at, size, a.dtype, "sum"))
 
 
 def write_scattered(body: Body, node: Node, pointer: str) -> Task:

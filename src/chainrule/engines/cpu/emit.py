@@ -15,8 +15,9 @@ from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import Memory, bytes_of, plan_memory
 from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
-from chainrule.engines.cpu.tiles import TileWriter, can_tile
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
+from chainrule.engines.cpu.tile_plan import can_tile
+from chainrule.engines.cpu.tiles import TileWriter
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
 

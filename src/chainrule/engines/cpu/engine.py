@@ -49,7 +49,7 @@ class CpuProgram:
                 raise ShapeError(
                     f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined"
                 )
-        operands = [np.require(array, requirements="CA") for array in arrays]
+        operands = [np.require(array, requirements=("C", "A")) for array in arrays]
         results = [
             operands[self._written_over[number]]
             if number in self._written_over

@@ -232,7 +232,7 @@ def _uses(graph: Graph) -> dict[Value, int]:
 
 
 def _is_free(node: Node) -> bool:
-    return _same_bytes(node) or node.primitive.family in ("view", "source") and node.primitive.name != "random_bits"
+    return _same_bytes(node) or (node.primitive.family in ("view", "source") and node.primitive.name != "random_bits")
 
 
 def _same_bytes(node: Node) -> bool:

@@ -139,10 +139,19 @@ def _residues(state: _State, axis: int, size: Dim, var: Var, c: int, rest: Index
         if len(found) > 1:
             raise NotSolvableError
         known, fresh, difference = found[0]
-        solved = Index(tuple((v, f // c) for v, f in difference.terms), difference.offset // c)
+        solved = _quotient(difference, c)
         free = [v for v in state.free if v not in known] + [t for t in fresh if t.extent != 1]
         following = state.replaced(known, free, None)
         yield _with(following, var, solved, p)
+
+
+def _quotient(index: Index, divisor: int) -> Index:
+    """An index all of whose coefficients the divisor divides."""
+    terms = []
+    for var, c in (*index.terms, (None, index.offset)):
+        assert isinstance(c, int), "coefficients of a contraction are numbers"
+        terms.append((var, c // divisor))
+    return Index(tuple((var, c) for var, c in terms if var is not None), terms[-1][1])
 
 
 def _finish(state: _State, a_shape: Shape, b_shape: Shape) -> Piece:

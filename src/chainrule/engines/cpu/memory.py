@@ -74,9 +74,9 @@ def _operand_to_reuse(
     taken = set(memory.written_over.values())
     for number in sorted(donated - taken):
         operand = grouping.graph.inputs[number]
-        if operand.type == value.type and last.get(operand) == position and nest.reads.get(operand, False):
-            if operand not in grouping.results:
-                return number
+        dies_here = last.get(operand) == position and operand not in grouping.results
+        if operand.type == value.type and dies_here and nest.reads.get(operand, False):
+            return number
     return None
 
 

@@ -30,10 +30,10 @@ def literal(value: Any, dtype: DType) -> str:
     if dtype == BOOL:
         return str(int(bool(value)))
     if dtype not in FLOATS:
-        number = int(value)
+        whole = int(value)
         if dtype == INT64:
-            return "INT64_MIN" if number == -(2**63) else f"INT64_C({number})"
-        return f"{number}u" if dtype == UINT32 else "INT32_MIN" if number == -(2**31) else str(number)
+            return "INT64_MIN" if whole == -(2**63) else f"INT64_C({whole})"
+        return f"{whole}u" if dtype == UINT32 else "INT32_MIN" if whole == -(2**31) else str(whole)
     number = float(value)
     if math.isnan(number):
         return "(float)NAN" if dtype == FLOAT32 else "(double)NAN"
