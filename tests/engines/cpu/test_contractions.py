@@ -1,9 +1,12 @@
 """The contraction generator against the reference, on products and convolutions of small, odd and degenerate sizes."""
 
+import platform
+
 import numpy as np
 import pytest
 
-from chainrule.engines.cpu.engine import ENGINE
+from chainrule.engines.cpu.engine import ENGINE, CpuEngine
+from chainrule.engines.cpu.toolchain import NoToolchain, find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import parse_contraction
@@ -67,9 +70,9 @@ def graph_of(spec, a, b, dtype="float32", epilogue=False):
     return builder.finish("product", [builder.select(mask, other, moved), mask, builder.mul(moved, moved)])
 
 
-def compare(graph, batch, rng, rtol):
+def compare(graph, batch, rng, rtol, engine=ENGINE):
     operands = [rng.normal(size=shape_at(v.shape, batch)).astype(v.dtype) for v in graph.inputs]
-    found, expected = ENGINE.load(graph)(operands), REFERENCE.load(graph)(operands)
+    found, expected = engine.load(graph)(operands), REFERENCE.load(graph)(operands)
     for got, wanted in zip(found, expected, strict=True):
         assert got.shape == wanted.shape
         if wanted.dtype == bool:
@@ -78,13 +81,13 @@ def compare(graph, batch, rng, rtol):
             np.testing.assert_allclose(got, wanted, rtol=rtol, atol=rtol * max(1.0, np.abs(wanted).max(initial=0)))
 
 
-def fuzz(make, seeds, dtype="float32", epilogue=False, rtol=2e-5):
+def fuzz(make, seeds, dtype="float32", epilogue=False, rtol=2e-5, engine=ENGINE):
     for seed in seeds:
         rng = np.random.default_rng(seed)
         for spec, a, b in roles(*make(rng)):
             graph = graph_of(spec, a, b, dtype, epilogue and bool(spec.shape))
             for batch in (1, 2, 9):
-                compare(graph, batch, rng, rtol)
+                compare(graph, batch, rng, rtol, engine)
 
 
 @pytest.mark.parametrize("make", [convolution, dense, attention])
@@ -99,6 +102,22 @@ def test_products_of_odd_sizes(make, epilogue):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_many_products_of_odd_sizes(make, epilogue, dtype):
     fuzz(make, range(100, 130), dtype, epilogue, 2e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the targets are x86 processors")
+@pytest.mark.parametrize("target", ["avx2", "sse2"])
+@pytest.mark.parametrize("make", [convolution, dense, attention])
+def test_narrower_vectors(make, target):
+    toolchain = find_toolchain(target)
+    if isinstance(toolchain, NoToolchain) or (target == "avx2" and not can_run_avx2()):
+        pytest.skip("this machine cannot make or run such code")
+    assert toolchain.vector_bytes == {"avx2": 32, "sse2": 16}[target]
+    fuzz(make, range(1), epilogue=True, engine=CpuEngine(toolchain))
+
+
+def can_run_avx2():
+    native = find_toolchain()
+    return not isinstance(native, NoToolchain) and "avx2" in native.features
 
 
 def test_an_empty_batch_gives_zero_gradients():

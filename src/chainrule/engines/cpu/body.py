@@ -13,7 +13,7 @@ from chainrule.core.dtypes import BOOL
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, strides_of, variable
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
 from chainrule.ir.graph import Node, Value
-from chainrule.ir.sizes import Shape
+from chainrule.ir.sizes import Dim, Shape
 
 Part = str | Index
 Guard = str | None
@@ -130,16 +130,16 @@ class Body:
             return present[0] if present else None
         return self.condition(" & ".join(present))
 
-    def inside(self, index: Index, size: object) -> Guard:
+    def inside(self, index: Index, size: Dim) -> Guard:
         """The condition that an index lies in [0, size), or None where it always does."""
-        if index.within(size):  # type: ignore[arg-type]
+        if index.within(size):
             return None
         bounds = index.bounds()
         checks = []
         if bounds is None or not at_least(bounds[0], 0):
             checks.append(self.condition("(", index, ") >= 0"))
-        if bounds is None or not at_least(size - bounds[1], 1):  # type: ignore[operator]
-            checks.append(self.condition("(", index, f") < {c_size(size)}"))  # type: ignore[arg-type]
+        if bounds is None or not at_least(size - bounds[1], 1):
+            checks.append(self.condition("(", index, f") < {c_size(size)}"))
         return self.both(*checks)
 
 

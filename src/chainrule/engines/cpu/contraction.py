@@ -10,8 +10,9 @@ from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.lattice import NotSolvableError, Piece, pieces_of
 from chainrule.engines.cpu.loops import Store, Writer, box_of
-from chainrule.engines.cpu.nests import Reduction, Task, _around, write_reduction
+from chainrule.engines.cpu.nests import Reduction, Task, around, write_reduction
 from chainrule.engines.cpu.scalars import add_text, mul_text
+from chainrule.ir.contraction import IndexMap
 from chainrule.ir.graph import Node
 from chainrule.ir.sizes import product
 
@@ -43,9 +44,9 @@ def write_scattered(body: Body, node: Node, pointer: str) -> Task:
         return Task("", before=zero)
     vars = [Var(f"k{number}", extent) for number, extent in enumerate(spec.extents)]
 
-    def place(index_map: object) -> list[Index]:
+    def place(index_map: IndexMap) -> list[Index]:
         found = []
-        for coordinate in index_map:  # type: ignore[attr-defined]
+        for coordinate in index_map:
             index = Index((), coordinate.offset)
             for number, c in coordinate.terms:
                 index = index + variable(vars[number]) * c
@@ -72,7 +73,7 @@ def write_scattered(body: Body, node: Node, pointer: str) -> Task:
         sum = add_text(out.dtype, element, f"({mul_text(out.dtype, x, y)})")
         writer.line(f"{f'if ({guard}) ' if guard else ''}{element} = {sum};")
 
-    _around(writer, [var for var in vars if var.extent != 1], add)
+    around(writer, [var for var in vars if var.extent != 1], add)
     return Task(writer.text, before=zero)
 
 

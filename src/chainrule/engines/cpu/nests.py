@@ -6,7 +6,7 @@ and what they write does not overlap, or is combined in their order, so results 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL, FLOAT64, DType
@@ -16,6 +16,10 @@ from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text,
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Shape, Size, product
+
+# Text of the statement that stores a result, from its place and value; what writes the innermost statements.
+Target = Callable[[str, str], str]
+Inner = Callable[[], None]
 
 _COLUMNS = 64
 # A result of fewer elements than this is too small to divide among threads: the sum is divided instead.
@@ -214,7 +218,7 @@ class _ReductionWriter:
             return add_text(self.r.dtype, x, y)
         return f"{x} | {y}" if self.r.dtype == BOOL else EXPRESSIONS["maximum"]((x, y), self.r.dtype)
 
-    def _kept_loops(self, depth: int, chunked: str, target: object) -> None:
+    def _kept_loops(self, depth: int, chunked: str, target: Target) -> None:
         remaining = len(self.kept) - depth - (1 if self.columns else 0)
         if remaining > 0:
             bounds = ("low", "high") if chunked == "kept" and depth == 0 else ("0", None)
@@ -225,15 +229,15 @@ class _ReductionWriter:
         else:
             self._row(chunked, target)
 
-    def _reduced_loops(self, chunked: str, inner: object, vars: Sequence[Var], depth: int = 0) -> None:
+    def _reduced_loops(self, chunked: str, inner: Inner, vars: Sequence[Var], depth: int = 0) -> None:
         if depth == len(vars):
-            inner()  # type: ignore[operator]
+            inner()
             return
         bounds = ("low", "high") if chunked == "reduced" and depth == 0 else ("0", None)
         with self.writer.loop(vars[depth], *bounds):
             self._reduced_loops(chunked, inner, vars, depth + 1)
 
-    def _column_block(self, chunked: str, target: object, first: bool) -> None:
+    def _column_block(self, chunked: str, target: Target, first: bool) -> None:
         w, var = self.writer, self.kept[-1]
         assert var.extent is not None, "a loop has an end"
         bounds = ("low", "high") if chunked == "kept" and first else ("0", c_size(var.extent))
@@ -265,13 +269,13 @@ class _ReductionWriter:
             else:
                 sweep(str(extent))
             at = str(store.at.replace(known))
-            w.line(f"for (long l = 0; l < width; l++) {target(at, 'sums[l]')}")  # type: ignore[operator]
+            w.line(f"for (long l = 0; l < width; l++) {target(at, 'sums[l]')}")
 
-    def _row(self, chunked: str, target: object) -> None:
+    def _row(self, chunked: str, target: Target) -> None:
         w, store = self.writer, self.box.stores[0]
         if not self.reduced:
             self.box.write(w)
-            w.line(target(str(store.at), store.value))  # type: ignore[operator]
+            w.line(target(str(store.at), store.value))
             return
         var = self.reduced[-1]
         assert var.extent is not None, "a loop has an end"
@@ -286,7 +290,7 @@ class _ReductionWriter:
                 w.line(f"sum = {self._combine('sum', store.value)};")
 
             self._reduced_loops(chunked, single, self.reduced)
-            w.line(target(str(store.at), "sum"))  # type: ignore[operator]
+            w.line(target(str(store.at), "sum"))
             return
         w.line(f"{self.type} sums[{lanes}];")
         w.line(f"for (long l = 0; l < {lanes}; l++) sums[l] = {self.start};")
@@ -311,7 +315,7 @@ class _ReductionWriter:
         while step:
             w.line(f"for (long l = 0; l < {step}; l++) sums[l] = {self._combine('sums[l]', f'sums[l + {step}]')};")
             step //= 2
-        w.line(target(str(store.at), "sums[0]"))  # type: ignore[operator]
+        w.line(target(str(store.at), "sums[0]"))
 
     def _lanes(self, extent: Dim) -> int:
         if isinstance(extent, Size):
@@ -368,16 +372,16 @@ def write_argmax(body: Body, node: Node, pointer: str) -> Task:
                 writer.line(f"place = {name};")
         writer.line(f"{pointer}[{at}] = place;")
 
-    _around(writer, kept, search, first=("low", "high"))
+    around(writer, kept, search, first=("low", "high"))
     return Task(writer.text, chunks)
 
 
-def _around(writer: Writer, vars: Sequence[Var], inner: object, first: tuple[str, str | None] = ("0", None)) -> None:
+def around(writer: Writer, vars: Sequence[Var], inner: Inner, first: tuple[str, str | None] = ("0", None)) -> None:
     if not vars:
-        inner()  # type: ignore[operator]
+        inner()
         return
     with writer.loop(vars[0], *first):
-        _around(writer, vars[1:], inner)
+        around(writer, vars[1:], inner)
 
 
 def write_scatter(body: Body, node: Node, pointer: str) -> Task:
@@ -407,6 +411,6 @@ def write_scatter(body: Body, node: Node, pointer: str) -> Task:
         sum = add_text(x.dtype, element, value)
         writer.line(f"if ({row.name} >= 0 && {row.name} < {c_size(out.shape[batch])}) {element} = {sum};")
 
-    _around(writer, vars, add, bounds)
+    around(writer, vars, add, bounds)
     zero = f"memset({pointer}, 0, (size_t)({c_size(product(out.shape))}) * sizeof *{pointer});"
     return Task(writer.text, chunks, before=zero)
