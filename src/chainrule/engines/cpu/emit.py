@@ -91,11 +91,19 @@ def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int) -> So
     writer.line(f"    return graph_{number}_arena(B);")
     writer.line("}")
     writer.line()
-    writer.line("CR_EXPORT void cr_run(char **arrays, char *arena, long B) {")
-    writer.line("    const uint64_t state = cr_begin();")
-    writer.line(f"    graph_{number}(arrays, arrays + {count}, arena, B);")
-    writer.line("    cr_end(state);")
-    writer.line("}")
+    total = count + len(emitter.constants)
+    writer.line(
+        "/* Runs the program on the data of objects, which have the pointer to it at an offset; on data if that is negative. */"
+    )
+    with writer.block("CR_EXPORT void cr_run(char **objects, long offset, char *arena, long B)"):
+        writer.line("const uint64_t state = cr_begin();")
+        writer.line(f"char *arrays[{max(1, total)}];")
+        with writer.block(f"for (long k = 0; k < {total}; k++)"):
+            writer.line("arrays[k] = objects[k];")
+            writer.line("if (offset >= 0) memcpy(&arrays[k], objects[k] + offset, sizeof arrays[k]);")
+        writer.line("arena += -(uintptr_t)arena % 64;")
+        writer.line(f"graph_{number}(arrays, arrays + {count}, arena, B);")
+        writer.line("cr_end(state);")
     text = (
         _vector_types(vector_bytes)
         + PRELUDE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,12 @@ from chainrule.passes.prune import prune
 NDArray = np.ndarray[Any, Any]
 
 _ALIGNMENT = 64
+# NumPy's flags for C-contiguous and aligned.
+_WHOLE = 0x0001 | 0x0100
 
 
 class CpuProgram:
-    """A graph compiled to a library; ``source`` is its C. Several threads may call it at once."""
+    """A graph compiled to a library; ``c_source`` is its C. Several threads may call it at once."""
 
     def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> None:
         self.graph = graph
@@ -37,40 +41,93 @@ class CpuProgram:
         self._library = load_library(source.text, name=graph.name, toolchain=toolchain)
         self._library.cr_arena.restype = ctypes.c_long
         self._library.cr_arena.argtypes = [ctypes.c_long]
-        self._library.cr_run.restype = None
-        self._library.cr_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
-        self._types = [(value.shape, to_numpy(value.dtype)) for value in graph.outputs]
-        self._arenas: list[tuple[int, NDArray]] = []
+        self._run = self._library.cr_run
+        self._run.restype = None
+        self._run.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
+        self._forms: dict[int, _Form] = {}
+        self._last: _Form | None = None
+        self._arenas: list[NDArray] = []
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
+        operands = list(arrays)
+        form = self._last
+        if form is None or not form.fits(operands):
+            form = self._last = self._form(operands)
+            operands = [np.require(array, requirements=("C", "A")) for array in operands]
+        results = [np.empty(shape, dtype) if over is None else operands[over] for shape, dtype, over in form.results]
+        try:
+            arena = self._arenas.pop()
+        except IndexError:
+            arena = np.empty(form.arena, np.uint8)
+        if arena.size < form.arena:
+            arena = np.empty(form.arena, np.uint8)
+        table = _objects((*operands, *results, *self._constants))
+        self._run(table, _OFFSET, arena.ctypes.data, form.batch)
+        self._arenas.append(arena)
+        return results
+
+    def _form(self, arrays: Sequence[NDArray]) -> _Form:
+        """What holds for all calls with the batch size of these arrays, which are checked."""
         batch = bind_batch(self.graph, arrays)
+        if batch in self._forms:
+            return self._forms[batch]
         for node, size in self._needs_elements:
             if at(size, batch) == 0:
                 raise ShapeError(
                     f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined"
                 )
-        operands = [np.require(array, requirements=("C", "A")) for array in arrays]
-        results = [
-            operands[self._written_over[number]]
-            if number in self._written_over
-            else np.empty(shape_at(shape, batch), dtype)
-            for number, (shape, dtype) in enumerate(self._types)
-        ]
-        arena = self._arena(batch)
-        table = np.array([array.ctypes.data for array in (*operands, *results, *self._constants)], np.uintp)
-        start = arena[1].ctypes.data
-        self._library.cr_run(table.ctypes.data, start + -start % _ALIGNMENT, batch)
-        self._arenas.append(arena)
-        return results
+        form = _Form(
+            batch,
+            [shape_at(v.shape, batch) for v in self.graph.inputs],
+            [to_numpy(v.dtype) for v in self.graph.inputs],
+            [
+                (shape_at(v.shape, batch), to_numpy(v.dtype), self._written_over.get(number))
+                for number, v in enumerate(self.graph.outputs)
+            ],
+            self._library.cr_arena(batch) + _ALIGNMENT,
+        )
+        return self._forms.setdefault(batch, form)
 
-    def _arena(self, batch: int) -> tuple[int, NDArray]:
-        """Working memory that no other call is using."""
-        size = self._library.cr_arena(batch)
-        try:
-            kept = self._arenas.pop()
-        except IndexError:
-            kept = (-1, np.empty(0, np.uint8))
-        return kept if kept[0] >= size else (size, np.empty(size + _ALIGNMENT, np.uint8))
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The forms of operands and results at one batch size, and the bytes of working memory."""
+
+    batch: int
+    shapes: list[tuple[int, ...]]
+    dtypes: list[np.dtype[Any]]
+    results: list[tuple[tuple[int, ...], np.dtype[Any], int | None]]
+    arena: int
+
+    def fits(self, arrays: Sequence[NDArray]) -> bool:
+        """Whether these are arrays of the right types that lie contiguous in memory."""
+        return (
+            [array.shape for array in arrays] == self.shapes
+            and [array.dtype for array in arrays] == self.dtypes
+            and all([array.flags.num & _WHOLE == _WHOLE for array in arrays])  # noqa: C419 (a list is faster)
+        )
+
+
+def _offset_of_data() -> int:
+    """Where an array object of CPython holds the pointer to its data; -1 if not where NumPy's C interface puts it."""
+    offset = object.__basicsize__
+    if sys.implementation.name != "cpython":
+        return -1
+    for count in range(1, 4):
+        sample = np.empty(count)
+        if ctypes.c_void_p.from_address(id(sample) + offset).value != sample.ctypes.data:
+            return -1
+    return offset
+
+
+# Asking NumPy for a pointer takes a microsecond for every array; the generated code reads it from the object.
+_OFFSET = _offset_of_data()
+
+
+def _objects(arrays: Sequence[NDArray]) -> ctypes.Array[ctypes.c_void_p]:
+    """The table that the generated code takes: the addresses of array objects, or else of their data."""
+    table = ctypes.c_void_p * len(arrays)
+    return table(*map(id, arrays)) if _OFFSET >= 0 else table(*(array.ctypes.data for array in arrays))
 
 
 class CpuEngine:
