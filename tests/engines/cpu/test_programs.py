@@ -15,6 +15,7 @@ from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
 from chainrule.ir.graph import ArrayType, Origin
 from chainrule.ir.sizes import BATCH, shape_at
+from chainrule.passes import optimise
 from chainrule.testing import random_program
 
 
@@ -132,3 +133,18 @@ def test_results_that_are_operands_or_repeat_are_copies():
     assert not any(np.shares_memory(a, b) for k, a in enumerate(found) for b in [operand, *found[:k]])
     for result, expected in zip(found, REFERENCE.load(graph)([operand]), strict=True):
         np.testing.assert_array_equal(result, expected)
+
+
+def test_the_source_and_the_plan_can_be_read():
+    program = ENGINE.load(optimise(update_graph()), frozenset({0, 1}))
+    assert program.plan.splitlines() == [
+        "graph_0 'update'",
+        "  contract + 1 maps: slots [2, 0, 3] -> [7: f32[B, 40], 8: f32[B, 40]]",
+        "  contract + 2 maps: slots [2, 8, 1, 0] -> [1: f32[37, 40], 0: f32[37, 40]]",
+        "  reduce_sum: slots [7] -> [6: f32[]]",
+        "  arena slot 7: 160*B bytes",
+        "  arena slot 8: 160*B bytes",
+        "  result 0 is written over operand 0",
+        "  result 1 is written over operand 1",
+    ]
+    assert "((0.9 * m_1) + " in program.c_source

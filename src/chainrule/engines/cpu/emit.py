@@ -73,9 +73,13 @@ def _vector_types(vector_bytes: int) -> str:
 
 @dataclass(slots=True)
 class Source:
-    """The generated program: its text, the constants it is called with, and where results are written over operands."""
+    """The generated program: its text, the constants it is called with, and where results are written over operands.
+
+    ``plan`` lists the loop nests in order with what they read and write, and the slots of memory, graph by graph.
+    """
 
     text: str
+    plan: str
     constants: list[Value]
     written_over: dict[int, int]
     arrays: dict[Value, Node] = field(default_factory=dict)
@@ -111,7 +115,7 @@ def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int) -> So
         + "\n"
         + writer.text
     )
-    return Source(text, emitter.constants, memory.written_over, emitter.makers)
+    return Source(text, "\n".join(emitter.plans), emitter.constants, memory.written_over, emitter.makers)
 
 
 class _Emitter:
@@ -120,6 +124,7 @@ class _Emitter:
     def __init__(self, vector_bytes: int) -> None:
         self.vector_bytes = vector_bytes
         self.functions: list[str] = []
+        self.plans: list[str] = []
         self.constants: list[Value] = []
         self.makers: dict[Value, Node] = {}
         self.graphs = 0
@@ -143,6 +148,7 @@ class _Emitter:
             lowering.nest(nest)
         number = self.graphs
         self.graphs += 1
+        self.plans.append(_show_plan(f"graph_{number} {graph.name!r}", grouping, memory))
         self._arena_function(number, memory, lowering)
         self._graph_function(number, graph, memory, first_constant, calls)
         return number, memory
@@ -353,6 +359,19 @@ class _Lowering:
             for c, (target, size) in enumerate(zip(targets, sizes)):
                 w.line(f"memcpy({target}, carry[{c}][(step + 1) % 2], {size});")
             w.line(f"*(int64_t *){targets[-1]} = step;")
+
+
+def _show_plan(title: str, grouping: Grouping, memory: Memory) -> str:
+    lines = [title]
+    for nest in grouping.nests:
+        reads = ", ".join(str(memory.slots[value]) for value in nest.reads if value not in nest.made)
+        writes = ", ".join(f"{memory.slots[value]}: {value.type}" for value in nest.written)
+        with_maps = f" + {len(nest.roots)} maps" if nest.node is not None and nest.roots else ""
+        lines.append(f"  {nest.kind}{with_maps}: slots [{reads}] -> [{writes}]")
+    lines += [f"  copy: slot {source} -> {target}, {size} bytes" for source, target, size in memory.copies]
+    lines += [f"  arena slot {memory.fixed + k}: {size} bytes" for k, size in enumerate(memory.arena)]
+    lines += [f"  result {number} is written over operand {over}" for number, over in memory.written_over.items()]
+    return "\n".join(lines)
 
 
 def _larger(x: Dim, y: Dim) -> Dim:

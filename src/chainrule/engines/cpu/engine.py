@@ -28,13 +28,16 @@ _WHOLE = 0x0001 | 0x0100
 
 
 class CpuProgram:
-    """A graph compiled to a library; ``c_source`` is its C. Several threads may call it at once."""
+    """A graph compiled to a library. Several threads may call it at once.
+
+    ``c_source`` is its C; ``plan`` tells which loop nests there are, in order, and where values lie in memory.
+    """
 
     def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> None:
         self.graph = graph
         lowered = prune(inline_calls(graph))
         source = emit_program(lowered, donated, toolchain.vector_bytes)
-        self.c_source = source.text
+        self.c_source, self.plan = source.text, source.plan
         self._constants = [np.ascontiguousarray(source.arrays[v].attributes["value"]) for v in source.constants]
         self._written_over = source.written_over
         self._needs_elements = list(_nonempty_axes(lowered))

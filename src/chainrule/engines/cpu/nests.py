@@ -72,11 +72,12 @@ def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]]) -> T
     return write_box(box_of(vars, body, stores))
 
 
-def write_box(box: Box, comment: str = "") -> Task:
-    """Independent loops, the outermost cut into chunks."""
+def write_box(box: Box, comment: str = "", first: Sequence[str] = ()) -> Task:
+    """Independent loops, the outermost cut into chunks. The lines ``first`` come before the loops over [low, high)."""
     box.merge()
     writer = Writer()
     if not box.vars:
+        writer.lines.extend(["const long low = 0, high = 1;", *first] if first else [])
         box.write(writer)
         box.write_stores(writer)
         return Task(writer.text, comment=comment)
@@ -84,6 +85,7 @@ def write_box(box: Box, comment: str = "") -> Task:
     assert outer.extent is not None, "a loop has an end"
     chunks = chunks_text(work_of(box.vars, cost_of(box)), outer.extent)
     _cut(writer, outer.extent, chunks)
+    writer.lines.extend(first)
     _map_loops(writer, box, chunked=True)
     return Task(writer.text, chunks, comment=comment)
 

@@ -71,7 +71,7 @@ def classify(node: Node, piece: Piece, vector_bytes: int) -> tuple[Var, Var, boo
     out = linear(piece.out, node.output.shape)
     a, b = (linear(i, v.shape) for i, v in zip((piece.a, piece.b), node.inputs, strict=True))
     vector = next((var for var in piece.kept if out.coefficient(var) == 1), None)
-    if vector is None or not isinstance(vector.extent, int) or vector.extent < 4:
+    if vector is None or not isinstance(vector.extent, int) or vector.extent < 2:
         return None
     in_a, in_b = a.coefficient(vector) != 0, b.coefficient(vector) != 0
     if in_a == in_b:

@@ -7,8 +7,8 @@ registers for the whole sum; each step of the sum loads a few vectors of y and m
 are read where they lie, unless reads leave the operand (a copy with a border of zeros is made) or y is not contiguous along v or does
 not fill whole vectors (it is copied into panels). What follows the contraction elementwise is computed on the finished tile.
 
-The tile shapes follow measurements (see docs/decisions); splitting a long sum in a fixed number of parts, added up in order, keeps
-results independent of the number of threads.
+A long sum into few results is split into parts, added up in order. Their number depends on sizes alone, so that results do not
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -341,21 +341,23 @@ class TileWriter:
         self.tasks.append(write_box(box, comment="nothing is summed here"))
 
     def _add_parts(self, chunks: str) -> None:
-        """The parts of a split sum, added in pairs, and what follows."""
+        """The parts of a split sum, added up in their order, and what follows."""
         size = product(self.node.output.shape)
         self.regions.append(Region("parts", self.node.output.dtype, size * PARTS))
         vars = [Var("i0", size)]
         at = variable(vars[0])
         body = self.body()
-        count = body.emit("const long", chunks)
-        parts = [body.emit(self.type, "parts[", at, "]")]
-        parts += [body.emit(self.type, f"{count} > {n} ? parts[", at + size * n, "] : 0") for n in range(1, PARTS)]
-        while len(parts) > 1:
-            parts = [body.emit(self.type, f"{x} + {y}") for x, y in zip(parts[::2], parts[1::2], strict=True)]
-        body.preset(self.node.output, Position(self.node.output.shape, None, at), parts[0])
-        stores = [Store(self.name(self.node.output), at, parts[0])] if self.keeps_result else []
+        total = body.emit(self.type, "parts[", at, "]")
+        body.preset(self.node.output, Position(self.node.output.shape, None, at), total)
+        stores = [Store(self.name(self.node.output), at, total)] if self.keeps_result else []
         stores += self.kernel.root_stores(body, at)
-        self.tasks.append(write_box(box_of(vars if size != 1 else [], body, stores), comment="the parts of the sum"))
+        first = Writer()
+        first.line(f"const long count = {chunks};")
+        with first.block("for (long part = 1; part < count; part++)"):
+            first.line("CR_INDEPENDENT")
+            first.line(f"for (long k = low; k < high; k++) parts[k] += parts[part * {c_size(size)} + k];")
+        box = box_of(vars if size != 1 else [], body, stores)
+        self.tasks.append(write_box(box, comment="the parts of the sum", first=first.lines))
 
 
 def _most(x: Dim, y: Dim) -> Dim:
