@@ -147,4 +147,4 @@ def test_the_source_and_the_plan_can_be_read():
         "  result 0 is written over operand 0",
         "  result 1 is written over operand 1",
     ]
-    assert "((0.9 * m_1) + " in program.c_source
+    assert "with [37, 40] i0:B i1:40 i2:37" in program.c_source

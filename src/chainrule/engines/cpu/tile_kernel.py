@@ -8,7 +8,7 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import C_TYPES
-from chainrule.engines.cpu.tile_plan import Plan, row_blocks, row_tiles
+from chainrule.engines.cpu.tile_plan import Plan, goes_by_rows, row_blocks, row_tiles
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Size, product
 
@@ -40,8 +40,9 @@ class KernelWriter:
 
     def _decode(self, w: Writer, plan: Plan, units_of_rows: str) -> None:
         w.line("long rest = unit;")
-        for name, extent in (("block", units_of_rows), ("panel", plan.panels)):
-            if extent in (1, "1"):
+        order = [("block", units_of_rows), ("panel", str(plan.panels))]
+        for name, extent in reversed(order) if goes_by_rows(plan) else order:
+            if extent == "1":
                 w.line(f"const long {name} = 0;")
             else:
                 w.line(f"const long {name} = rest % {extent};")

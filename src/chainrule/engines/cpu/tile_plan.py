@@ -19,6 +19,8 @@ PARTS = 8
 # A sum is only split where its result is at most this many elements, because every part has a copy of it.
 MOST_SPLIT = 1 << 16
 RUNTIME_ROWS = 8
+# Half of the second cache of a core, in bytes, on most machines.
+SECOND_CACHE = 1 << 19
 
 
 @dataclass(slots=True)
@@ -120,6 +122,13 @@ def tile_shape(vector: Var, row: Var, width: int) -> tuple[int, int]:
     if isinstance(row.extent, Size):
         most = min(most, RUNTIME_ROWS if registers == 32 else 4)
     return vectors, most
+
+
+def goes_by_rows(plan: Plan) -> bool:
+    """Whether a block of rows meets all panels before the next one: if y fits in the second cache, which keeps the output's
+    rows, and what is updated along with them, in long streams."""
+    depth = plan.depth if not isinstance(plan.depth, Size) else 128 * sum(plan.depth.coefficients)
+    return depth * plan.panels * plan.panel * BYTES[plan.dtype] <= SECOND_CACHE
 
 
 def units_of(plan: Plan) -> str:
