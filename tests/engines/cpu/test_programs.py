@@ -147,4 +147,4 @@ def test_the_source_and_the_plan_can_be_read():
         "  result 0 is written over operand 0",
         "  result 1 is written over operand 1",
     ]
-    assert "with [37, 40] i0:B i1:40 i2:37" in program.c_source
+    assert "m_1 = ((m_1 * 0.9) + result);" in program.c_source

@@ -33,6 +33,8 @@ def formula_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> 
         node = grouping.makers.get(value)
         if node is None:
             return "?"
+        if node is nest.node and depth:
+            return "result"
         return operation(node, depth)
 
     def operation(node: Node, depth: int) -> str:
