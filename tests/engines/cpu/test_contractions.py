@@ -12,6 +12,7 @@ from chainrule.ir.build import Builder
 from chainrule.ir.contraction import parse_contraction
 from chainrule.ir.graph import ArrayType
 from chainrule.ir.sizes import BATCH, shape_at
+from chainrule.testing import at_batch
 
 SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33, 48, 64, 100)
 
@@ -118,6 +119,13 @@ def test_narrower_vectors(make, target):
 def can_run_avx2():
     native = find_toolchain()
     return not isinstance(native, NoToolchain) and "avx2" in native.features
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_convolutions_of_a_constant_batch(batch):
+    rng = np.random.default_rng(batch)
+    for spec, a, b in roles(*convolution(rng)):
+        compare(at_batch(graph_of(spec, a, b), batch), batch, rng, 2e-5)
 
 
 def test_an_empty_batch_gives_zero_gradients():

@@ -17,8 +17,8 @@ from chainrule.ir.graph import Node
 from chainrule.ir.sizes import product
 
 
-def write_plain(body: Body, node: Node, piece: Piece, pointer: str) -> Task:
-    """One piece as a reduction."""
+def write_plain(body: Body, node: Node, piece: Piece, pointer: str, whole: bool) -> Task:
+    """One piece as a reduction; ``whole`` if it is the only one."""
     a, b = node.inputs
     at = linear(piece.out, node.output.shape)
     if piece.is_zero:
@@ -33,7 +33,9 @@ def write_plain(body: Body, node: Node, piece: Piece, pointer: str) -> Task:
     element = "0" if "0" in operands else mul_text(a.dtype, *operands)
     vars = [*piece.kept, *piece.summed]
     size = product(node.output.shape)
-    return write_reduction(Reduction(vars, frozenset(piece.summed), body, element, pointer, at, size, a.dtype, "sum"))
+    return write_reduction(
+        Reduction(vars, frozenset(piece.summed), body, element, pointer, at, size, a.dtype, "sum", whole)
+    )
 
 
 def write_scattered(body: Body, node: Node, pointer: str) -> Task:

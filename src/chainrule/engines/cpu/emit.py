@@ -257,7 +257,7 @@ class _Lowering:
         tasks = []
         for piece in pieces:
             body, used, name = self._body(nest)
-            tasks.append((write_plain(body, node, piece, name(node.output)), used))
+            tasks.append((write_plain(body, node, piece, name(node.output), len(pieces) == 1), used))
         return tasks
 
     def _function(self, nest: Nest, task: Task, pointers: dict[str, Value]) -> None:

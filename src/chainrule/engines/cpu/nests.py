@@ -126,7 +126,10 @@ def _map_loops(writer: Writer, box: Box, chunked: bool, depth: int = 0) -> None:
 
 @dataclass(slots=True)
 class Reduction:
-    """``pointer[at] = op over reduced of value``, for every point of the kept variables."""
+    """``pointer[at] = op over reduced of value``, for every point of the kept variables.
+
+    ``whole`` says that these are all elements of the result, so that it can be put together from parts.
+    """
 
     vars: list[Var]
     reduced: frozenset[Var]
@@ -137,6 +140,7 @@ class Reduction:
     size: Dim
     dtype: DType
     op: str
+    whole: bool = True
 
 
 def write_reduction(r: Reduction) -> Task:
@@ -167,7 +171,7 @@ class _ReductionWriter:
         assert first is not None, "a loop has an end"
         few = not isinstance(kept, Size) and kept < _FEW_RESULTS
         task = Task("")
-        if self.reduced and few and (isinstance(work, Size) or work > 65536 * 2):
+        if self.r.whole and self.reduced and few and (isinstance(work, Size) or work > 65536 * 2):
             longest = self.reduced[0].extent
             assert longest is not None, "a loop has an end"
             chunks = chunks_text(work, longest)

@@ -41,6 +41,8 @@ from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Shape, Size, product
 
 BLOCK = 32
+# Fewer items than this cannot be divided well among threads.
+FEWEST_SLABS = 8
 
 Border = tuple[list[Dim], list[Dim]]
 
@@ -129,7 +131,8 @@ class TileWriter:
         assert border is not None, "chosen above"
         places: list[Index] = [getattr(piece, side)[0] for piece in self._summing]
         first = places[0]
-        if not isinstance(value.shape[0], Size) or border[0][0] != 0 or border[1][0] != 0 or len(first.terms) != 1:
+        few = isinstance(value.shape[0], int) and value.shape[0] < FEWEST_SLABS
+        if few or border[0][0] != 0 or border[1][0] != 0 or len(first.terms) != 1:
             return None
         slab, factor = first.terms[0]
         if factor != 1 or any(place != variable(slab) for place in places) or slab.extent != value.shape[0]:
