@@ -18,7 +18,6 @@ from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Size, at, is_symbolic, shape_at
-from chainrule.passes.prune import prune
 
 NDArray = np.ndarray[Any, Any]
 
@@ -35,7 +34,7 @@ class CpuProgram:
 
     def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> None:
         self.graph = graph
-        lowered = prune(inline_calls(graph))
+        lowered = inline_calls(graph)
         source = emit_program(lowered, donated, toolchain.vector_bytes)
         self.c_source, self.plan = source.text, source.plan
         self._constants = [np.ascontiguousarray(source.arrays[v].attributes["value"]) for v in source.constants]
