@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from chainrule.core.errors import ConfigError
 from chainrule.engines import reference
 from chainrule.engines.api import Engine
+from chainrule.engines.cpu.engine import ENGINE as CPU
 
-ENGINES: Mapping[str, Engine] = {"reference": reference.ENGINE}
+ENGINES: Mapping[str, Engine] = {"reference": reference.ENGINE, "cpu": CPU}
 
 
 def engine_named(name: str) -> Engine:

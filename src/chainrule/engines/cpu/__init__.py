@@ -1,0 +1,1 @@
+"""Runs graphs as C compiled for this machine."""

@@ -1,0 +1,269 @@
+"""The body of a loop nest: values written out as straight-line C at one position, views and elementwise maps expanded in place.
+
+A value is read either from its buffer or, if it has none, by computing it from its operands at the position wanted. Views only move
+the position. Reads that a pad, a concatenation or a gather may send outside are guarded by a condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from chainrule.core.dtypes import BOOL
+from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, strides_of, variable
+from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
+from chainrule.ir.graph import Node, Value
+from chainrule.ir.sizes import Dim, Shape
+
+Part = str | Index
+Guard = str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """``type name = parts``; the parts are text and index expressions, which can still be rewritten."""
+
+    type: str
+    name: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(slots=True)
+class Position:
+    """A place in an array of some shape: by its coordinates, by its number in row-major order, or both."""
+
+    shape: Shape
+    indices: tuple[Index, ...] | None = None
+    number: Index | None = None
+
+    def linear(self) -> Index:
+        if self.number is None:
+            assert self.indices is not None, "a position has coordinates or a number"
+            self.number = linear(self.indices, self.shape)
+        return self.number
+
+
+@dataclass(slots=True)
+class Body:
+    """Statements under construction. ``pointer`` names the buffer of a value, or says that it has none here."""
+
+    maker: Callable[[Value], Node | None]
+    pointer: Callable[[Value], str | None]
+    statements: list[Statement] = field(default_factory=list)
+    known: dict[object, str] = field(default_factory=dict)
+    prefix: str = "v"
+
+    def emit(self, type: str, *parts: Part) -> str:
+        """The name of a new local constant, or of an earlier one with the same definition."""
+        key = (type, tuple(_key(part) if isinstance(part, Index) else part for part in parts))
+        if key not in self.known:
+            self.known[key] = f"{self.prefix}{len(self.statements)}"
+            self.statements.append(Statement(type, self.known[key], parts))
+        return self.known[key]
+
+    def preset(self, value: Value, position: Position, text: str) -> None:
+        """Let a value at a position be this text."""
+        self.known[value, _key(position.linear()), None] = text
+
+    def load(self, value: Value, at: Index, guard: Guard = None) -> str:
+        """An element of a buffer."""
+        pointer = self.pointer(value)
+        assert pointer is not None, "only a stored value can be loaded"
+        element: tuple[Part, ...] = (pointer, "[", at, "]", *((" != 0",) if value.dtype == BOOL else ()))
+        return self.emit(C_TYPES[value.dtype], *((guard, " ? ", *element, " : 0") if guard else element))
+
+    def read(self, value: Value, position: Position, guard: Guard = None) -> str:
+        """The value at a position: the name of a local, or a literal."""
+        key = (value, _key(position.linear()), guard)
+        if key not in self.known:
+            if guard is not None and (value, key[1], None) in self.known:
+                return self.known[value, key[1], None]
+            if self.pointer(value) is not None:
+                self.known[key] = self.load(value, position.linear(), guard)
+            else:
+                self.known[key] = self._compute(value, position, guard)
+        return self.known[key]
+
+    def _compute(self, value: Value, position: Position, guard: Guard) -> str:
+        node = self.maker(value)
+        assert node is not None, f"nothing computes {value}"
+        name = node.primitive.name
+        if name in _SPECIAL:
+            return _SPECIAL[name](self, node, position, guard)
+        if name in ("stop_gradient", "reduce_sum", "reduce_max"):  # reductions of axes of size 1 only
+            return _reshape(self, node, position, guard)
+        operands = [self.read(x, Position(x.shape, position.indices, position.linear()), guard) for x in node.inputs]
+        if name == "cast":
+            return self.emit(C_TYPES[value.dtype], cast(operands[0], node.inputs[0].dtype, value.dtype))
+        return self.emit(C_TYPES[value.dtype], EXPRESSIONS[name](operands, node.inputs[0].dtype))
+
+    def coordinates(self, position: Position) -> tuple[Index, ...]:
+        """The coordinates of a position, with divisions where algebra cannot avoid them."""
+        if position.indices is None:
+            rest = position.linear()
+            found = []
+            last = max((axis for axis, size in enumerate(position.shape) if size != 1), default=-1)
+            for axis, (size, stride) in enumerate(zip(position.shape, strides_of(position.shape), strict=True)):
+                if size == 1:
+                    found.append(Index())
+                elif axis == last:
+                    found.append(rest)
+                else:
+                    parts = split(rest, stride)
+                    if parts is None:
+                        quotient = Var(self.emit("const long", "(", rest, f") / {c_size(stride)}"), size)
+                        parts = variable(quotient), rest - variable(quotient) * stride
+                        rest = variable(Var(self.emit("const long", parts[1]), stride))
+                        found.append(parts[0])
+                        continue
+                    found.append(parts[0])
+                    rest = parts[1]
+            position.indices = tuple(found)
+        return position.indices
+
+    def condition(self, *parts: Part) -> str:
+        return self.emit("const _Bool", *parts)
+
+    def both(self, *guards: Guard) -> Guard:
+        present = list(dict.fromkeys(guard for guard in guards if guard is not None))
+        if len(present) < 2:
+            return present[0] if present else None
+        return self.condition(" & ".join(present))
+
+    def inside(self, index: Index, size: Dim) -> Guard:
+        """The condition that an index lies in [0, size), or None where it always does."""
+        if index.within(size):
+            return None
+        bounds = index.bounds()
+        checks = []
+        if bounds is None or not at_least(bounds[0], 0):
+            checks.append(self.condition("(", index, ") >= 0"))
+        if bounds is None or not at_least(size - bounds[1], 1):
+            checks.append(self.condition("(", index, f") < {c_size(size)}"))
+        return self.both(*checks)
+
+
+def _key(index: Index) -> tuple[object, object]:
+    return frozenset(index.terms), index.offset
+
+
+Special = Callable[[Body, Node, Position, Guard], str]
+
+
+def _view(move: Callable[[Node, Sequence[Index]], Sequence[Index]]) -> Special:
+    def read(body: Body, node: Node, position: Position, guard: Guard) -> str:
+        (x,) = node.inputs
+        return body.read(x, Position(x.shape, tuple(move(node, body.coordinates(position)))), guard)
+
+    return read
+
+
+def _transposed(node: Node, indices: Sequence[Index]) -> Sequence[Index]:
+    order = node.attributes["order"]
+    return [indices[order.index(axis)] for axis in range(len(order))]
+
+
+def _sliced(node: Node, indices: Sequence[Index]) -> Sequence[Index]:
+    attributes = node.attributes
+    return [i * stride + start for i, start, stride in zip(indices, attributes["starts"], attributes["strides"])]
+
+
+def _flipped(node: Node, indices: Sequence[Index]) -> Sequence[Index]:
+    shape, axes = node.output.shape, node.attributes["axes"]
+    return [i * -1 + (shape[k] - 1) if k in axes else i for k, i in enumerate(indices)]
+
+
+def _reshape(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    return body.read(node.inputs[0], Position(node.inputs[0].shape, None, position.linear()), guard)
+
+
+def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    (x,) = node.inputs
+    if 0 in x.shape:
+        return literal(node.attributes["value"], x.dtype)
+    conditions: list[Guard] = []
+    indices = []
+    places = body.coordinates(position)
+    for i, size, low, inner in zip(places, x.shape, node.attributes["low"], node.attributes["inner"], strict=True):
+        shifted = i - low
+        if inner and size != 1:
+            conditions.append(body.inside(shifted, (size - 1) * (inner + 1) + 1))
+            quotient = Var(body.emit("const long", "(", shifted, f") / {inner + 1}"), size)
+            conditions.append(body.condition("(", shifted, f") % {inner + 1} == 0"))
+            indices.append(variable(quotient))
+        else:
+            conditions.append(body.inside(shifted, size))
+            indices.append(shifted)
+    found = body.both(*conditions)
+    inner_value = body.read(x, Position(x.shape, tuple(indices)), body.both(guard, found))
+    if found is None:
+        return inner_value
+    fill = literal(node.attributes["value"], x.dtype)
+    return body.emit(C_TYPES[x.dtype], f"{found} ? {inner_value} : {fill}")
+
+
+def _concatenate(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    axis, places = node.attributes["axis"], body.coordinates(position)
+    start: Index = Index()
+    result: str | None = None
+    for x in node.inputs:
+        if x.shape[axis] == 0:
+            continue
+        moved = places[axis] - start
+        found = body.inside(moved, x.shape[axis])
+        indices = (*places[:axis], moved, *places[axis + 1 :])
+        element = body.read(x, Position(x.shape, indices), body.both(guard, found))
+        result = element if result is None or found is None else f"({found} ? {element} : {result})"
+        start = start + x.shape[axis]
+    return body.emit(C_TYPES[node.output.dtype], result or "0")
+
+
+def _gather(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    x, indices = node.inputs
+    batch = node.attributes["batch"]
+    if 0 in x.shape:
+        return literal(0, x.dtype)
+    places = body.coordinates(position)
+    found = body.read(indices, Position(indices.shape, places[: len(indices.shape)]), guard)
+    row = Var(body.emit("const long", found))
+    inside = body.condition(f"({row.name} >= 0) & ({row.name} < {c_size(x.shape[batch])})")
+    where = (*places[:batch], variable(row), *places[len(indices.shape) :])
+    return body.read(x, Position(x.shape, where), body.both(guard, inside))
+
+
+def _constant(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    return literal(node.attributes["value"].reshape(-1)[0], node.output.dtype)
+
+
+def _iota(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    index = body.coordinates(position)[node.attributes["axis"]]
+    type = C_TYPES[node.output.dtype]
+    return body.emit(type, f"({type})(", index, ")")
+
+
+def _extent(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    return body.emit("int64_t", c_size(node.attributes["size"]))
+
+
+def _random_bits(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    key, stream = node.inputs
+    words = [body.read(key, Position((2,), (Index((), n),))) for n in (0, 1)]
+    which = body.read(stream, Position((), ()))
+    place = position.linear()
+    return body.emit("uint32_t", f"cr_random_word({words[0]}, {words[1]}, (uint64_t)(", place, f"), {which})")
+
+
+_SPECIAL: dict[str, Special] = {
+    "reshape": _reshape,
+    "transpose": _view(_transposed),
+    "broadcast": _view(lambda node, indices: [indices[axis] for axis in node.attributes["axes"]]),
+    "slice": _view(_sliced),
+    "flip": _view(_flipped),
+    "pad": _pad,
+    "concatenate": _concatenate,
+    "gather": _gather,
+    "constant": _constant,
+    "iota": _iota,
+    "extent": _extent,
+    "random_bits": _random_bits,
+}

@@ -1,0 +1,419 @@
+"""The C of a whole program: one function per loop nest, one per graph, and one to call from Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+from chainrule.engines.cpu.body import Body
+from chainrule.engines.cpu.contraction import solved, write_plain, write_scattered
+from chainrule.engines.cpu.formula import formula_of
+from chainrule.engines.cpu.grouping import Grouping, Nest
+from chainrule.engines.cpu.indexing import c_size
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.memory import Memory, bytes_of, plan_memory
+from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
+from chainrule.engines.cpu.tile_plan import can_tile
+from chainrule.engines.cpu.tiles import TileWriter
+from chainrule.ir.graph import Graph, Node, Value
+from chainrule.ir.sizes import BATCH, Dim, Size, product
+
+PRELUDE = """
+struct frame {
+    char **slot;
+    char *scratch;
+    long B;
+};
+
+#define CR_INDEPENDENT _Pragma("GCC ivdep")
+
+static inline long cr_least(long x, long y) { return x < y ? x : y; }
+static inline long cr_round(long bytes) { return (bytes + 63) / 64 * 64; }
+static inline long cr_cut(long extent, long chunk, long chunks) { return extent * chunk / chunks; }
+static inline long cr_chunks(long work, long grain, long limit) {
+    const long wanted = work / grain, most = cr_least(limit, 64);
+    return wanted < 1 || most < 1 ? 1 : cr_least(wanted, most);
+}
+
+/* Threefry-2x32 with 20 rounds (Salmon et al., 2011): word `place % 2` of the block of counter (place / 2, stream). */
+static inline uint32_t cr_random_word(uint32_t key0, uint32_t key1, uint64_t place, uint32_t stream) {
+    const uint32_t schedule[3] = {key0, key1, key0 ^ key1 ^ 0x1BD11BDAu};
+    const int rotations[2][4] = {{13, 15, 26, 6}, {17, 29, 16, 24}};
+    uint32_t x0 = (uint32_t)(place / 2) + key0, x1 = stream + key1;
+    _Pragma("GCC unroll 5")
+    for (uint32_t group = 0; group < 5; group++) {
+        _Pragma("GCC unroll 4")
+        for (int round = 0; round < 4; round++) {
+            const int r = rotations[group % 2][round];
+            x0 += x1;
+            x1 = (x1 << r) | (x1 >> (32 - r));
+            x1 ^= x0;
+        }
+        x0 += schedule[(group + 1) % 3];
+        x1 += schedule[(group + 2) % 3] + group + 1;
+    }
+    return place % 2 ? x1 : x0;
+}
+"""
+
+
+def _vector_types(vector_bytes: int) -> str:
+    lines = []
+    for dtype, type in (("float32", "float"), ("float64", "double")):
+        name = f"cr_{dtype}_vector"
+        lines.append(f"typedef {type} {name} __attribute__((vector_size({vector_bytes}), may_alias));")
+        lines.append(
+            f"typedef {type} {name}_anywhere __attribute__((vector_size({vector_bytes}), aligned({BYTES[dtype]}), may_alias));"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(slots=True)
+class Source:
+    """The generated program: its text, the constants it is called with, and where results are written over operands.
+
+    ``plan`` lists the loop nests in order with what they read and write, and the slots of memory, graph by graph.
+    """
+
+    text: str
+    plan: str
+    constants: list[Value]
+    written_over: dict[int, int]
+    arrays: dict[Value, Node] = field(default_factory=dict)
+
+
+def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int) -> Source:
+    """The source of a verified graph in which calls are already inlined."""
+    emitter = _Emitter(vector_bytes)
+    number, memory = emitter.graph(graph, donated)
+    count = len(graph.inputs) + len(graph.outputs)
+    writer = Writer()
+    writer.line("CR_EXPORT long cr_arena(long B) {")
+    writer.line(f"    return graph_{number}_arena(B);")
+    writer.line("}")
+    writer.line()
+    total = count + len(emitter.constants)
+    writer.line(
+        "/* Runs the program on the data of objects, which have the pointer to it at an offset; on data if that is negative. */"
+    )
+    with writer.block("CR_EXPORT void cr_run(char **objects, long offset, char *arena, long B)"):
+        writer.line("const uint64_t state = cr_begin();")
+        writer.line(f"char *arrays[{max(1, total)}];")
+        with writer.block(f"for (long k = 0; k < {total}; k++)"):
+            writer.line("arrays[k] = objects[k];")
+            writer.line("if (offset >= 0) memcpy(&arrays[k], objects[k] + offset, sizeof arrays[k]);")
+        writer.line("arena += -(uintptr_t)arena % 64;")
+        writer.line(f"graph_{number}(arrays, arrays + {count}, arena, B);")
+        writer.line("cr_end(state);")
+    text = (
+        _vector_types(vector_bytes)
+        + PRELUDE
+        + "".join(f"\n{function}" for function in emitter.functions)
+        + "\n"
+        + writer.text
+    )
+    return Source(text, "\n".join(emitter.plans), emitter.constants, memory.written_over, emitter.makers)
+
+
+class _Emitter:
+    """Numbers functions and constants across the graph and its bodies."""
+
+    def __init__(self, vector_bytes: int) -> None:
+        self.vector_bytes = vector_bytes
+        self.functions: list[str] = []
+        self.plans: list[str] = []
+        self.constants: list[Value] = []
+        self.makers: dict[Value, Node] = {}
+        self.graphs = 0
+        self.nests = 0
+
+    def has_epilogue(self, node: Node) -> bool:
+        """Whether maps of the node's result can be computed along with it."""
+        return node.primitive.name == "contract" and can_tile(node, solved(node), self.vector_bytes)
+
+    def graph(self, graph: Graph, donated: frozenset[int]) -> tuple[int, Memory]:
+        """Write the functions of a graph; returns its number and its plan of memory."""
+        grouping = Grouping(graph, self.has_epilogue)
+        memory = plan_memory(grouping, donated)
+        first_constant = len(self.constants)
+        self.constants.extend(memory.constants)
+        self.makers.update(grouping.makers)
+        calls = Writer()
+        calls.depth = 1
+        lowering = _Lowering(self, grouping, memory, calls)
+        for nest in grouping.nests:
+            lowering.nest(nest)
+        number = self.graphs
+        self.graphs += 1
+        self.plans.append(_show_plan(f"graph_{number} {graph.name!r}", grouping, memory))
+        self._arena_function(number, memory, lowering)
+        self._graph_function(number, graph, memory, first_constant, calls)
+        return number, memory
+
+    def _arena_function(self, number: int, memory: Memory, lowering: _Lowering) -> None:
+        w = Writer()
+        with w.block(f"static long graph_{number}_arena(long B)"):
+            w.line(f"long own = {c_size(lowering.scratch)} + 64, most = 0;")
+            for size in memory.arena:
+                w.line(f"own += cr_round({c_size(size)});")
+            for text in lowering.inner:
+                with w.block(""):
+                    w.line(f"const long inner = {text};")
+                    w.line("if (inner > most) most = inner;")
+            w.line("return own + most;")
+        self.functions.append(w.text)
+
+    def _graph_function(self, number: int, graph: Graph, memory: Memory, first_constant: int, calls: Writer) -> None:
+        w = Writer()
+        head = f"static void graph_{number}(char **arrays, char **constants, char *arena, long B)"
+        total = memory.fixed + len(memory.arena)
+        with w.block(head):
+            w.line(f"char *slot[{max(1, total)}];")
+            given = len(graph.inputs) + len(graph.outputs)
+            w.line(f"for (long k = 0; k < {given}; k++) slot[k] = arrays[k];")
+            for k in range(len(memory.constants)):
+                w.line(f"slot[{given + k}] = constants[{first_constant + k}];")
+            for k, size in enumerate(memory.arena):
+                w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
+            w.line("struct frame frame = {slot, arena, B};")
+            w.lines.extend(calls.lines)
+            for source, target, size in memory.copies:
+                w.line(f"memcpy(slot[{target}], slot[{source}], {c_size(size)});")
+        self.functions.append(w.text)
+
+
+class _Lowering:
+    """One graph: a function for every nest, and the calls of them in order."""
+
+    def __init__(self, emitter: _Emitter, grouping: Grouping, memory: Memory, calls: Writer) -> None:
+        self.emitter, self.grouping, self.memory, self.calls = emitter, grouping, memory, calls
+        self.scratch: Dim = 0
+        self.inner: list[str] = []
+
+    def pointer_name(self, value: Value) -> str:
+        source = self.grouping.canonical(value)
+        slot = self.memory.slots[source]
+        inputs = self.grouping.graph.inputs
+        named = inputs[slot].name if slot < len(inputs) else source.name
+        return f"{identifier(named)}_{slot}"
+
+    def nest(self, nest: Nest) -> None:
+        if nest.kind == "scan":
+            self._scan(nest)
+        elif nest.kind == "fixed_point":
+            self._fixed_point(nest)
+        else:
+            for task, pointers in self._tasks(nest):
+                self._function(nest, task, pointers)
+
+    def _body(self, nest: Nest) -> tuple[Body, dict[str, Value], Callable[[Value], str]]:
+        used: dict[str, Value] = {}
+        own = set(nest.made)
+
+        def name(value: Value) -> str:
+            found = self.pointer_name(value)
+            used[found] = value
+            return found
+
+        def pointer(value: Value) -> str | None:
+            source = self.grouping.canonical(value)
+            return name(value) if source in self.grouping.stored and source not in own else None
+
+        return Body(self.grouping.makers.get, pointer), used, name
+
+    def _tasks(self, nest: Nest) -> list[tuple[Task, dict[str, Value]]]:
+        body, used, name = self._body(nest)
+        node = nest.node
+        if node is None:
+            return [(write_map(body, nest.shape, [(value, name(value)) for value in nest.roots]), used)]
+        if nest.kind == "contract":
+            return self._contraction(nest, node)
+        target = name(node.outputs[0])
+        match nest.kind:
+            case "reduce_sum" | "reduce_max":
+                return [(write_reduce(body, node, target), used)]
+            case "argmax":
+                return [(write_argmax(body, node, target), used)]
+            case "scatter_add":
+                return [(write_scatter(body, node, target), used)]
+        raise AssertionError(f"no lowering for {nest.kind}")
+
+    def _contraction(self, nest: Nest, node: Node) -> list[tuple[Task, dict[str, Value]]]:
+        pieces = solved(node)
+        if pieces is None:
+            body, used, name = self._body(nest)
+            return [(write_scattered(body, node, name(node.output)), used)]
+        if can_tile(node, pieces, self.emitter.vector_bytes):
+            first, used, name = self._body(nest)
+
+            def body_again() -> Body:
+                return Body(first.maker, first.pointer)
+
+            tiles = TileWriter(node, pieces, self.emitter.vector_bytes, body_again, name, nest.roots, nest.keeps_result)
+            return [(task, used) for task in tiles.write()]
+        tasks = []
+        for piece in pieces:
+            body, used, name = self._body(nest)
+            tasks.append((write_plain(body, node, piece, name(node.output), len(pieces) == 1), used))
+        return tasks
+
+    def _function(self, nest: Nest, task: Task, pointers: dict[str, Value]) -> None:
+        name = f"nest_{self.emitter.nests}"
+        self.emitter.nests += 1
+        self.scratch = _larger(self.scratch, _layout(task.regions)[1])
+        comment = task.comment or formula_of(nest, self.grouping, self.pointer_name)
+        texts = (
+            (name, "void *context, long chunk", task.text),
+            (f"{name}_before", "void *context", task.before),
+            (f"{name}_after", "void *context", task.after and f"const long chunks = {task.chunks};\n{task.after}"),
+        )
+        for title, parameters, text in texts:
+            if text:
+                declared = {k: (STORED[v.dtype], self.pointer_slot(v)) for k, v in pointers.items()}
+                shown = f"/* {comment} */\n" if title == name else ""
+                self.emitter.functions.append(shown + _function(title, parameters, declared, task.regions, text))
+        if task.before:
+            self.calls.line(f"{name}_before(&frame);")
+        if task.text and task.chunks == "1":
+            self.calls.line(f"{name}(&frame, 0);")
+        elif task.text:
+            self.calls.line(f"cr_parallel({name}, &frame, {task.chunks});")
+        if task.after:
+            self.calls.line(f"{name}_after(&frame);")
+
+    def pointer_slot(self, value: Value) -> int:
+        return self.memory.slots[self.grouping.canonical(value)]
+
+    def _scan(self, nest: Nest) -> None:
+        node = nest.node
+        assert node is not None, "a scan is a node"
+        body: Graph = node.attributes["body"]
+        number, _ = self.emitter.graph(body, frozenset())
+        consts, carries, length = (node.attributes[k] for k in ("consts", "carries", "length"))
+        sources = [f"slot[{self.pointer_slot(value)}]" for value in node.inputs]
+        targets = [f"slot[{self.pointer_slot(value)}]" for value in node.outputs]
+        first, steps = sources[consts : consts + carries], sources[consts + carries :]
+        sizes = [c_size(bytes_of(value)) for value in node.outputs[:carries]]
+        self.inner.append(" + ".join([f"2 * cr_round({size})" for size in sizes] + [f"graph_{number}_arena(B)"]))
+        w = self.calls
+        w.line(f"/* {formula_of(nest, self.grouping, self.pointer_name)} */")
+        with w.block(""):
+            self._double_buffers(sizes)
+            with w.block(f"for (long step = 0; step < {length}; step++)"):
+                w.line(f"const long t = {f'{length - 1} - step' if node.attributes['reverse'] else 'step'};")
+                given = [*sources[:consts]]
+                given += [f"step ? carry[{c}][(step + 1) % 2] : {source}" for c, source in enumerate(first)]
+                given += [f"{s} + t * {c_size(bytes_of(v))}" for s, v in zip(steps, body.inputs[consts + carries :])]
+                given += [f"step == {length - 1} ? {t} : carry[{c}][step % 2]" for c, t in enumerate(targets[:carries])]
+                given += [f"{t} + t * {c_size(bytes_of(v))}" for t, v in zip(targets[carries:], body.outputs[carries:])]
+                self._call(number, given)
+            if not length:
+                for source, target, size in zip(first, targets, sizes):
+                    w.line(f"memcpy({target}, {source}, {size});")
+
+    def _double_buffers(self, sizes: Sequence[str]) -> None:
+        w = self.calls
+        w.line(f"char *top = frame.scratch + cr_round({c_size(self.scratch)}), *carry[{max(1, len(sizes))}][2];")
+        for c, size in enumerate(sizes):
+            w.line(f"for (int k = 0; k < 2; k++) carry[{c}][k] = top, top += cr_round({size});")
+
+    def _call(self, number: int, given: Sequence[str]) -> None:
+        w = self.calls
+        w.line(f"char *given[{max(1, len(given))}];")
+        for k, text in enumerate(given):
+            w.line(f"given[{k}] = {text};")
+        w.line(f"graph_{number}(given, constants, top, B);")
+
+    def _fixed_point(self, nest: Nest) -> None:
+        node = nest.node
+        assert node is not None, "a fixed point is a node"
+        number, _ = self.emitter.graph(node.attributes["body"], frozenset())
+        consts = node.attributes["consts"]
+        sources = [f"slot[{self.pointer_slot(value)}]" for value in node.inputs]
+        targets = [f"slot[{self.pointer_slot(value)}]" for value in node.outputs]
+        states = node.outputs[:-1]
+        sizes = [c_size(bytes_of(value)) for value in states]
+        self.inner.append(" + ".join([f"2 * cr_round({size})" for size in sizes] + [f"graph_{number}_arena(B)"]))
+        w = self.calls
+        w.line(f"/* {formula_of(nest, self.grouping, self.pointer_name)} */")
+        with w.block(""):
+            self._double_buffers(sizes)
+            w.line("long step = 0;")
+            for c, (source, size) in enumerate(zip(sources[consts:], sizes)):
+                w.line(f"memcpy(carry[{c}][1], {source}, {size});")
+            with w.block(f"for (int close = 0; step < {node.attributes['max_iterations']} && !close; step++)"):
+                given = [*sources[:consts], *(f"carry[{c}][(step + 1) % 2]" for c in range(len(states)))]
+                given += [f"carry[{c}][step % 2]" for c in range(len(states))]
+                self._call(number, given)
+                w.line("close = 1;")
+                for c, value in enumerate(states):
+                    type, size = C_TYPES[value.dtype], "fabsf" if value.dtype == "float32" else "fabs"
+                    w.line(f"const {type} *new_{c} = (void *)carry[{c}][step % 2];")
+                    w.line(f"const {type} *old_{c} = (void *)carry[{c}][(step + 1) % 2];")
+                    bound = f"({type}){node.attributes['tolerance']!r} * (1 + {size}(new_{c}[k]))"
+                    with w.block(f"for (long k = 0; k < {c_size(product(value.shape))}; k++)"):
+                        w.line(f"close &= {size}(new_{c}[k] - old_{c}[k]) <= {bound};")
+            for c, (target, size) in enumerate(zip(targets, sizes)):
+                w.line(f"memcpy({target}, carry[{c}][(step + 1) % 2], {size});")
+            w.line(f"*(int64_t *){targets[-1]} = step;")
+
+
+def _show_plan(title: str, grouping: Grouping, memory: Memory) -> str:
+    lines = [title]
+    for nest in grouping.nests:
+        reads = ", ".join(str(memory.slots[value]) for value in nest.reads if value not in nest.made)
+        writes = ", ".join(f"{memory.slots[value]}: {value.type}" for value in nest.written)
+        with_maps = f" + {len(nest.roots)} maps" if nest.node is not None and nest.roots else ""
+        lines.append(f"  {nest.kind}{with_maps}: slots [{reads}] -> [{writes}]")
+    lines += [f"  copy: slot {source} -> {target}, {size} bytes" for source, target, size in memory.copies]
+    lines += [f"  arena slot {memory.fixed + k}: {size} bytes" for k, size in enumerate(memory.arena)]
+    lines += [f"  result {number} is written over operand {over}" for number, over in memory.written_over.items()]
+    return "\n".join(lines)
+
+
+def _larger(x: Dim, y: Dim) -> Dim:
+    """A size that covers both."""
+    terms = zip_longest(*(d.coefficients if isinstance(d, Size) else (d,) for d in (x, y)), fillvalue=0)
+    total: Dim = 0
+    for power, pair in enumerate(terms):
+        total = total + product([BATCH] * power) * max(pair)
+    return total
+
+
+def _layout(regions: Sequence[Region]) -> tuple[list[Dim], Dim]:
+    """Where each region begins in the working memory, and the size of all: bytes, whole cache lines."""
+    starts: list[Dim] = []
+    end: Dim = 0
+    for region in regions:
+        starts.append(end)
+        size = region.count * BYTES[region.dtype]
+        terms = size.coefficients if isinstance(size, Size) else (size,)
+        for power, c in enumerate(terms):
+            end = end + product([BATCH] * power) * (-(-c // 64) * 64)
+    return starts, end
+
+
+def _function(
+    name: str, parameters: str, pointers: dict[str, tuple[str, int]], regions: Sequence[Region], text: str
+) -> str:
+    w = Writer()
+    with w.block(f"static void {name}({parameters})"):
+        w.line("struct frame *const frame = context;")
+        w.line("const long B = frame->B;")
+        for pointer, (type, slot) in pointers.items():
+            w.line(f"{type} *restrict const {pointer} = ({type} *)frame->slot[{slot}];")
+        for region, start in zip(regions, _layout(regions)[0], strict=True):
+            type = STORED[region.dtype]
+            w.line(f"{type} *restrict const {region.name} = ({type} *)(frame->scratch + {c_size(start)});")
+        w.lines.extend("    " + line if line else "" for line in text.splitlines())
+    return w.text
+
+
+def identifier(name: str) -> str:
+    """A C identifier that tells of a name; anything unusual becomes an underscore."""
+    short = name.removeprefix("state.").removeprefix("model.")
+    clean = re.sub(r"[^A-Za-z0-9]+", "_", short).strip("_")[:48]
+    return clean if clean and clean[0].isalpha() else f"t{clean}"

@@ -1,0 +1,193 @@
+"""``engine="cpu"``: graphs compiled to C and called through one function."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chainrule.core.dtypes import to_numpy
+from chainrule.core.errors import ShapeError
+from chainrule.engines.cpu.emit import emit_program
+from chainrule.engines.cpu.inline import inline_calls
+from chainrule.engines.cpu.loading import load_library
+from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
+from chainrule.ir.graph import Graph, Node, Value
+from chainrule.ir.sizes import Size, at, is_symbolic, shape_at
+
+NDArray = np.ndarray[Any, Any]
+
+_ALIGNMENT = 64
+# NumPy's flags for C-contiguous and aligned.
+_WHOLE = 0x0001 | 0x0100
+
+
+class CpuProgram:
+    """A graph compiled to a library. Several threads may call it at once.
+
+    ``c_source`` is its C; ``plan`` tells which loop nests there are, in order, and where values lie in memory.
+    """
+
+    def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> None:
+        self.graph = graph
+        lowered = inline_calls(graph)
+        source = emit_program(lowered, donated, toolchain.vector_bytes)
+        self.c_source, self.plan = source.text, source.plan
+        self._constants = [np.ascontiguousarray(source.arrays[v].attributes["value"]) for v in source.constants]
+        self._written_over = source.written_over
+        self._needs_elements = list(_nonempty_axes(lowered))
+        self._library = load_library(source.text, name=graph.name, toolchain=toolchain)
+        self._library.cr_arena.restype = ctypes.c_long
+        self._library.cr_arena.argtypes = [ctypes.c_long]
+        self._run = self._library.cr_run
+        self._run.restype = None
+        self._run.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
+        self._forms: dict[int, _Form] = {}
+        self._last: _Form | None = None
+        self._arenas: list[NDArray] = []
+
+    def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
+        operands = list(arrays)
+        form = self._last
+        if form is None or not form.fits(operands):
+            form = self._last = self._form(operands)
+            operands = [np.require(array, requirements=("C", "A")) for array in operands]
+        results = [np.empty(shape, dtype) if over is None else operands[over] for shape, dtype, over in form.results]
+        try:
+            arena = self._arenas.pop()
+        except IndexError:
+            arena = np.empty(form.arena, np.uint8)
+        if arena.size < form.arena:
+            arena = np.empty(form.arena, np.uint8)
+        table = _objects((*operands, *results, *self._constants))
+        self._run(table, _OFFSET, arena.ctypes.data, form.batch)
+        self._arenas.append(arena)
+        return results
+
+    def _form(self, arrays: Sequence[NDArray]) -> _Form:
+        """What holds for all calls with the batch size of these arrays, which are checked."""
+        batch = bind_batch(self.graph, arrays)
+        if batch in self._forms:
+            return self._forms[batch]
+        for node, size in self._needs_elements:
+            if at(size, batch) == 0:
+                raise ShapeError(
+                    f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined"
+                )
+        form = _Form(
+            batch,
+            [shape_at(v.shape, batch) for v in self.graph.inputs],
+            [to_numpy(v.dtype) for v in self.graph.inputs],
+            [
+                (shape_at(v.shape, batch), to_numpy(v.dtype), self._written_over.get(number))
+                for number, v in enumerate(self.graph.outputs)
+            ],
+            self._library.cr_arena(batch) + _ALIGNMENT,
+        )
+        return self._forms.setdefault(batch, form)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The forms of operands and results at one batch size, and the bytes of working memory."""
+
+    batch: int
+    shapes: list[tuple[int, ...]]
+    dtypes: list[np.dtype[Any]]
+    results: list[tuple[tuple[int, ...], np.dtype[Any], int | None]]
+    arena: int
+
+    def fits(self, arrays: Sequence[NDArray]) -> bool:
+        """Whether these are arrays of the right types that lie contiguous in memory."""
+        return (
+            [array.shape for array in arrays] == self.shapes
+            and [array.dtype for array in arrays] == self.dtypes
+            and all([array.flags.num & _WHOLE == _WHOLE for array in arrays])  # noqa: C419 (a list is faster)
+        )
+
+
+def _offset_of_data() -> int:
+    """Where an array object of CPython holds the pointer to its data; -1 if not where NumPy's C interface puts it."""
+    offset = object.__basicsize__
+    if sys.implementation.name != "cpython":
+        return -1
+    for count in range(1, 4):
+        sample = np.empty(count)
+        if ctypes.c_void_p.from_address(id(sample) + offset).value != sample.ctypes.data:
+            return -1
+    return offset
+
+
+# Asking NumPy for a pointer takes a microsecond for every array; the generated code reads it from the object.
+_OFFSET = _offset_of_data()
+
+
+def _objects(arrays: Sequence[NDArray]) -> ctypes.Array[ctypes.c_void_p]:
+    """The table that the generated code takes: the addresses of array objects, or else of their data."""
+    table = ctypes.c_void_p * len(arrays)
+    return table(*map(id, arrays)) if _OFFSET >= 0 else table(*(array.ctypes.data for array in arrays))
+
+
+class CpuEngine:
+    """Turns graphs into native programs, with the compiler given or else the one found on this machine."""
+
+    name = "cpu"
+
+    def __init__(self, toolchain: Toolchain | None = None) -> None:
+        self._toolchain = toolchain
+
+    def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> CpuProgram:
+        """Compile a graph. Raises :class:`CompilerError` where there is no working C compiler."""
+        found = self._toolchain or find_toolchain()
+        if isinstance(found, NoToolchain):
+            raise CompilerError(found.reason)
+        return CpuProgram(graph, donated, found)
+
+
+ENGINE = CpuEngine()
+
+
+def bind_batch(graph: Graph, arrays: Sequence[NDArray]) -> int:
+    """The batch size that the given arrays have, after checking every type; 1 where none mentions it.
+
+    Raises :class:`ShapeError` naming the input whose shape or element type does not fit.
+    """
+    batch: int | None = None
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        if array.ndim != value.type.rank or array.dtype != to_numpy(value.dtype):
+            raise _misfit(value, array)
+        if batch is None:
+            batch = next((_solve(d, n) for d, n in zip(value.shape, array.shape) if isinstance(d, Size)), None)
+    bound = 1 if batch is None else batch
+    for value, array in zip(graph.inputs, arrays, strict=True):
+        if shape_at(value.shape, bound) != array.shape:
+            raise _misfit(value, array)
+    return bound
+
+
+def _solve(dim: Size, size: int) -> int | None:
+    if len(dim.coefficients) != 2:
+        return None
+    offset, slope = dim.coefficients
+    return (size - offset) // slope
+
+
+def _misfit(value: Value, array: NDArray) -> ShapeError:
+    name = f"input {value.name!r}" if value.name else "an input"
+    return ShapeError(f"{name} should be {value.type}, not {array.dtype} of shape {array.shape}")
+
+
+def _nonempty_axes(graph: Graph) -> Any:
+    """The searches for a largest element along axes whose size depends on the batch."""
+    found: list[tuple[Node, Any]] = []
+    for node in graph.nodes:
+        if node.primitive.name in ("reduce_max", "argmax"):
+            axes = node.attributes["axes"] if node.primitive.name == "reduce_max" else (node.attributes["axis"],)
+            found.extend((node, node.inputs[0].shape[k]) for k in axes if is_symbolic((node.inputs[0].shape[k],)))
+        for _, body in node.subgraphs():
+            found.extend(_nonempty_axes(body))
+    return found

@@ -1,0 +1,64 @@
+"""The formula of a loop nest in words that a reader knows: what is written above it in the C source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from chainrule.engines.cpu.grouping import Grouping, Nest
+from chainrule.ir.graph import Node, Value
+
+_INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "logical_and": "and",
+    "logical_or": "or",
+}
+_SILENT = frozenset({"broadcast", "reshape", "stop_gradient"})
+_LONGEST = 160
+
+
+def formula_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> str:
+    """``place: result = formula; ...``, safe to stand in a C comment whatever the user's names are."""
+
+    def text(value: Value, depth: int) -> str:
+        if grouping.is_stored(value) and depth:
+            return name(value)
+        node = grouping.makers.get(value)
+        if node is None:
+            return "?"
+        if node is nest.node and depth:
+            return "result"
+        return operation(node, depth)
+
+    def operation(node: Node, depth: int) -> str:
+        primitive = node.primitive.name
+        if primitive == "constant" and node.output.shape == ():
+            return str(node.attributes["value"])
+        if depth > 6:
+            return "..."
+        operands = [text(value, depth + 1) for value in node.inputs]
+        if primitive in _SILENT:
+            return operands[0]
+        if primitive in _INFIX:
+            return f"({operands[0]} {_INFIX[primitive]} {operands[1]})"
+        if primitive == "contract":
+            return f"{operands[0]} . {operands[1]}  with {node.attributes['spec']}"
+        return f"{primitive}({', '.join(operands)})"
+
+    parts = []
+    places: dict[str, None] = {}
+    for value in nest.made:
+        maker = grouping.makers[value]
+        places[f"{maker.origin.path or 'step'} {maker.origin.phase}"] = None
+        target = name(value) if grouping.is_stored(value) else "result"
+        shown = operation(maker, 0)
+        parts.append(f"{target} = {shown[:_LONGEST]}{'...' if len(shown) > _LONGEST else ''}")
+    where = ", ".join(list(places)[:3])
+    return re.sub(r"[^\x20-\x7e\n]|\*/|/\*|\\|\?\?", "_", f"{where}: " + ";\n   ".join(parts))

@@ -1,0 +1,267 @@
+"""Which values get memory, and which nodes run in one loop nest.
+
+Elementwise maps and views are expanded into whatever reads them; a value is stored only if something needs it in memory, or if
+computing it again would cost more than reading it back. Maps over the same box then share a nest, and maps of the result of a
+contraction become its epilogue, so that the result itself may never be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+from chainrule.core.dtypes import BOOL
+from chainrule.engines.cpu.scalars import COSTS, EXPRESSIONS
+from chainrule.ir.graph import Graph, Node, Value
+from chainrule.ir.sizes import Shape, product
+
+# What runs in a nest of its own.
+NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_add", "scan", "fixed_point"})
+_ELEMENTWISE = frozenset({*EXPRESSIONS, "cast", "stop_gradient"})
+# Recomputing up to this many additions is cheaper than a store and a load.
+_CHEAP = 3
+_MAX_ROOTS = 12
+
+
+@dataclass(eq=False, slots=True)
+class Nest:
+    """One loop nest: a node that needs its own, or none, and the maps computed along with it."""
+
+    kind: str
+    node: Node | None
+    roots: list[Value]
+    order: int
+    reads: dict[Value, bool] = field(default_factory=dict)
+    keeps_result: bool = True
+
+    @property
+    def written(self) -> list[Value]:
+        made = list(self.node.outputs) if self.node is not None and self.keeps_result else []
+        return [*made, *self.roots]
+
+    @property
+    def made(self) -> list[Value]:
+        return [*(self.node.outputs if self.node is not None else ()), *self.roots]
+
+    @property
+    def shape(self) -> Shape:
+        return self.roots[0].shape if self.node is None else self.node.outputs[0].shape
+
+    @property
+    def box(self) -> Shape:
+        return tuple(size for size in self.shape if size != 1)
+
+
+class Grouping:
+    """The decisions for one graph without calls: ``nests`` in the order in which they run, and where values live."""
+
+    def __init__(self, graph: Graph, has_epilogue: Callable[[Node], bool]) -> None:
+        self.graph = graph
+        self.has_epilogue = has_epilogue
+        self.makers: dict[Value, Node] = {value: node for node in graph.nodes for value in node.outputs}
+        self.alias: dict[Value, Value] = {}
+        for node in graph.nodes:
+            if _same_bytes(node):
+                self.alias[node.output] = self.canonical(node.inputs[0])
+        self.results = [self.canonical(value) for value in graph.outputs]
+        self.stored = self._choose_stored()
+        self.nests = self._schedule(self._merge(self._separate()))
+
+    def canonical(self, value: Value) -> Value:
+        """The value whose bytes these are."""
+        return self.alias.get(value, value)
+
+    def is_stored(self, value: Value) -> bool:
+        return self.canonical(value) in self.stored
+
+    def _choose_stored(self) -> set[Value]:
+        uses = _uses(self.graph)
+        stored = {*self.graph.inputs, *self.results}
+        for node in self.graph.nodes:
+            name = node.primitive.name
+            if name in NESTS:
+                stored.update(value for value in node.outputs if value not in self.alias)
+                if name in ("contract", "scan", "fixed_point"):
+                    stored.update(map(self.canonical, node.inputs))
+            elif name == "gather":
+                stored.add(self.canonical(node.inputs[0]))
+            elif name == "constant" and node.output.shape:
+                stored.add(node.output)
+        cost: dict[Value, int] = dict.fromkeys(self.graph.inputs, 0)
+        for node in self.graph.nodes:
+            grows = node.primitive.name == "broadcast" and product(node.inputs[0].shape) != product(node.output.shape)
+            precious = [*node.inputs] if node.primitive.name == "random_bits" else [*node.inputs] if grows else []
+            stored.update(self.canonical(value) for value in precious if cost[value] and not self.is_in(value, stored))
+            own = 0 if _is_free(node) else COSTS.get(node.primitive.name, 1)
+            total = own + sum(0 if self.is_in(value, stored) else cost[value] for value in node.inputs)
+            for value in node.outputs:
+                cost[value] = 0 if self.is_in(value, stored) else total
+                limit = 0 if value.dtype == BOOL else _CHEAP
+                if cost[value] > limit and uses.get(value, 0) > 1 and value not in self.alias:
+                    stored.add(value)
+        return stored
+
+    def is_in(self, value: Value, stored: set[Value]) -> bool:
+        return self.canonical(value) in stored
+
+    def _separate(self) -> list[Nest]:
+        """One nest for every node that needs one and for every stored map."""
+        nests = []
+        for order, node in enumerate(self.graph.nodes):
+            name = node.primitive.name
+            if name in NESTS and node.outputs[0] not in self.alias:
+                nests.append(Nest(name, node, [], order))
+                for value in node.inputs:
+                    self._collect(value, False, nests[-1].reads)
+            elif node.output in self.stored and not (name == "constant" and node.output.shape):
+                nests.append(Nest("map", None, [node.output], order))
+                self._collect_from(node, True, nests[-1].reads)
+        return nests
+
+    def _collect(self, value: Value, same: bool, reads: dict[Value, bool]) -> None:
+        """Note what is read from memory to compute a value, and whether only ever at the position of the nest itself."""
+        source = self.canonical(value)
+        if source in self.stored:
+            reads[source] = reads.get(source, True) and same
+        elif value in self.makers:
+            self._collect_from(self.makers[value], same, reads)
+
+    def _collect_from(self, node: Node, same: bool, reads: dict[Value, bool]) -> None:
+        same = same and (node.primitive.name in _ELEMENTWISE or _same_bytes(node))
+        for value in node.inputs:
+            self._collect(value, same, reads)
+
+    def _merge(self, nests: list[Nest]) -> list[Nest]:
+        groups: list[Nest] = []
+        for nest in nests:
+            target = None
+            if nest.kind == "map":
+                home = {value: group for group in groups for value in group.made}
+                above = _ancestors(groups, home)
+                direct = {home[value] for value in nest.reads if value in home}
+                target = next(
+                    (g for g in self._candidates(nest, groups, direct) if _may_join(nest, g, direct, above)), None
+                )
+            if target is None:
+                groups.append(nest)
+                continue
+            for value, same in nest.reads.items():
+                target.reads[value] = target.reads.get(value, True) and same
+            target.roots.extend(nest.roots)
+            target.order = max(target.order, nest.order)
+        self._forget_private(groups)
+        return groups
+
+    def _candidates(self, nest: Nest, groups: Sequence[Nest], direct: set[Nest]) -> list[Nest]:
+        """Groups over the same box: first those whose results the nest reads, then those that read what it reads."""
+        same = [g for g in groups if g.box == nest.box and len(g.roots) < _MAX_ROOTS]
+        read = [g for g in same if g in direct and (g.node is None or self.has_epilogue(g.node))]
+        beside = [g for g in same if g not in direct and g.node is None]
+        sharing = [g for g in beside if not nest.box or g.reads.keys() & nest.reads.keys()]
+        return [*sorted(read, key=lambda g: g.kind), *sharing]
+
+    def _forget_private(self, groups: list[Nest]) -> None:
+        """Results that only their own nest reads are not stored; a nest that is left without results goes."""
+        for group in [g for g in groups if g.kind in ("map", "contract")]:
+            needed = {value for other in groups if other is not group for value in other.reads} | set(self.results)
+            private = [value for value in group.made if value not in needed]
+            group.roots = [value for value in group.roots if value in needed]
+            if group.node is not None and group.roots and group.node.output in private:
+                group.keeps_result = False
+            elif group.node is None and not group.roots:
+                groups.remove(group)
+            for value in private:
+                if value not in group.written:
+                    self.stored.discard(value)
+                group.reads.pop(value, None)
+
+    def _schedule(self, groups: Sequence[Nest]) -> list[Nest]:
+        home = {value: group for group in groups for value in group.made}
+        needs = {g: {home[v] for v in g.reads if v in home and home[v] is not g} for g in groups}
+        users: dict[Nest, list[Nest]] = {g: [] for g in groups}
+        for group, sources in needs.items():
+            for source in sources:
+                users[source].append(group)
+        waiting = {group: len(sources) for group, sources in needs.items()}
+        ready = [(group.order, number) for number, group in enumerate(groups) if not waiting[group]]
+        numbers = {group: number for number, group in enumerate(groups)}
+        heapify(ready)
+        ordered = []
+        while ready:
+            group = groups[heappop(ready)[1]]
+            ordered.append(group)
+            for user in users[group]:
+                waiting[user] -= 1
+                if not waiting[user]:
+                    heappush(ready, (user.order, numbers[user]))
+        assert len(ordered) == len(groups), "merging nests made a cycle"
+        return ordered
+
+
+def _may_join(nest: Nest, group: Nest, direct: set[Nest], above: Mapping[Nest, set[Nest]]) -> bool:
+    if any(not nest.reads.get(value, True) for value in group.made):
+        return False
+    return not any(group in above[other] for other in direct if other is not group)
+
+
+def _ancestors(groups: Sequence[Nest], home: Mapping[Value, Nest]) -> dict[Nest, set[Nest]]:
+    """For every group all groups that must run before it."""
+    found: dict[Nest, set[Nest]] = {}
+
+    def visit(group: Nest) -> set[Nest]:
+        if group not in found:
+            found[group] = set()
+            for value in group.reads:
+                source = home.get(value)
+                if source is not None and source is not group:
+                    found[group] |= {source} | visit(source)
+        return found[group]
+
+    for group in groups:
+        visit(group)
+    return found
+
+
+def _uses(graph: Graph) -> dict[Value, int]:
+    uses: dict[Value, int] = {}
+    for node in graph.nodes:
+        for value in set(node.inputs):
+            uses[value] = uses.get(value, 0) + 1
+    return uses
+
+
+def _is_free(node: Node) -> bool:
+    return _same_bytes(node) or (node.primitive.family in ("view", "source") and node.primitive.name != "random_bits")
+
+
+def _same_bytes(node: Node) -> bool:
+    """Whether the result is the operand's bytes under another shape."""
+    name = node.primitive.name
+    if name in ("reshape", "stop_gradient"):
+        return True
+    if name not in (
+        "cast",
+        "broadcast",
+        "transpose",
+        "slice",
+        "flip",
+        "pad",
+        "concatenate",
+        "reduce_sum",
+        "reduce_max",
+    ):
+        return False
+    x, y = node.inputs[0], node.output
+    if x.dtype != y.dtype or [d for d in x.shape if d != 1] != [d for d in y.shape if d != 1]:
+        return False
+    if name == "transpose":
+        moved = [axis for axis in node.attributes["order"] if x.shape[axis] != 1]
+        return moved == sorted(moved)
+    if name == "flip":
+        return all(x.shape[axis] == 1 for axis in node.attributes["axes"])
+    if name == "concatenate":
+        return len(node.inputs) == 1
+    if name in ("reduce_sum", "reduce_max"):
+        return all(x.shape[axis] == 1 for axis in node.attributes["axes"])
+    return True

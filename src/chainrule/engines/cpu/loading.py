@@ -1,0 +1,119 @@
+"""Generated C source in, callable library out."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import threading
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from chainrule.core.files import reason
+from chainrule.engines.cpu.cache import Cache, entry_key, open_cache, temporary_cache
+from chainrule.engines.cpu.runtime import Runtime
+from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
+
+_lock = threading.RLock()
+_loaded: dict[str, ctypes.CDLL] = {}
+_runtime: Runtime | None = None
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) -> ctypes.CDLL:
+    """Compile a generated source, or take it from the cache, and load it.
+
+    The text of :func:`prelude` is put in front of ``source``: ``cr_parallel``, ``cr_scratch``, ``cr_begin``, ``cr_end`` and the
+    functions of ``c/math.h`` are defined there. Mark what Python calls with ``CR_EXPORT``. ctypes releases the GIL
+    during calls.
+
+    Args:
+        source: C11 with GNU extensions; one translation unit.
+        name: what error messages and debuggers call it; any text.
+        toolchain: the compiler; by default the one that :func:`find_toolchain` finds.
+
+    Raises:
+        CompilerError: if there is no compiler, or if it fails; the message has its first complaint.
+    """
+    toolchain = _chosen(toolchain)
+    runtime = load_runtime()
+    library = _load(f'{prelude()}\n#line 1 "{_file_name(name)}.c"\n{source}', name, toolchain)
+    runtime.attach(library)
+    return library
+
+
+@cache
+def prelude() -> str:
+    """The C text that every generated source begins with."""
+    return "\n".join(f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "quarter_turns.h", "math.h"))
+
+
+def load_runtime() -> Runtime:
+    """The worker threads of this process, started when first needed.
+
+    Raises:
+        CompilerError: if there is no compiler.
+        ConfigError: if ``CHAINRULE_THREADS`` makes no sense.
+    """
+    global _runtime
+    with _lock:
+        if _runtime is None:
+            text = "\n".join(f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "runtime.c"))
+            source = f"#define CR_RUNTIME_ITSELF 1\n{text}"
+            _runtime = Runtime(_load(source, "runtime", _chosen(None)))
+        return _runtime
+
+
+def _chosen(toolchain: Toolchain | None) -> Toolchain:
+    found = toolchain or find_toolchain()
+    if isinstance(found, NoToolchain):
+        raise CompilerError(found.reason)
+    return found
+
+
+@cache
+def _c_text(name: str) -> str:
+    return (resources.files(__package__) / "c" / name).read_text(encoding="utf-8")
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] or "generated"
+
+
+def _load(source: str, name: str, toolchain: Toolchain) -> ctypes.CDLL:
+    key = entry_key(source, toolchain.identity)
+    library = _loaded.get(key)
+    if library is None:
+        path = _compiled(key, source, name, toolchain)
+        with _lock:
+            library = _loaded.get(key) or _opened(path)
+            _loaded[key] = library
+    return library
+
+
+def _compiled(key: str, source: str, name: str, toolchain: Toolchain) -> Path:
+    def make(path: Path) -> None:
+        toolchain.compile(source, path, name=name)
+
+    usual: Cache = open_cache()[0]
+    try:
+        return usual.obtain(key, ".so", make)
+    except OSError:  # the disk is full, or the folder has become unusable
+        return temporary_cache().obtain(key, ".so", make)
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        complaint = reason(error) if error.strerror else str(error)
+        raise CompilerError(f"the compiled library cannot be loaded: {complaint}") from None

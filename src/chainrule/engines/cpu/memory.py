@@ -1,0 +1,115 @@
+"""Where stored values live: inputs, results, constants, and one arena whose slots are reused as soon as nothing needs them.
+
+Slots have sizes linear in the batch size, so the plan holds for every batch. A result takes the place of a donated operand of its
+type when the nest that writes it is the last to read that operand, and reads it only at the element it writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chainrule.engines.cpu.grouping import Grouping, Nest
+from chainrule.engines.cpu.scalars import BYTES
+from chainrule.ir.graph import Value
+from chainrule.ir.sizes import Dim, Size, product
+
+
+@dataclass(slots=True)
+class Memory:
+    """``slots`` numbers the places of stored values: first inputs, then results, constants, and the arena."""
+
+    slots: dict[Value, int] = field(default_factory=dict)
+    constants: list[Value] = field(default_factory=list)
+    arena: list[Dim] = field(default_factory=list)
+    written_over: dict[int, int] = field(default_factory=dict)
+    copies: list[tuple[int, int, Dim]] = field(default_factory=list)
+    fixed: int = 0
+
+
+def bytes_of(value: Value) -> Dim:
+    return product(value.shape) * BYTES[value.dtype]
+
+
+def plan_memory(grouping: Grouping, donated: frozenset[int]) -> Memory:
+    graph = grouping.graph
+    memory = Memory()
+    for number, value in enumerate(graph.inputs):
+        memory.slots[value] = number
+    first_result = len(graph.inputs)
+    memory.constants = [node.output for node in graph.nodes if node.primitive.name == "constant" and node.output.shape]
+    first_constant = first_result + len(graph.outputs)
+    for number, value in enumerate(memory.constants):
+        memory.slots[value] = first_constant + number
+    memory.fixed = first_constant + len(memory.constants)
+    home = {value: position for position, nest in enumerate(grouping.nests) for value in nest.written}
+    last = _last_reads(grouping)
+    for number, value in enumerate(grouping.results):
+        if value in memory.slots or value not in home:
+            source = memory.slots[value]
+            memory.copies.append((source, first_result + number, bytes_of(value)))
+            continue
+        memory.slots[value] = first_result + number
+        over = _operand_to_reuse(grouping, memory, donated, value, home[value], last)
+        if over is not None:
+            memory.slots[value] = over
+            memory.written_over[number] = over
+    _place_in_arena(grouping, memory, last)
+    return memory
+
+
+def _last_reads(grouping: Grouping) -> dict[Value, int]:
+    last: dict[Value, int] = {}
+    for position, nest in enumerate(grouping.nests):
+        for value in (*nest.reads, *nest.written):
+            last[value] = position
+    return last
+
+
+def _operand_to_reuse(
+    grouping: Grouping, memory: Memory, donated: frozenset[int], value: Value, position: int, last: dict[Value, int]
+) -> int | None:
+    nest = grouping.nests[position]
+    if value not in nest.roots:
+        return None
+    taken = set(memory.written_over.values())
+    for number in sorted(donated - taken):
+        operand = grouping.graph.inputs[number]
+        dies_here = last.get(operand) == position and operand not in grouping.results
+        if operand.type == value.type and dies_here and nest.reads.get(operand, False):
+            return number
+    return None
+
+
+def _place_in_arena(grouping: Grouping, memory: Memory, last: dict[Value, int]) -> None:
+    free: list[int] = []
+    for position, nest in enumerate(grouping.nests):
+        for value in nest.written:
+            if value in memory.slots:
+                continue
+            wanted = bytes_of(value)
+            fitting = [slot for slot in free if _covers(memory.arena[slot], wanted)]
+            if fitting:
+                slot = min(fitting, key=lambda s: _terms(memory.arena[s])[::-1])
+                free.remove(slot)
+            else:
+                slot = len(memory.arena)
+                memory.arena.append(wanted)
+            memory.slots[value] = memory.fixed + slot
+        for value in _ending(nest, position, last):
+            place = memory.slots.get(value, -1) - memory.fixed
+            if place >= 0:
+                free.append(place)
+
+
+def _ending(nest: Nest, position: int, last: dict[Value, int]) -> list[Value]:
+    return [value for value in dict.fromkeys((*nest.reads, *nest.written)) if last[value] == position]
+
+
+def _terms(size: Dim) -> tuple[int, ...]:
+    found = size.coefficients if isinstance(size, Size) else (size,)
+    return (*found, *(0,) * (4 - len(found)))
+
+
+def _covers(slot: Dim, wanted: Dim) -> bool:
+    """Whether a slot is large enough for every batch size, 0 included."""
+    return all(a >= b for a, b in zip(_terms(slot), _terms(wanted), strict=True))

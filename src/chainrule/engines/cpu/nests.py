@@ -1,0 +1,422 @@
+"""Loop nests as C: maps, reductions, searches and scatters.
+
+Every writer returns a :class:`Task`: a C function of a chunk number, and the number of chunks. The chunks depend on the sizes alone
+and what they write does not overlap, or is combined in their order, so results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from chainrule.core.dtypes import BOOL, FLOAT64, DType
+from chainrule.engines.cpu.body import Body, Position
+from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
+from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
+from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
+from chainrule.ir.graph import Node, Value
+from chainrule.ir.sizes import Dim, Shape, Size, product
+
+# Text of the statement that stores a result, from its place and value; what writes the innermost statements.
+Target = Callable[[str, str], str]
+Inner = Callable[[], None]
+
+_COLUMNS = 64
+# A result of fewer elements than this is too small to divide among threads: the sum is divided instead.
+_FEW_RESULTS = 1024
+_PARTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Working memory of a nest: the name of its pointer, and its elements."""
+
+    name: str
+    dtype: DType
+    count: Dim
+
+
+@dataclass(slots=True)
+class Task:
+    """The text of a function's body, how many chunks it runs in, and what runs before and after all of them."""
+
+    text: str
+    chunks: str = "1"
+    before: str = ""
+    after: str = ""
+    regions: list[Region] = field(default_factory=list)
+    comment: str = ""
+
+
+def variables(shape: Shape) -> tuple[list[Var], tuple[Index, ...]]:
+    """A loop variable for every axis that needs one, and the coordinates."""
+    vars = [Var(f"i{axis}", size) for axis, size in enumerate(shape) if size != 1]
+    named = {var.name: var for var in vars}
+    coordinates = tuple(variable(named[f"i{axis}"]) if f"i{axis}" in named else Index() for axis in range(len(shape)))
+    return vars, coordinates
+
+
+def in_shape(shape: Shape, vars: Sequence[Var]) -> Position:
+    """The position of the loop variables in an array of the box's sizes, with axes of size 1 anywhere."""
+    rest = iter(vars)
+    return Position(shape, tuple(Index() if size == 1 else variable(next(rest)) for size in shape))
+
+
+def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]]) -> Task:
+    """Elementwise results over one box, each stored through its pointer."""
+    vars, _ = variables(shape)
+    stores = []
+    for value, pointer in roots:
+        position = in_shape(value.shape, vars)
+        stores.append(Store(pointer, position.linear(), body.read(value, position)))
+    return write_box(box_of(vars, body, stores))
+
+
+def write_box(box: Box, comment: str = "", first: Sequence[str] = ()) -> Task:
+    """Independent loops, the outermost cut into chunks. The lines ``first`` come before the loops over [low, high)."""
+    box.merge()
+    writer = Writer()
+    if not box.vars:
+        writer.lines.extend(["const long low = 0, high = 1;", *first] if first else [])
+        box.write(writer)
+        box.write_stores(writer)
+        return Task(writer.text, comment=comment)
+    outer = box.vars[0]
+    assert outer.extent is not None, "a loop has an end"
+    chunks = chunks_text(work_of(box.vars, cost_of(box)), outer.extent)
+    _cut(writer, outer.extent, chunks)
+    writer.lines.extend(first)
+    _map_loops(writer, box, chunked=True)
+    return Task(writer.text, chunks, comment=comment)
+
+
+def cost_of(box: Box) -> int:
+    """Roughly the additions that one evaluation is worth; a call to a function counts as a dozen."""
+    return sum(12 if any("cr_" in str(p) for p in s.parts) else 1 for s in box.statements) + len(box.stores)
+
+
+def _cut(writer: Writer, extent: Dim, chunks: str) -> None:
+    cut_range(writer, c_size(extent), chunks)
+
+
+def cut_range(writer: Writer, extent: str, chunks: str) -> None:
+    """The range [low, high) of this chunk."""
+    if chunks == "1":
+        writer.line(f"const long low = 0, high = {extent};")
+    else:
+        writer.line(f"const long chunks = {chunks}, extent = {extent};")
+        writer.line("const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);")
+
+
+def write_loops(writer: Writer, box: Box) -> None:
+    _map_loops(writer, box, chunked=False)
+
+
+def _map_loops(writer: Writer, box: Box, chunked: bool, depth: int = 0) -> None:
+    if depth == len(box.vars):
+        box.write(writer)
+        box.write_stores(writer)
+        return
+    if depth == len(box.vars) - 1:
+        writer.line("CR_INDEPENDENT")
+    bounds = ("low", "high") if chunked and depth == 0 else ("0", None)
+    with writer.loop(box.vars[depth], *bounds):
+        _map_loops(writer, box, chunked, depth + 1)
+
+
+@dataclass(slots=True)
+class Reduction:
+    """``pointer[at] = op over reduced of value``, for every point of the kept variables.
+
+    ``whole`` says that these are all elements of the result, so that it can be put together from parts.
+    """
+
+    vars: list[Var]
+    reduced: frozenset[Var]
+    body: Body
+    value: str
+    pointer: str
+    at: Index
+    size: Dim
+    dtype: DType
+    op: str
+    whole: bool = True
+
+
+def write_reduction(r: Reduction) -> Task:
+    """A sum or a maximum. Sums run in several lanes that are added up pairwise at the end."""
+    box = box_of(r.vars, r.body, [Store(r.pointer, r.at, r.value)])
+    apart = r.reduced
+    # Merged variables keep the name of the inner one, so the names tell which are reduced.
+    names = {var.name for var in apart}
+    box.merge(apart)
+    reduced = [var for var in box.vars if var.name in names]
+    kept = [var for var in box.vars if var.name not in names]
+    writer = _ReductionWriter(r, box, kept, reduced)
+    return writer.write()
+
+
+class _ReductionWriter:
+    def __init__(self, r: Reduction, box: Box, kept: list[Var], reduced: list[Var]) -> None:
+        self.r, self.box, self.kept, self.reduced = r, box, kept, reduced
+        self.type = C_TYPES[r.dtype]
+        self.start = literal(0, r.dtype) if r.op == "sum" else lowest(r.dtype)
+        self.writer = Writer()
+        self.columns = bool(kept) and (not reduced or box.vars[-1] is kept[-1])
+
+    def write(self) -> Task:
+        work = work_of(self.box.vars, cost_of(self.box))
+        kept = product(var.extent for var in self.kept if var.extent is not None)
+        first = self.kept[0].extent if self.kept else 1
+        assert first is not None, "a loop has an end"
+        few = not isinstance(kept, Size) and kept < _FEW_RESULTS
+        task = Task("")
+        if self.r.whole and self.reduced and few and (isinstance(work, Size) or work > 65536 * 2):
+            longest = self.reduced[0].extent
+            assert longest is not None, "a loop has an end"
+            chunks = chunks_text(work, longest)
+            chunks = f"cr_least({chunks}, {_PARTS})" if not chunks.isdigit() else str(min(int(chunks), _PARTS))
+            if chunks != "1":
+                self._split(task, chunks, longest)
+                return task
+        if self.columns and len(self.kept) == 1:
+            first = first + (_COLUMNS - 1)
+            limit: Dim = first // _COLUMNS if not isinstance(first, Size) else first
+        else:
+            limit = first
+        task.chunks = chunks_text(work, limit) if self.kept else "1"
+        if self.kept:
+            unit = _COLUMNS if self.columns and len(self.kept) == 1 else 1
+            self._cut_kept(task.chunks, unit)
+        self._kept_loops(0, chunked="kept", target=lambda at, value: f"{self.r.pointer}[{at}] = {value};")
+        task.text = self.writer.text
+        return task
+
+    def _cut_kept(self, chunks: str, unit: int) -> None:
+        extent = self.kept[0].extent
+        assert extent is not None, "a loop has an end"
+        if unit == 1 or chunks == "1":
+            _cut(self.writer, extent, chunks)
+            return
+        text = c_size(extent)
+        self.writer.line(f"const long chunks = {chunks}, extent = {text}, blocks = (extent + {unit - 1}) / {unit};")
+        self.writer.line(f"const long low = cr_cut(blocks, chunk, chunks) * {unit};")
+        self.writer.line(f"const long high = cr_least(cr_cut(blocks, chunk + 1, chunks) * {unit}, extent);")
+
+    def _split(self, task: Task, chunks: str, longest: Dim) -> None:
+        """Chunks of the sum into partial results, added up in order afterwards."""
+        _cut(self.writer, longest, chunks)
+        size = c_size(self.r.size)
+        self._kept_loops(0, chunked="reduced", target=lambda at, value: f"partial[chunk * {size} + {at}] = {value};")
+        task.text, task.chunks = self.writer.text, chunks
+        task.regions = [Region("partial", self.r.dtype, self.r.size * _PARTS)]
+        final = Writer()
+        with final.loop(Var("k", self.r.size)):
+            final.line(f"{self.type} total = partial[k];")
+            with final.block("for (long chunk = 1; chunk < chunks; chunk++)"):
+                final.line(f"const {self.type} part = partial[chunk * {size} + k];")
+                final.line(f"total = {self._combine('total', 'part')};")
+            final.line(f"{self.r.pointer}[k] = total;")
+        task.after = final.text
+
+    def _combine(self, x: str, y: str) -> str:
+        if self.r.op == "sum":
+            return add_text(self.r.dtype, x, y)
+        return f"{x} | {y}" if self.r.dtype == BOOL else EXPRESSIONS["maximum"]((x, y), self.r.dtype)
+
+    def _kept_loops(self, depth: int, chunked: str, target: Target) -> None:
+        remaining = len(self.kept) - depth - (1 if self.columns else 0)
+        if remaining > 0:
+            bounds = ("low", "high") if chunked == "kept" and depth == 0 else ("0", None)
+            with self.writer.loop(self.kept[depth], *bounds):
+                self._kept_loops(depth + 1, chunked, target)
+        elif self.columns:
+            self._column_block(chunked, target, first=depth == 0)
+        else:
+            self._row(chunked, target)
+
+    def _reduced_loops(self, chunked: str, inner: Inner, vars: Sequence[Var], depth: int = 0) -> None:
+        if depth == len(vars):
+            inner()
+            return
+        bounds = ("low", "high") if chunked == "reduced" and depth == 0 else ("0", None)
+        with self.writer.loop(vars[depth], *bounds):
+            self._reduced_loops(chunked, inner, vars, depth + 1)
+
+    def _column_block(self, chunked: str, target: Target, first: bool) -> None:
+        w, var = self.writer, self.kept[-1]
+        assert var.extent is not None, "a loop has an end"
+        bounds = ("low", "high") if chunked == "kept" and first else ("0", c_size(var.extent))
+        inside = Var("l", _COLUMNS)
+        known = {var: variable(Var("block")) + variable(inside)}
+        store = self.box.stores[0]
+        with w.block(f"for (long block = {bounds[0]}; block < {bounds[1]}; block += {_COLUMNS})"):
+            w.line(f"{self.type} sums[{_COLUMNS}];")
+            w.line(f"for (long l = 0; l < {_COLUMNS}; l++) sums[l] = {self.start};")
+            w.line(f"const long width = cr_least({_COLUMNS}, {bounds[1]} - block);")
+
+            def sweep(limit: str) -> None:
+                def inner() -> None:
+                    w.line("CR_INDEPENDENT")
+                    with w.block(f"for (long l = 0; l < {limit}; l++)"):
+                        self.box.write(w, known)
+                        w.line(f"sums[l] = {self._combine('sums[l]', store.value)};")
+
+                self._reduced_loops(chunked, inner, self.reduced)
+
+            extent = var.extent
+            if isinstance(extent, Size) or extent >= _COLUMNS:
+                with w.block(f"if (width == {_COLUMNS})", "} else {"):
+                    sweep(str(_COLUMNS))
+                w.depth += 1
+                sweep("width")
+                w.depth -= 1
+                w.line("}")
+            else:
+                sweep(str(extent))
+            at = str(store.at.replace(known))
+            w.line(f"for (long l = 0; l < width; l++) {target(at, 'sums[l]')}")
+
+    def _row(self, chunked: str, target: Target) -> None:
+        w, store = self.writer, self.box.stores[0]
+        if not self.reduced:
+            self.box.write(w)
+            w.line(target(str(store.at), store.value))
+            return
+        var = self.reduced[-1]
+        assert var.extent is not None, "a loop has an end"
+        lanes = self._lanes(var.extent)
+        alone = chunked == "reduced" and len(self.reduced) == 1
+        low, high = ("low", "high") if alone else ("0", c_size(var.extent))
+        if lanes == 1:
+            w.line(f"{self.type} sum = {self.start};")
+
+            def single() -> None:
+                self.box.write(w)
+                w.line(f"sum = {self._combine('sum', store.value)};")
+
+            self._reduced_loops(chunked, single, self.reduced)
+            w.line(target(str(store.at), "sum"))
+            return
+        w.line(f"{self.type} sums[{lanes}];")
+        w.line(f"for (long l = 0; l < {lanes}; l++) sums[l] = {self.start};")
+
+        def lane(limit: str) -> None:
+            w.line("CR_INDEPENDENT")
+            with w.block(f"for (long l = 0; l < {limit}; l++)"):
+                self.box.write(w, {var: variable(Var("block")) + variable(Var("l", lanes))})
+                w.line(f"sums[l] = {self._combine('sums[l]', store.value)};")
+
+        def inner() -> None:
+            w.line(f"long block = {low};")
+            with w.block(f"for (; block + {lanes} <= {high}; block += {lanes})"):
+                lane(str(lanes))
+            lane(f"{high} - block")
+
+        if self.reduced[:-1]:
+            self._reduced_loops(chunked, inner, self.reduced[:-1])
+        else:
+            inner()
+        step = lanes // 2
+        while step:
+            w.line(f"for (long l = 0; l < {step}; l++) sums[l] = {self._combine('sums[l]', f'sums[l + {step}]')};")
+            step //= 2
+        w.line(target(str(store.at), "sums[0]"))
+
+    def _lanes(self, extent: Dim) -> int:
+        if isinstance(extent, Size):
+            return 32 if not self.kept else 16
+        if extent < 16:
+            return 1
+        wide = 64 if extent >= 512 else 16
+        return wide // 2 if self.r.dtype == FLOAT64 else wide
+
+
+def write_reduce(body: Body, node: Node, pointer: str) -> Task:
+    """``reduce_sum`` and ``reduce_max``, with whatever computes the operand expanded in the loop."""
+    (x,) = node.inputs
+    vars, coordinates = variables(x.shape)
+    axes = node.attributes["axes"]
+    value = body.read(x, Position(x.shape, coordinates))
+    at = linear([i for axis, i in enumerate(coordinates) if axis not in axes], node.output.shape)
+    reduced = frozenset(var for var in vars if int(var.name[1:]) in axes)
+    op = "sum" if node.primitive.name == "reduce_sum" else "max"
+    size = product(node.output.shape)
+    return write_reduction(Reduction(vars, reduced, body, value, pointer, at, size, x.dtype, op))
+
+
+def write_argmax(body: Body, node: Node, pointer: str) -> Task:
+    """The first position of the largest element; the first NaN counts as the largest, as in NumPy."""
+    (x,) = node.inputs
+    vars, coordinates = variables(x.shape)
+    axis = node.attributes["axis"]
+    value = body.read(x, Position(x.shape, coordinates))
+    at = linear([i for k, i in enumerate(coordinates) if k != axis], node.output.shape)
+    box = box_of(vars, body, [Store(pointer, at, value)])
+    searched = next((var for var in vars if var.name == f"i{axis}"), None)
+    kept = [var for var in vars if var is not searched]
+    writer = Writer()
+    chunks = "1"
+    if kept:
+        extent = kept[0].extent
+        assert extent is not None, "a loop has an end"
+        chunks = chunks_text(work_of(vars, cost_of(box)), extent)
+        _cut(writer, extent, chunks)
+
+    def search() -> None:
+        if searched is None:
+            writer.line(f"{pointer}[{at}] = 0;")
+            return
+        type, name = C_TYPES[x.dtype], searched.name
+        writer.line(f"{type} best = 0;")
+        writer.line("int64_t place = 0;")
+        with writer.loop(searched):
+            box.write(writer)
+            nan = f" || ({value} != {value} && best == best)" if x.dtype.startswith("float") else ""
+            with writer.block(f"if ({name} == 0 || {value} > best{nan})"):
+                writer.line(f"best = {value};")
+                writer.line(f"place = {name};")
+        writer.line(f"{pointer}[{at}] = place;")
+
+    around(writer, kept, search, first=("low", "high"))
+    return Task(writer.text, chunks)
+
+
+def around(writer: Writer, vars: Sequence[Var], inner: Inner, first: tuple[str, str | None] = ("0", None)) -> None:
+    if not vars:
+        inner()
+        return
+    with writer.loop(vars[0], *first):
+        around(writer, vars[1:], inner)
+
+
+def write_scatter(body: Body, node: Node, pointer: str) -> Task:
+    """``scatter_add``: additions in row-major order of what is scattered; rows of different batch items run in parallel."""
+    x, places = node.inputs
+    out = node.output
+    batch = node.attributes["batch"]
+    vars, coordinates = variables(x.shape)
+    found = body.read(places, Position(places.shape, coordinates[: len(places.shape)]))
+    row = Var(body.emit("const long", found))
+    value = body.read(x, Position(x.shape, coordinates))
+    at = linear((*coordinates[:batch], variable(row), *coordinates[len(places.shape) :]), out.shape)
+    box = box_of(vars, body, [Store(pointer, at, value)])
+    writer = Writer()
+    chunks = "1"
+    bounds: tuple[str, str | None] = ("0", None)
+    if vars and batch and vars[0].name == "i0":
+        extent = vars[0].extent
+        assert extent is not None, "a loop has an end"
+        chunks = chunks_text(work_of(vars, cost_of(box)), extent)
+        _cut(writer, extent, chunks)
+        bounds = ("low", "high")
+
+    def add() -> None:
+        box.write(writer)
+        element = f"{pointer}[{box.stores[0].at}]"
+        sum = add_text(x.dtype, element, value)
+        writer.line(f"if ({row.name} >= 0 && {row.name} < {c_size(out.shape[batch])}) {element} = {sum};")
+
+    around(writer, vars, add, bounds)
+    zero = f"memset({pointer}, 0, (size_t)({c_size(product(out.shape))}) * sizeof *{pointer});"
+    return Task(writer.text, chunks, before=zero)

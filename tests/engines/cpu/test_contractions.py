@@ -1,0 +1,151 @@
+"""The contraction generator against the reference, on products and convolutions of small, odd and degenerate sizes."""
+
+import platform
+
+import numpy as np
+import pytest
+
+from chainrule.engines.cpu.engine import ENGINE, CpuEngine
+from chainrule.engines.cpu.toolchain import NoToolchain, find_toolchain
+from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.ir.build import Builder
+from chainrule.ir.contraction import parse_contraction
+from chainrule.ir.graph import ArrayType
+from chainrule.ir.sizes import BATCH, shape_at
+from chainrule.testing import at_batch
+
+SIZES = (1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 33, 48, 64, 100)
+
+
+def convolution(rng):
+    """Forward shape, operands and attributes of a random two-dimensional convolution."""
+    kernel, stride, dilation = int(rng.choice([1, 2, 3, 5])), int(rng.choice([1, 2, 3])), int(rng.choice([1, 1, 2]))
+    reach = (kernel - 1) * dilation + 1
+    size = int(rng.integers(reach, reach + 9))
+    padding = int(rng.integers(0, reach))
+    inside, outside = (int(rng.choice([1, 3, 4, 8, 16, 17, 32, 40])) for _ in range(2))
+    out = (size + 2 * padding - reach) // stride + 1
+    position = f"{stride}*i1+{dilation}*i4-{padding}", f"{stride}*i2+{dilation}*i5-{padding}"
+    text = (
+        f"[B, {out}, {out}, {outside}] i0:B i1:{out} i2:{out} i3:{outside} i4:{kernel} i5:{kernel} i6:{inside} | "
+        f"[i0, i1, i2, i3] += [i0, {position[0]}, {position[1]}, i6] * [i4, i5, i6, i3]"
+    )
+    return clean(text), (BATCH, size, size, inside), (kernel, kernel, inside, outside)
+
+
+def clean(text):
+    return text.replace("1*i", "i").replace("-0", "")
+
+
+def dense(rng):
+    n, m = (int(rng.choice(SIZES)) for _ in range(2))
+    return f"[B, {m}] i0:B i1:{m} i2:{n} | [i0, i1] += [i0, i2] * [i2, i1]", (BATCH, n), (n, m)
+
+
+def attention(rng):
+    t, s, h, d = (int(rng.choice(SIZES[:9])) for _ in range(4))
+    text = (
+        f"[B, {h}, {t}, {s}] i0:B i1:{h} i2:{t} i3:{s} i4:{d} | [i0, i1, i2, i3] += [i0, i2, i1, i4] * [i0, i3, i1, i4]"
+    )
+    return text, (BATCH, t, h, d), (BATCH, s, h, d)
+
+
+def roles(text, a, b):
+    spec = parse_contraction(text)
+    yield spec, a, b
+    yield spec.for_a(a), spec.shape, b
+    yield spec.for_b(b), a, spec.shape
+
+
+def graph_of(spec, a, b, dtype="float32", epilogue=False):
+    builder = Builder()
+    x, y = (builder.input(ArrayType(shape, dtype), name) for shape, name in ((a, "x"), (b, "y")))
+    out = builder.contract(spec, x, y)
+    if not epilogue:
+        return builder.finish("product", [out])
+    other = builder.input(out.type, "z")
+    last = out.shape[-1]
+    shift = builder.broadcast(builder.input(ArrayType((last,), dtype), "bias"), out.shape, (len(out.shape) - 1,))
+    moved = builder.add(out, shift)
+    mask = builder.le(moved, other)
+    return builder.finish("product", [builder.select(mask, other, moved), mask, builder.mul(moved, moved)])
+
+
+def compare(graph, batch, rng, rtol, engine=ENGINE):
+    operands = [rng.normal(size=shape_at(v.shape, batch)).astype(v.dtype) for v in graph.inputs]
+    found, expected = engine.load(graph)(operands), REFERENCE.load(graph)(operands)
+    for got, wanted in zip(found, expected, strict=True):
+        assert got.shape == wanted.shape
+        if wanted.dtype == bool:
+            assert (got != wanted).mean() < 0.01  # sums in another order may fall on the other side
+        else:
+            np.testing.assert_allclose(got, wanted, rtol=rtol, atol=rtol * max(1.0, np.abs(wanted).max(initial=0)))
+
+
+def fuzz(make, seeds, dtype="float32", epilogue=False, rtol=2e-5, engine=ENGINE):
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        for spec, a, b in roles(*make(rng)):
+            graph = graph_of(spec, a, b, dtype, epilogue and bool(spec.shape))
+            for batch in (1, 2, 9):
+                compare(graph, batch, rng, rtol, engine)
+
+
+@pytest.mark.parametrize("make", [convolution, dense, attention])
+@pytest.mark.parametrize("epilogue", [False, True])
+def test_products_of_odd_sizes(make, epilogue):
+    fuzz(make, range(2), epilogue=epilogue)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [convolution, dense, attention])
+@pytest.mark.parametrize("epilogue", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_many_products_of_odd_sizes(make, epilogue, dtype):
+    fuzz(make, range(100, 130), dtype, epilogue, 2e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the targets are x86 processors")
+@pytest.mark.parametrize("target", ["avx2", "sse2"])
+@pytest.mark.parametrize("make", [convolution, dense, attention])
+def test_narrower_vectors(make, target):
+    toolchain = find_toolchain(target)
+    if isinstance(toolchain, NoToolchain) or (target == "avx2" and not can_run_avx2()):
+        pytest.skip("this machine cannot make or run such code")
+    assert toolchain.vector_bytes == {"avx2": 32, "sse2": 16}[target]
+    fuzz(make, range(1), epilogue=True, engine=CpuEngine(toolchain))
+
+
+def can_run_avx2():
+    native = find_toolchain()
+    return not isinstance(native, NoToolchain) and "avx2" in native.features
+
+
+@pytest.mark.parametrize("batch", [3, 16])
+def test_convolutions_of_a_constant_batch(batch):
+    rng = np.random.default_rng(batch)
+    for spec, a, b in roles(*convolution(rng)):
+        compare(at_batch(graph_of(spec, a, b), batch), batch, rng, 2e-5)
+
+
+def test_an_empty_batch_gives_zero_gradients():
+    (_, (_, _, _), (spec, a, b)) = list(roles(*dense(np.random.default_rng(0))))
+    operands = [np.zeros(shape_at(shape, 0), np.float32) for shape in (a, b)]
+    (found,) = ENGINE.load(graph_of(spec, a, b))(operands)
+    np.testing.assert_array_equal(found, np.zeros(spec.shape, np.float32))
+
+
+def test_long_sums_are_split():
+    text, a, b = "[B, 40] i0:B i1:40 i2:33 | [i0, i1] += [i0, i2] * [i2, i1]", (BATCH, 33), (33, 40)
+    *_, (spec, a, b) = roles(text, a, b)
+    graph = graph_of(spec, a, b, epilogue=False)
+    assert "parts" in ENGINE.load(graph).c_source
+    for batch in (1, 700, 5000):
+        compare(graph, batch, np.random.default_rng(batch), 1e-4)
+
+
+def test_rows_that_alias_are_copied():
+    text, a, b = "[B, 1024] i0:B i1:1024 i2:300 | [i0, i1] += [i0, i2] * [i2, i1]", (BATCH, 300), (300, 1024)
+    graph = graph_of(*next(roles(text, a, b)))
+    assert "panels" in ENGINE.load(graph).c_source
+    compare(graph, 70, np.random.default_rng(0), 1e-4)
