@@ -313,3 +313,26 @@ def test_a_predictor_can_be_passed_in_place_of_its_folder(patients_run: Run, pat
     one, two = tabular.predict(predictor, patients_csv), tabular.predict(patients_run.folder, patients_csv)
     assert one.prediction.tolist() == two.prediction.tolist()
     assert tabular.evaluate(predictor, patients_csv) == tabular.evaluate(patients_run.folder, patients_csv)
+
+
+def test_hostile_names_are_data(tmp_path: Path) -> None:
+    names = [
+        "a.b/c\\d",
+        'quote " and , and \n line',
+        "\x1b[31mred",
+        "<script>alert(1)</script>",
+        "inputs.x",
+        "%41",
+        "‮rtl",
+    ]
+    generator = np.random.default_rng(0)
+    columns: dict[str, Any] = {name: generator.normal(size=40) for name in names}
+    columns["kind\t|"] = np.array(["=cmd|' /C calc'!A0", "</style><script>"] * 20)
+    columns["y\n"] = np.array(["<b>", "\x1b[0m../../etc"] * 20)
+    run = tabular.train(columns, "y\n", out=tmp_path / "run", settings=tabular.Settings(epochs=2, hidden=(4,)))
+    predictor = tabular.load(run.folder)
+    assert list(predictor.columns) == [*names, "kind\t|"]
+    assert set(predictor.predict(columns)) <= {"<b>", "\x1b[0m../../etc"}
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "\x1b" not in page + (run.folder / "model.graph").read_text(encoding="utf-8")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -473,3 +475,25 @@ def test_continuing_needs_rows_that_fit_and_a_trained_run(
     run_script(_KILLED, patients_csv, tmp_path / "killed", "9")
     with pytest.raises(RunError, match="is not finished; finish it with: chainrule resume"):
         tabular.continue_training(tmp_path / "killed", patients_csv)
+
+
+# --- databases --------------------------------------------------------------------------------------------------------
+
+
+def test_a_query_on_a_database_trains_resumes_predicts_and_scores(tmp_path: Path) -> None:
+    path = tmp_path / "houses.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE houses (size REAL, rooms INTEGER, price REAL)")
+        connection.executemany("INSERT INTO houses VALUES (?, ?, ?)", list(zip(*houses().values(), strict=True)))
+        connection.commit()
+    settings = QUICK.replace(sql="SELECT * FROM houses ORDER BY size", target="price")
+    stop = At(4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    folder = tabular.train(path, out=tmp_path / "run", settings=settings, callbacks=[stop]).folder
+    assert tabular.resume(folder).status == "finished"
+    query = "SELECT rooms, size, price FROM houses WHERE rooms > 3"
+    found = tabular.predict(folder, path, sql=query)
+    assert len(found) == sum(rooms > 3 for rooms in houses()["rooms"])
+    assert tabular.evaluate(folder, path, sql=query).rows == len(found)
+    run = tabular.continue_training(folder, path, sql=query, epochs=2)
+    assert run.record.data.sql == query
+    assert tabular.resume(folder).status == "finished"

@@ -85,14 +85,27 @@ class Preprocessing:
         return {treatment.name: treatment.kind for treatment in self.treatments if treatment.feature_names}
 
     @cached_property
+    def features_of_columns(self) -> tuple[tuple[str, str], ...]:
+        """(feature, column) for each feature, in order."""
+        numbers, categories, dates = self._grouped
+        rest: list[Treatment] = [*categories, *dates]
+        return (
+            *((t.name, t.name) for t in numbers if t.has_value),
+            *((t.feature_names[-1], t.name) for t in numbers if t.has_indicator),
+            *((feature, t.name) for t in rest for feature in t.feature_names),
+        )
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """A name for each feature, in order."""
-        numbers, categories, dates = self._grouped
-        valued = [treatment.name for treatment in numbers if treatment.has_value]
-        indicated = [treatment.feature_names[-1] for treatment in numbers if treatment.has_indicator]
-        rest: list[Treatment] = [*categories, *dates]
-        others = [name for treatment in rest for name in treatment.feature_names]
-        return (*valued, *indicated, *others)
+        return tuple(feature for feature, _ in self.features_of_columns)
+
+    def places(self) -> dict[str, list[int]]:
+        """The places of each column's features."""
+        found: dict[str, list[int]] = {name: [] for name in self.kinds}
+        for place, (_, column) in enumerate(self.features_of_columns):
+            found[column].append(place)
+        return found
 
     @property
     def width(self) -> int:

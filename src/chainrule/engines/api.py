@@ -30,6 +30,10 @@ class Engine(Protocol):
 
     name: str
 
+    def problem(self) -> str | None:
+        """Why the engine cannot be used on this machine, and what to do; None where it can."""
+        ...
+
     def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> Program:
         """Make a graph ready to run; the program may write over the operands numbered in ``donated``."""
         ...

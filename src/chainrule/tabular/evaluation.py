@@ -17,11 +17,8 @@ from chainrule.metrics import (
     FrequencyBaseline,
     classification_summary,
     confusion_matrix,
-    log_loss,
-    permutation_importance,
     regression_summary,
     reliability_curve,
-    root_mean_squared_error,
 )
 from chainrule.runs import Predictor
 
@@ -29,10 +26,6 @@ FORMAT = "chainrule.evaluation"
 VERSION = 1
 
 MOST_RESIDUALS = 2000
-MOST_ROWS_FOR_IMPORTANCE = 2000
-# Cells that may be predicted anew for the importances: more columns are shuffled fewer times.
-_IMPORTANCE_BUDGET = 1_000_000
-_MOST_REPEATS = 10
 _ROWS_AT_ONCE = 65_536
 
 
@@ -99,8 +92,8 @@ def judge(
     *,
     part: str,
     source: str,
-    importance: bool = True,
-    seed: int = 0,
+    importances: Sequence[tuple[str, float, float]] = (),
+    importance_score: str = "",
     notices: Sequence[str] = (),
 ) -> Evaluation:
     """Scores the network's answers for ``inputs`` against the truth: class numbers, or numbers in the target's unit."""
@@ -109,7 +102,6 @@ def judge(
         details = _judge_numbers(target, found["prediction"], true)
     else:
         details = _judge_classes(target, found["probability"], true)
-    entries, score = _importances(predictor, target, inputs, true, seed) if importance else ([], "")
     return Evaluation(
         task=target.task,
         target=target.name,
@@ -117,8 +109,8 @@ def judge(
         rows=len(true),
         part=part,
         source=source,
-        importances=entries,
-        importance_score=score,
+        importances=importances,
+        importance_score=importance_score,
         notices=tuple(notices),
         **details,
     )
@@ -126,7 +118,7 @@ def judge(
 
 def _judge_numbers(target: Target, prediction: NDArray[Any], true: NDArray[Any]) -> dict[str, Any]:
     baseline = ConstantBaseline(target.centre, "mean")
-    shown = _evenly(len(true), MOST_RESIDUALS)
+    shown = evenly(len(true), MOST_RESIDUALS)
     return {
         "metrics": regression_summary(true, prediction),
         "baseline": regression_summary(true, baseline.predict(len(true))),
@@ -148,28 +140,6 @@ def _judge_classes(target: Target, probability: NDArray[Any], true: NDArray[Any]
     }
 
 
-def _importances(
-    predictor: Predictor, target: Target, inputs: Mapping[str, NDArray[Any]], true: NDArray[Any], seed: int
-) -> tuple[list[tuple[str, float, float]], str]:
-    rows = _evenly(len(true), MOST_ROWS_FOR_IMPORTANCE)
-    truth = true[rows]
-    if len(truth) < 2:
-        return [], ""
-    columns = {name: values[rows] for name, values in inputs.items()}
-    repeats = max(1, min(_MOST_REPEATS, _IMPORTANCE_BUDGET // (len(truth) * len(columns))))
-
-    def score(found: dict[str, NDArray[Any]]) -> float:
-        if target.is_regression:
-            return -root_mean_squared_error(truth, found["prediction"])
-        return -log_loss(truth, found["probability"])
-
-    found = permutation_importance(
-        lambda shuffled: answers(predictor, shuffled), columns, score, repeats=repeats, seed=seed
-    )
-    name = "root_mean_squared_error" if target.is_regression else "log_loss"
-    return [(entry.column, entry.mean, entry.std) for entry in found], name
-
-
-def _evenly(rows: int, most: int) -> NDArray[np.int64]:
+def evenly(rows: int, most: int) -> NDArray[np.int64]:
     """At most ``most`` row numbers, evenly spread."""
     return np.arange(rows) if rows <= most else np.linspace(0, rows - 1, most).round().astype(np.int64)

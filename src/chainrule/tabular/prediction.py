@@ -21,6 +21,7 @@ from chainrule.data.targets import Target
 from chainrule.ir.graph import Graph
 from chainrule.runs import Predictor, load_model
 from chainrule.tabular.evaluation import Evaluation, answers, judge
+from chainrule.tabular.importance import column_importances
 from chainrule.tabular.run_folder import RunRecord, read_preprocessing, read_target
 
 _INPUT_TYPES = {"number": "float64", "boolean": "float64", "date": "float64", "category": "int64"}
@@ -199,15 +200,20 @@ def evaluate_table(
         table = table.select(np.flatnonzero(~missing))
     column = table.column(target.name)
     true = column.values.astype(np.float64) if target.is_regression else target.encode(column, table.places)
+    inputs = predictor.preprocessing.encode(table, notes)
+    entries: list[tuple[str, float, float]] = []
+    score = ""
+    if importance:
+        entries, score = column_importances(predictor.predictor, predictor.preprocessing, target, inputs, true, seed)
     return judge(
         predictor.predictor,
         target,
-        predictor.preprocessing.encode(table, notes),
+        inputs,
         true,
         part=part,
         source=table.source,
-        importance=importance,
-        seed=seed,
+        importances=entries,
+        importance_score=score,
         notices=notes,
     )
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
+from chainrule.engines.binding import bind_batch
 from chainrule.engines.cpu.emit import emit_program
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
-from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import Size, at, is_symbolic, shape_at
+from chainrule.ir.graph import Graph, Node
+from chainrule.ir.sizes import at, is_symbolic, shape_at
 
 NDArray = np.ndarray[Any, Any]
 
@@ -140,6 +141,12 @@ class CpuEngine:
     def __init__(self, toolchain: Toolchain | None = None) -> None:
         self._toolchain = toolchain
 
+    def problem(self) -> str | None:
+        found = self._toolchain or find_toolchain()
+        if isinstance(found, NoToolchain):
+            return f'the cpu engine needs a C compiler: {found.reason}; choose --engine reference (engine="reference")'
+        return None
+
     def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> CpuProgram:
         """Compile a graph. Raises :class:`CompilerError` where there is no working C compiler."""
         found = self._toolchain or find_toolchain()
@@ -149,36 +156,6 @@ class CpuEngine:
 
 
 ENGINE = CpuEngine()
-
-
-def bind_batch(graph: Graph, arrays: Sequence[NDArray]) -> int:
-    """The batch size that the given arrays have, after checking every type; 1 where none mentions it.
-
-    Raises :class:`ShapeError` naming the input whose shape or element type does not fit.
-    """
-    batch: int | None = None
-    for value, array in zip(graph.inputs, arrays, strict=True):
-        if array.ndim != value.type.rank or array.dtype != to_numpy(value.dtype):
-            raise _misfit(value, array)
-        if batch is None:
-            batch = next((_solve(d, n) for d, n in zip(value.shape, array.shape) if isinstance(d, Size)), None)
-    bound = 1 if batch is None else batch
-    for value, array in zip(graph.inputs, arrays, strict=True):
-        if shape_at(value.shape, bound) != array.shape:
-            raise _misfit(value, array)
-    return bound
-
-
-def _solve(dim: Size, size: int) -> int | None:
-    if len(dim.coefficients) != 2:
-        return None
-    offset, slope = dim.coefficients
-    return (size - offset) // slope
-
-
-def _misfit(value: Value, array: NDArray) -> ShapeError:
-    name = f"input {value.name!r}" if value.name else "an input"
-    return ShapeError(f"{name} should be {value.type}, not {array.dtype} of shape {array.shape}")
 
 
 def _nonempty_axes(graph: Graph) -> Any:
