@@ -169,7 +169,7 @@ def test_formulas_are_not_broken_in_the_middle_of_a_factor_when_piped() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (None, "there is no file"),
+        (None, "does not exist"),
         ("weights = [[", "is not valid TOML"),
         ("inputs = [1]\ntargets = [1]\nlos = 'x'", "there is no setting 'los'; did you mean 'loss'?"),
     ],

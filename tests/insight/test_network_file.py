@@ -213,7 +213,7 @@ def test_too_many_products_are_refused() -> None:
     ("content", "complaint"),
     [
         (b"\xff\xfe\x00", "is not text in UTF-8: byte 0 cannot be read"),
-        (b"a" * (MOST_BYTES + 1), "has more than 1048576 bytes"),
+        (b"a" * (MOST_BYTES + 1), "is larger than 1048576 bytes"),
         (b"<html><body>404</body></html>", "is not valid TOML"),
         (b"inputs = " + b"[" * 100_000, "is nested too deeply"),
         (b"a = \x00", "is not valid TOML"),
@@ -228,7 +228,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path, content: bytes, compl
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^there is no file .*nowhere\.toml$"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml does not exist$"):
         read_network(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match=str(tmp_path)):
         read_network(tmp_path)

@@ -81,7 +81,7 @@ def test_a_toml_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) ->
     with pytest.raises(ConfigError, match="cannot read"):
         Settings.from_toml(tmp_path)
     (tmp_path / "s.toml").write_bytes(b"target = '\xff'")
-    with pytest.raises(ConfigError, match="is not UTF-8"):
+    with pytest.raises(ConfigError, match="is not text in UTF-8"):
         Settings.from_toml(tmp_path / "s.toml")
 
 

@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import stat
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from chainrule.core.errors import ChainruleError, RunError
+from chainrule.core.errors import ChainruleError, ConfigError, RunError
 from chainrule.core.names import escape_terminal, shown_path
 
 PARTIAL_PREFIX = ".chainrule-partial-"
@@ -268,6 +269,29 @@ def read_json(path: Path, *, largest: int = LARGEST_JSON, error: Callable[[str],
         RunError: (or ``error``) when the file is missing, too large, or not standard JSON in UTF-8 without repeated
             keys; the message names the file and the line.
     """
+    data = _read_up_to(path, largest, error, "JSON")
+    try:
+        return from_json(data)
+    except ValueError as failure:
+        raise error(f"{shown_path(path)} is not valid JSON: {failure}") from failure
+
+
+def read_toml(path: Path, *, largest: int) -> dict[str, Any]:
+    """The tables of a TOML file in UTF-8; ConfigError naming the file where it is missing, too large or not TOML."""
+    data = _read_up_to(path, largest, ConfigError, "TOML")
+    shown = shown_path(path)
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as failure:
+        raise ConfigError(f"{shown} is not text in UTF-8: byte {failure.start} cannot be read") from None
+    except tomllib.TOMLDecodeError as failure:
+        raise ConfigError(f"{shown} is not valid TOML: {escape_terminal(failure)}") from None
+    except RecursionError:
+        raise ConfigError(f"{shown} is nested too deeply") from None
+
+
+def _read_up_to(path: Path, largest: int, error: Callable[[str], ChainruleError], what: str) -> bytes:
+    """The bytes of a file that is not larger than ``largest``."""
     shown = shown_path(path)
     try:
         with path.open("rb") as file:
@@ -277,11 +301,8 @@ def read_json(path: Path, *, largest: int = LARGEST_JSON, error: Callable[[str],
     except OSError as failure:
         raise error(f"cannot read {shown}: {reason(failure)}") from failure
     if len(data) > largest:
-        raise error(f"{shown} is larger than {largest} bytes, more than is read as JSON here")
-    try:
-        return from_json(data)
-    except ValueError as failure:
-        raise error(f"{shown} is not valid JSON: {failure}") from failure
+        raise error(f"{shown} is larger than {largest} bytes, more than is read as {what} here")
+    return data
 
 
 def from_json(data: bytes | str) -> Any:

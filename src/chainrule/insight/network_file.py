@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.files import reason
+from chainrule.core.files import read_toml
 from chainrule.core.names import escape_terminal, nearest, shown_path
 from chainrule.insight.activations import ACTIVATIONS, Activation, Softmax, leaky_relu
 from chainrule.insight.losses import LOSSES, Loss
@@ -50,25 +49,7 @@ NDArray = np.ndarray[Any, Any]
 def read_network(path: Path | str) -> Network:
     """The network in a TOML file. Raises :class:`ConfigError` where it cannot be read or does not make sense."""
     file = Path(path)
-    where = shown_path(file)
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file {where}") from None
-    except OSError as error:
-        raise ConfigError(f"{where}: {reason(error)}") from None
-    if len(raw) > MOST_BYTES:
-        raise ConfigError(f"{where} has more than {MOST_BYTES} bytes, too many for a network to be printed in full")
-    try:
-        settings = tomllib.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{where} is not text in UTF-8: byte {error.start} cannot be read") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not valid TOML: {escape_terminal(error)}") from None
-    except RecursionError:
-        raise ConfigError(f"{where} is nested too deeply") from None
-    return parse_network(settings, where)
+    return parse_network(read_toml(file, largest=MOST_BYTES), shown_path(file))
 
 
 def parse_network(settings: Mapping[str, Any], where: str) -> Network:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.files import reason
+from chainrule.core.files import read_toml
 from chainrule.core.names import escape_terminal, shown_path
 from chainrule.data.columns import KINDS, Kind, did_you_mean, shown
 from chainrule.data.targets import TASKS
@@ -94,23 +93,7 @@ class Settings:
     @classmethod
     def from_toml(cls, path: Path | str) -> Settings:
         """Settings from a TOML file of one key per setting; raises ConfigError naming the file and the key or line."""
-        name = shown_path(path)
-        try:
-            with Path(path).open("rb") as file:
-                data = file.read(_LARGEST_FILE + 1)
-        except FileNotFoundError:
-            raise ConfigError(f"{name} does not exist") from None
-        except OSError as error:
-            raise ConfigError(f"cannot read {name}: {reason(error)}") from None
-        if len(data) > _LARGEST_FILE:
-            raise ConfigError(f"{name} is larger than {_LARGEST_FILE} bytes, more than is read as settings")
-        try:
-            content = tomllib.loads(data.decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{name} is not UTF-8 (byte {error.start})") from None
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise ConfigError(f"{name} is not valid TOML: {escape_terminal(error)}") from None
-        return cls.from_mapping(content, name)
+        return cls.from_mapping(read_toml(Path(path), largest=_LARGEST_FILE), shown_path(path))
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as plain data; :meth:`from_mapping` takes it back."""
