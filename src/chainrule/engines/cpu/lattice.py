@@ -168,11 +168,6 @@ def _finish(state: _State, a_shape: Shape, b_shape: Shape) -> Piece:
     return Piece(maps["out"], maps["a"], maps["b"], guards, state.owned, summed, state.is_zero)
 
 
-def stays_inside(indices: Sequence[Index], shape: Shape) -> bool:
-    """Whether no read lies outside, for any values of the variables."""
-    return all(index.within(size) for index, size in zip(indices, shape, strict=True))
-
-
 def margins(index: Index, size: Dim) -> tuple[Dim, Dim] | None:
     """How far an index reaches below 0 and beyond the size; None where that is not known or not a number."""
     bounds = index.bounds()
