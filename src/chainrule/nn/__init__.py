@@ -10,6 +10,9 @@ from chainrule.nn.activations import Sigmoid as Sigmoid
 from chainrule.nn.activations import SiLU as SiLU
 from chainrule.nn.activations import Softmax as Softmax
 from chainrule.nn.activations import Tanh as Tanh
+from chainrule.nn.cells import GRUCell as GRUCell
+from chainrule.nn.cells import LSTMCell as LSTMCell
+from chainrule.nn.cells import RNNCell as RNNCell
 from chainrule.nn.containers import Apply as Apply
 from chainrule.nn.containers import Sequential as Sequential
 from chainrule.nn.dropout import Dropout as Dropout
@@ -19,6 +22,10 @@ from chainrule.nn.normalisation import BatchNorm as BatchNorm
 from chainrule.nn.normalisation import LayerNorm as LayerNorm
 from chainrule.nn.perceptron import PerceptronResult as PerceptronResult
 from chainrule.nn.perceptron import perceptron_fit as perceptron_fit
+from chainrule.nn.recurrent import GRU as GRU
+from chainrule.nn.recurrent import LSTM as LSTM
+from chainrule.nn.recurrent import RNN as RNN
+from chainrule.nn.recurrent import reset_states as reset_states
 from chainrule.nn.summary import Summary as Summary
 from chainrule.trace.scope import is_training as is_training
 from chainrule.trace.state import collect_state as collect_state
