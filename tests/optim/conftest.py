@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,10 @@ class Network:
         penalty: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None,
     ) -> list[Weights]:
         weights = {path: torch.tensor(w, requires_grad=True) for path, w in self.weights.items()}
+        with _default_type(next(iter(weights.values())).dtype):  # of NAdam's running product
+            return self._train_torch(weights, make, clip, schedule, penalty)
+
+    def _train_torch(self, weights: Any, make: Any, clip: Any, schedule: Any, penalty: Any) -> list[Weights]:
         optimizer = make(weights)
         scheduler = schedule(optimizer) if schedule else None
         seen = []
@@ -69,11 +74,24 @@ class Network:
             (loss + penalty(weights) if penalty else loss).backward()
             if clip:
                 clip(list(weights.values()))
-            optimizer.step()
+            if isinstance(optimizer, torch.optim.LBFGS):
+                optimizer.step(lambda loss=loss: loss)
+            else:
+                optimizer.step()
             if scheduler:
                 scheduler.step()
             seen.append({path: w.detach().numpy().copy() for path, w in weights.items()})
         return seen
+
+
+@contextmanager
+def _default_type(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import chainrule as cr
 from chainrule import optim
@@ -44,6 +45,32 @@ def test_warmup_rises_to_the_full_rate_and_then_starts_what_follows() -> None:
     assert rates(twice, range(5)) == [0.25, 0.5, 0.5, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(("steps", "growth"), [(5, 1), (3, 2), (4, 3), (7, 2)])
+def test_cosine_restarts_are_those_of_torch(steps: int, growth: int) -> None:
+    schedule = optim.cosine_restarts(0.5, steps, growth, final=0.1)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, steps, growth, eta_min=0.1)
+    for count in range(200):
+        assert float(schedule(count)) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12), count
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize(("steps", "rise"), [(20, 0.3), (100, 0.1), (7, 0.5)])
+def test_one_cycle_is_that_of_torch(steps: int, rise: float) -> None:
+    schedule = optim.one_cycle(0.5, steps, rise, start_factor=10.0, final_factor=100.0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.5, steps, pct_start=rise, div_factor=10.0, final_div_factor=100.0
+    )
+    for count in range(steps):
+        assert float(schedule(count)) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9), count
+        optimizer.step()
+        if count < steps - 1:
+            theirs.step()
+    assert float(schedule(10 * steps)) == pytest.approx(0.5 / 1000)
+
+
 def test_a_schedule_is_traced_with_a_float64_count() -> None:
     seen = []
 
@@ -74,6 +101,8 @@ def test_counts_beyond_float32_are_told_apart() -> None:
         (lambda: optim.cosine(0.1, 10, final=-1), "final of cosine must be 0 or more"),
         (lambda: optim.step(0.1, every=2.5), "every of step must be a whole number of 1 or more, not 2.5"),  # type: ignore[arg-type]
         (lambda: optim.step(0.1, every=2, factor=0), "factor of step must be more than 0"),
+        (lambda: optim.one_cycle(0.1, 10, rise=1.0), "rise of one_cycle must be less than 1"),
+        (lambda: optim.cosine_restarts(0.1, 10, 0), "growth of cosine_restarts must be a whole number of 1 or more"),
         (lambda: optim.exponential(0.1, float("nan")), "factor of exponential must be a finite number, not nan"),
         (lambda: optim.warmup(True, after=0.1), "steps of warmup must be a whole number of 1 or more, not True"),
         (lambda: optim.warmup(3, after=-0.1), "the learning rate of warmup must be 0 or more"),

@@ -54,6 +54,31 @@ SAME = [
         torch.optim.AdamW,
         {"lr": 0.05, "amsgrad": True, "weight_decay": 0.2},
     ),
+    (optim.NAdam(), torch.optim.NAdam, {}),
+    (
+        optim.NAdam(0.05, betas=(0.8, 0.95), eps=1e-3, weight_decay=0.1, momentum_decay=0.02, decay="*"),
+        torch.optim.NAdam,
+        {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1, "momentum_decay": 0.02},
+    ),
+    (
+        optim.NAdam(0.05, weight_decay=0.1, decoupled=True, decay="*"),
+        torch.optim.NAdam,
+        {"lr": 0.05, "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
+    (optim.Adagrad(0.1), torch.optim.Adagrad, {"lr": 0.1}),
+    (
+        optim.Adagrad(0.1, lr_decay=0.1, initial_accumulator_value=0.5, eps=1e-3, weight_decay=0.1, decay="*"),
+        torch.optim.Adagrad,
+        {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    (optim.Adadelta(), torch.optim.Adadelta, {}),
+    (
+        optim.Adadelta(0.5, rho=0.8, eps=1e-3, weight_decay=0.1, decay="*"),
+        torch.optim.Adadelta,
+        {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    (optim.LBFGS(0.5), torch.optim.LBFGS, {"lr": 0.5, "max_iter": 1, "history_size": 10}),
+    (optim.LBFGS(0.2, history=3), torch.optim.LBFGS, {"lr": 0.2, "max_iter": 1, "history_size": 3}),
 ]
 
 

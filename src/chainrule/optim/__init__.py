@@ -1,9 +1,17 @@
 """Optimisers, schedules and transforms of gradients, as pairs of traceable functions ``(init, update)``."""
 
 from chainrule.optim import schedules as schedules
+from chainrule.optim.accumulation import accumulate as accumulate
+from chainrule.optim.adaptive import LAMB as LAMB
+from chainrule.optim.adaptive import Adadelta as Adadelta
+from chainrule.optim.adaptive import Adagrad as Adagrad
 from chainrule.optim.adaptive import Adam as Adam
 from chainrule.optim.adaptive import AdamW as AdamW
+from chainrule.optim.adaptive import Lion as Lion
+from chainrule.optim.adaptive import NAdam as NAdam
 from chainrule.optim.adaptive import RMSProp as RMSProp
+from chainrule.optim.averaging import average as average
+from chainrule.optim.averaging import averaged as averaged
 from chainrule.optim.clipping import clip_by_global_norm as clip_by_global_norm
 from chainrule.optim.clipping import clip_by_value as clip_by_value
 from chainrule.optim.clipping import global_norm as global_norm
@@ -12,6 +20,7 @@ from chainrule.optim.descriptions import schedule_from_description as schedule_f
 from chainrule.optim.groups import freeze as freeze
 from chainrule.optim.groups import frozen as frozen
 from chainrule.optim.groups import groups as groups
+from chainrule.optim.lbfgs import LBFGS as LBFGS
 from chainrule.optim.optimizer import JSON as JSON
 from chainrule.optim.optimizer import Optimizer as Optimizer
 from chainrule.optim.optimizer import Transform as Transform
@@ -28,7 +37,9 @@ from chainrule.optim.plateau import ReduceOnPlateau as ReduceOnPlateau
 from chainrule.optim.schedules import Schedule as Schedule
 from chainrule.optim.schedules import constant as constant
 from chainrule.optim.schedules import cosine as cosine
+from chainrule.optim.schedules import cosine_restarts as cosine_restarts
 from chainrule.optim.schedules import exponential as exponential
+from chainrule.optim.schedules import one_cycle as one_cycle
 from chainrule.optim.schedules import step as step
 from chainrule.optim.schedules import warmup as warmup
 from chainrule.optim.selection import Selection as Selection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from chainrule import ops
@@ -93,6 +94,166 @@ def AdamW(
     return _adam("AdamW", lr, betas, eps, weight_decay, amsgrad, decay, decoupled=True)
 
 
+def NAdam(
+    lr: LearningRate = 2e-3,
+    betas: tuple[float, float] | list[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum_decay: float = 4e-3,
+    decoupled: bool = False,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """Adam that looks ahead as Nesterov's momentum does (Dozat 2016), as in PyTorch.
+
+    ``p ← p - lr·(μₜ₊₁·m/(1 - Mₜ₊₁) + (1 - μₜ)·g/(1 - Mₜ))/(√v̂ + ε)`` with ``μₜ = β₁(1 - ½·0.96^(t·momentum_decay))``,
+    ``Mₜ = μ₁·…·μₜ`` and m, v, v̂ as in :func:`Adam`. ``decoupled`` keeps the weight decay apart from the gradients.
+
+    State: the slots ``first_moment`` and ``second_moment``, and the number ``momentum_product`` (M).
+    Raises :class:`ConfigError` for negative numbers, and for β₁ or β₂ outside [0, 1).
+    """
+    rate = as_schedule("NAdam", lr)
+    b1, b2 = _betas("NAdam", betas)
+    epsilon = non_negative("NAdam", "eps", eps)
+    fading = non_negative("NAdam", "momentum_decay", momentum_decay)
+    shrink = WeightDecay(non_negative("NAdam", "weight_decay", weight_decay), decay, bool(decoupled))
+
+    def momentum(t: Any) -> Any:
+        return b1 * (1.0 - 0.5 * ops.exp(t * (fading * math.log(0.96))))
+
+    def advance(t: Any, totals: Mapping[str, Any]) -> dict[str, Any]:
+        return {"momentum_product": totals["momentum_product"] * momentum(t)}
+
+    def scalars(lr: Any, t: Any, totals: Mapping[str, Any]) -> Scalars:
+        root = ops.sqrt(_one_minus_power(b2, t))
+        so_far, ahead = totals["momentum_product"], momentum(t + 1.0)
+        of_gradient = (1.0 - momentum(t)) / (1.0 - so_far)
+        of_moment = ahead / (1.0 - so_far * ahead)
+        return -lr * root * of_gradient, -lr * root * of_moment, epsilon * root
+
+    def step(g: Any, slots: Slots, of_gradient: Any, of_moment: Any, small: Any) -> tuple[Any, Slots]:
+        m = b1 * slots["first_moment"] + (1 - b1) * g
+        v = b2 * slots["second_moment"] + (1 - b2) * (g * g)
+        return (of_gradient * g + of_moment * m) / (ops.sqrt(v) + small), {"first_moment": m, "second_moment": v}
+
+    method = Method(
+        "NAdam", ("first_moment", "second_moment"), scalars, step, totals={"momentum_product": 1.0}, advance=advance
+    )
+    settings: dict[str, JSON] = {
+        "betas": [b1, b2],
+        "eps": epsilon,
+        "momentum_decay": fading,
+        "decoupled": bool(decoupled),
+    }
+    return elementwise(method, rate, shrink, settings)
+
+
+def Adagrad(
+    lr: LearningRate = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    eps: float = 1e-10,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """``s ← s + g², p ← p - lrₜ·g/(√s + ε)`` with ``lrₜ = lr/(1 + (t-1)·lr_decay)`` (Duchi et al. 2011), as in PyTorch.
+
+    s starts from ``initial_accumulator_value``. State: the slot ``square_sum`` (s).
+    Raises :class:`ConfigError` for negative numbers.
+    """
+    rate = as_schedule("Adagrad", lr)
+    slowing = non_negative("Adagrad", "lr_decay", lr_decay)
+    start = non_negative("Adagrad", "initial_accumulator_value", initial_accumulator_value)
+    epsilon = non_negative("Adagrad", "eps", eps)
+    shrink = WeightDecay(non_negative("Adagrad", "weight_decay", weight_decay), decay)
+
+    def scalars(lr: Any, t: Any) -> Scalars:
+        return (-lr / (1.0 + (t - 1.0) * slowing),)
+
+    def step(g: Any, slots: Slots, minus_lr: Any) -> tuple[Any, Slots]:
+        s = slots["square_sum"] + g * g
+        return minus_lr * g / (ops.sqrt(s) + epsilon), {"square_sum": s}
+
+    settings = {"lr_decay": slowing, "initial_accumulator_value": start, "eps": epsilon}
+    method = Method("Adagrad", ("square_sum",), scalars, step, first={"square_sum": start})
+    return elementwise(method, rate, shrink, settings)
+
+
+def Adadelta(
+    lr: LearningRate = 1.0,
+    rho: float = 0.9,
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """``s ← ρs + (1-ρ)g², Δ = g·√(d + ε)/√(s + ε), d ← ρd + (1-ρ)Δ², p ← p - lr·Δ`` (Zeiler 2012), as in PyTorch.
+
+    State: the slots ``mean_square`` (s) and ``mean_square_update`` (d).
+    Raises :class:`ConfigError` for negative numbers, and for ρ outside [0, 1).
+    """
+    rate = as_schedule("Adadelta", lr)
+    r, epsilon = fraction("Adadelta", "rho", rho), non_negative("Adadelta", "eps", eps)
+    shrink = WeightDecay(non_negative("Adadelta", "weight_decay", weight_decay), decay)
+
+    def scalars(lr: Any, t: Any) -> Scalars:
+        return (-lr,)
+
+    def step(g: Any, slots: Slots, minus_lr: Any) -> tuple[Any, Slots]:
+        s = r * slots["mean_square"] + (1 - r) * (g * g)
+        d = slots["mean_square_update"]
+        change = g * (ops.sqrt(d + epsilon) / ops.sqrt(s + epsilon))
+        return minus_lr * change, {"mean_square": s, "mean_square_update": r * d + (1 - r) * (change * change)}
+
+    method = Method("Adadelta", ("mean_square", "mean_square_update"), scalars, step)
+    return elementwise(method, rate, shrink, {"rho": r, "eps": epsilon})
+
+
+def LAMB(
+    lr: LearningRate = 1e-3,
+    betas: tuple[float, float] | list[float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """Adam's direction scaled to the size of each parameter, for large batches (You et al. 2020, algorithm 2).
+
+    ``r = m̂/(√v̂ + ε) + weight_decay·p, p ← p - lr·(‖p‖/‖r‖)·r``; the ratio is 1 where either norm is 0.
+    State and errors are those of :func:`AdamW`.
+    """
+
+    def rescale(update: Any, p: Any, lr: Any) -> Any:
+        # The update is -lr·r, so ‖p‖/‖r‖ is lr·‖p‖/‖update‖.
+        size, length = ops.sqrt(ops.square(p).sum()), ops.sqrt(ops.square(update).sum())
+        usable = (size > 0.0) & (length > 0.0)
+        return update * ops.where(usable, lr * size / ops.where(usable, length, 1.0), 1.0)
+
+    return _adam("LAMB", lr, betas, eps, weight_decay, False, decay, decoupled=True, rescale=rescale)
+
+
+def Lion(
+    lr: LearningRate = 1e-4,
+    betas: tuple[float, float] | list[float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """``p ← p - lr·(sign(β₁m + (1-β₁)g) + weight_decay·p), m ← β₂m + (1-β₂)g`` (Chen et al. 2023).
+
+    Every element moves by the same amount, so learning rates are three to ten times smaller than Adam's.
+    State: the slot ``momentum`` (m). Raises :class:`ConfigError` for negative numbers, and for β₁ or β₂ outside [0, 1).
+    """
+    rate = as_schedule("Lion", lr)
+    b1, b2 = _betas("Lion", betas)
+    shrink = WeightDecay(non_negative("Lion", "weight_decay", weight_decay), decay, decoupled=True)
+
+    def scalars(lr: Any, t: Any) -> Scalars:
+        return (-lr,)
+
+    def step(g: Any, slots: Slots, minus_lr: Any) -> tuple[Any, Slots]:
+        m = slots["momentum"]
+        return minus_lr * ops.sign(b1 * m + (1 - b1) * g), {"momentum": b2 * m + (1 - b2) * g}
+
+    return elementwise(Method("Lion", ("momentum",), scalars, step), rate, shrink, {"betas": [b1, b2]})
+
+
 def _adam(
     kind: str,
     lr: LearningRate,
@@ -102,11 +263,10 @@ def _adam(
     amsgrad: bool,
     decay: Selection,
     decoupled: bool = False,
+    rescale: Callable[[Any, Any, Any], Any] | None = None,
 ) -> Optimizer:
     rate = as_schedule(kind, lr)
-    if not isinstance(betas, list | tuple) or len(betas) != 2:
-        raise ConfigError(f"betas of {kind} are two numbers such as (0.9, 0.999), not {betas!r}")
-    b1, b2 = fraction(kind, "the first of betas", betas[0]), fraction(kind, "the second of betas", betas[1])
+    b1, b2 = _betas(kind, betas)
     epsilon = non_negative(kind, "eps", eps)
     shrink = WeightDecay(non_negative(kind, "weight_decay", weight_decay), decay, decoupled)
 
@@ -124,8 +284,16 @@ def _adam(
         return scale * m / (ops.sqrt(v) + small), after
 
     names = ("first_moment", "second_moment", *(["largest_second_moment"] if amsgrad else []))
-    settings: dict[str, JSON] = {"betas": [b1, b2], "eps": epsilon, "amsgrad": bool(amsgrad)}
-    return elementwise(Method(kind, names, scalars, step), rate, shrink, settings)
+    settings: dict[str, JSON] = {"betas": [b1, b2], "eps": epsilon}
+    if kind != "LAMB":
+        settings["amsgrad"] = bool(amsgrad)
+    return elementwise(Method(kind, names, scalars, step, rescale=rescale), rate, shrink, settings)
+
+
+def _betas(kind: str, betas: tuple[float, float] | list[float]) -> tuple[float, float]:
+    if not isinstance(betas, list | tuple) or len(betas) != 2:
+        raise ConfigError(f"betas of {kind} are two numbers such as (0.9, 0.999), not {betas!r}")
+    return fraction(kind, "the first of betas", betas[0]), fraction(kind, "the second of betas", betas[1])
 
 
 def _one_minus_power(beta: float, t: Any) -> Any:

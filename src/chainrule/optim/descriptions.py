@@ -12,9 +12,12 @@ from typing import Any
 
 from chainrule.core.errors import ConfigError
 from chainrule.optim import schedules
-from chainrule.optim.adaptive import Adam, AdamW, RMSProp
+from chainrule.optim.accumulation import accumulate
+from chainrule.optim.adaptive import LAMB, Adadelta, Adagrad, Adam, AdamW, Lion, NAdam, RMSProp
+from chainrule.optim.averaging import average
 from chainrule.optim.clipping import clip_by_global_norm, clip_by_value
 from chainrule.optim.groups import frozen, groups
+from chainrule.optim.lbfgs import LBFGS
 from chainrule.optim.optimizer import JSON, Optimizer, chain
 from chainrule.optim.penalties import l1, l2
 from chainrule.optim.schedules import Schedule
@@ -34,6 +37,14 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "RMSProp": RMSProp,
     "Adam": Adam,
     "AdamW": AdamW,
+    "NAdam": NAdam,
+    "Adagrad": Adagrad,
+    "Adadelta": Adadelta,
+    "LAMB": LAMB,
+    "Lion": Lion,
+    "LBFGS": LBFGS,
+    "accumulate": accumulate,
+    "average": average,
     "chain": _chain,
     "groups": _groups,
     "frozen": frozen,
@@ -45,6 +56,8 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
 SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "constant": schedules.constant,
     "cosine": schedules.cosine,
+    "cosine_restarts": schedules.cosine_restarts,
+    "one_cycle": schedules.one_cycle,
     "step": schedules.step,
     "exponential": schedules.exponential,
     "warmup": schedules.warmup,

@@ -7,7 +7,7 @@ element type of a parameter only at the end; the formula of a method is left wit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from chainrule import ops
@@ -41,12 +41,20 @@ class Method:
 
     ``scalars(lr, t)`` gives numbers for the whole step from the learning rate and the number t = 1, 2, ... of the step;
     ``step(gradient, slots, *scalars)`` gives the update of one parameter and its next slots.
+
+    ``first`` has what slots start from where that is not 0. ``totals`` are float64 numbers that the state carries from step to
+    step, with their first values: ``advance(t, totals)`` gives the next ones, which ``scalars`` then gets as a third argument.
+    ``rescale(update, parameter, lr)`` looks at one parameter as a whole, after the weight decay.
     """
 
     kind: str
     slots: Sequence[str]
-    scalars: Callable[[Any, Any], Scalars]
+    scalars: Callable[..., Scalars]
     step: Callable[..., tuple[Any, Slots]]
+    first: Mapping[str, float] = field(default_factory=dict)
+    totals: Mapping[str, float] = field(default_factory=dict)
+    advance: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
+    rescale: Callable[[Any, Any, Any], Any] | None = None
 
 
 def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Mapping[str, JSON]) -> Optimizer:
@@ -56,8 +64,12 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Ma
     def init(params: Arrays) -> State:
         selected(decay.on, params)
         _all_floats(params)
-        slots = {slot: {path: _zeros_like(p) for path, p in params.items()} for slot in method.slots}
-        return {"count": ops.zeros((), "int64"), "factor": ops.ones((), "float32"), **slots}
+        slots = {
+            slot: {path: ops.full(p.shape, method.first.get(slot, 0.0), p.dtype) for path, p in params.items()}
+            for slot in method.slots
+        }
+        totals = {name: ops.full((), number, "float64") for name, number in method.totals.items()}
+        return {"count": ops.zeros((), "int64"), "factor": ops.ones((), "float32"), **totals, **slots}
 
     def learning_rate(state: State) -> Any:
         return rate(state["count"]) * as_array(state["factor"], "float64")
@@ -67,14 +79,16 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Ma
         _same_paths(gradients, params)
         next_count = as_array(state["count"]) + 1
         lr = learning_rate(state)
-        scalars = (lr * -decay.strength, *method.scalars(lr, as_array(next_count, "float64")))
+        t = as_array(next_count, "float64")
+        totals = method.advance(t, {name: as_array(state[name]) for name in method.totals}) if method.advance else {}
+        scalars = (lr, lr * -decay.strength, *method.scalars(lr, t, *([totals] if totals else [])))
         rounded: dict[str, Scalars] = {}
         decayed = set(selected(decay.on, params)) if decay.strength else set()
         updates: dict[str, Any] = {}
         slots: dict[str, dict[str, Any]] = {slot: {} for slot in method.slots}
         for path, gradient in gradients.items():
             p = as_array(params[path])
-            shrink, *numbers = rounded.setdefault(p.dtype.name, tuple(s.astype(p.dtype) for s in scalars))
+            own_lr, shrink, *numbers = rounded.setdefault(p.dtype.name, tuple(s.astype(p.dtype) for s in scalars))
             with scope(path):
                 g = matching(path, gradient, p, "gradient")
                 if path in decayed and not decay.decoupled:
@@ -83,9 +97,11 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Ma
                 updates[path], after = method.step(g, own, *numbers)
                 if path in decayed and decay.decoupled:
                     updates[path] = updates[path] + shrink * p
+                if method.rescale is not None:
+                    updates[path] = method.rescale(updates[path], p, own_lr)
             for slot in method.slots:
                 slots[slot][path] = after[slot]
-        return updates, {"count": next_count, "factor": state["factor"], **slots}
+        return updates, {"count": next_count, "factor": state["factor"], **totals, **slots}
 
     described: dict[str, JSON] = {"kind": method.kind, "lr": describe_rate(rate), **settings}
     described |= {"weight_decay": decay.strength, **describe_selection("decay", decay.on)}
@@ -98,10 +114,6 @@ def _all_floats(params: Arrays) -> None:
             raise DTypeError(
                 f"parameter {path!r} has element type {parameter.dtype}; what is trained must be float32 or float64"
             )
-
-
-def _zeros_like(parameter: Any) -> Any:
-    return ops.zeros(parameter.shape, parameter.dtype)
 
 
 def _same_paths(gradients: Arrays, params: Arrays) -> None:

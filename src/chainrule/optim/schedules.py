@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainrule import ops
+from chainrule.core.errors import ConfigError
 from chainrule.optim.optimizer import JSON
 from chainrule.optim.settings import count as whole
 from chainrule.optim.settings import non_negative, positive
@@ -109,3 +110,54 @@ def warmup(steps: int, after: LearningRate) -> Schedule:
         return full * ops.minimum((count + 1.0) / float(length), 1.0)
 
     return Schedule(rate, {"kind": "warmup", "steps": length, "after": describe_rate(following)})
+
+
+def cosine_restarts(lr: float, steps: int, growth: int = 1, final: float = 0.0) -> Schedule:
+    """Half a cosine wave from ``lr`` down to ``final``, again and again (Loshchilov and Hutter 2017).
+
+    The first wave takes ``steps`` updates, each of the others ``growth`` times as many as the one before.
+    """
+    start, end = non_negative("cosine_restarts", "lr", lr), non_negative("cosine_restarts", "final", final)
+    length, times = whole("cosine_restarts", "steps", steps), whole("cosine_restarts", "growth", growth)
+
+    def rate(count: Any) -> Any:
+        if times == 1:
+            wave = float(length)
+            begin = ops.floor(count / wave) * wave
+        else:
+            # Half an update more keeps the logarithm away from whole numbers, where rounding would choose the wave.
+            number = ops.floor(ops.log((count + 0.5) * ((times - 1) / length) + 1.0) / math.log(times))
+            wave = float(length) * float(times) ** number
+            begin = (wave - float(length)) / float(times - 1)
+        return end + (start - end) * 0.5 * (1.0 + ops.cos(math.pi * ((count - begin) / wave)))
+
+    described: dict[str, JSON] = {"lr": start, "steps": length, "growth": times, "final": end}
+    return Schedule(rate, {"kind": "cosine_restarts", **described})
+
+
+def one_cycle(
+    lr: float, steps: int, rise: float = 0.3, start_factor: float = 25.0, final_factor: float = 1e4
+) -> Schedule:
+    """From ``lr/start_factor`` up to ``lr`` and down to ``lr/(start_factor·final_factor)``, by half cosine waves.
+
+    The rise takes the share ``rise`` of the ``steps`` updates (Smith and Topin 2018), as PyTorch's OneCycleLR does; after the
+    last update the rate stays at its end.
+    """
+    top, length = non_negative("one_cycle", "lr", lr), whole("one_cycle", "steps", steps)
+    share = positive("one_cycle", "rise", rise)
+    if share >= 1:
+        raise ConfigError(f"rise of one_cycle must be less than 1, not {rise!r}")
+    low, fall = positive("one_cycle", "start_factor", start_factor), positive("one_cycle", "final_factor", final_factor)
+    first, last = top / low, top / low / fall
+    peak, end = max(share * length - 1.0, 1e-9), max(length - 1.0, 1e-9)
+
+    def between(start: float, stop: float, done: Any) -> Any:
+        return stop + (start - stop) * 0.5 * (1.0 + ops.cos(math.pi * ops.clip(done, 0.0, 1.0)))
+
+    def rate(count: Any) -> Any:
+        rising = between(first, top, count / peak)
+        falling = between(top, last, (count - peak) / max(end - peak, 1e-9))
+        return ops.where(count <= peak, rising, falling)
+
+    described: dict[str, JSON] = {"rise": share, "start_factor": low, "final_factor": fall}
+    return Schedule(rate, {"kind": "one_cycle", "lr": top, "steps": length, **described})
