@@ -30,6 +30,7 @@ SUBCOMMANDS = {
         "chainrule.cli.continuation", "continue_training", "Train a finished network further, on new rows."
     ),
     "show": Subcommand("chainrule.cli.show", "show", "Show a run, or compare several."),
+    "profile": Subcommand("chainrule.cli.profile", "profile", "Show where the time of a run's training step goes."),
     "step": Subcommand("chainrule.cli.step", "step", "Print one whole training step, number by number."),
 }
 

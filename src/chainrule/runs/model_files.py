@@ -13,10 +13,11 @@ import numpy as np
 
 from chainrule.core import trees
 from chainrule.core.dtypes import to_numpy
-from chainrule.core.errors import ChainruleError, DataError, RunError
+from chainrule.core.errors import ChainruleError, ConfigError, DataError, RunError
 from chainrule.core.files import reason, write_text
 from chainrule.core.trees import Tree
 from chainrule.core.weights import check_same_architecture, load_weights, save_weights
+from chainrule.engines.profile import Profile, Profiling
 from chainrule.ir.graph import ArrayType, Graph
 from chainrule.ir.sizes import shape_at
 from chainrule.ir.text import parse_graph, print_graph
@@ -67,6 +68,16 @@ class Predictor:
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, NDArray]:
         """The outputs for a batch of inputs; raises :class:`DataError` naming an input that is missing."""
+        results = self._program(self._operands(inputs))
+        return dict(zip(self.graph.output_names, results, strict=True))
+
+    def profile(self, inputs: Mapping[str, Any], repeats: int = 20) -> Profile:
+        """Where the time of a call goes; raises :class:`ConfigError` unless the model was loaded for ``engine="cpu"``."""
+        if not isinstance(self._program, Profiling):
+            raise ConfigError('profiles need engine="cpu"')
+        return self._program.profile(self._operands(inputs), repeats)
+
+    def _operands(self, inputs: Mapping[str, Any]) -> list[NDArray]:
         arrays = []
         for value in self.graph.inputs:
             kind, _, name = value.name.partition(".")
@@ -76,8 +87,7 @@ class Predictor:
                     f"the model needs an input {name!r}, which is missing; it has {', '.join(inputs) or 'none'}"
                 )
             arrays.append(np.asarray(source[name]).astype(to_numpy(value.dtype), copy=False))
-        results = self._program(arrays)
-        return dict(zip(self.graph.output_names, results, strict=True))
+        return arrays
 
 
 def load_model(folder: Path, engine: str = "auto") -> Predictor:

@@ -9,6 +9,8 @@ from chainrule.tabular.prediction import TabularPredictor as TabularPredictor
 from chainrule.tabular.prediction import evaluate as evaluate
 from chainrule.tabular.prediction import load as load
 from chainrule.tabular.prediction import predict as predict
+from chainrule.tabular.profiling import RunProfile as RunProfile
+from chainrule.tabular.profiling import profile as profile
 from chainrule.tabular.run_folder import Run as Run
 from chainrule.tabular.settings import Settings as Settings
 from chainrule.tabular.training import Preparation as Preparation

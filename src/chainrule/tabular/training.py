@@ -18,7 +18,7 @@ from chainrule.core.files import atomic_directory, remove_partial, write_json, w
 from chainrule.core.names import shown_path
 from chainrule.core.weights import check_same_architecture, load_weights, save_weights
 from chainrule.data.columns import Kind
-from chainrule.data.tables import Table, read_table
+from chainrule.data.tables import read_table
 from chainrule.data.targets import Target
 from chainrule.report import Report, render_report
 from chainrule.runs import write_model
@@ -163,29 +163,7 @@ def resume(
         notes.append(f"the run in {shown_path(place)} is finished already")
         return Run.read(place)
     remove_partial(place)
-    if source is None:
-        if record.data.path is None:
-            raise RunError(
-                f"the run in {shown_path(place)} was trained on a table in memory ({record.data.source}); give that table to "
-                "resume it"
-            )
-        source = Path(record.data.path)
-    # What this reading has to say was said when the run began.
-    if record.stage == 1 and record.continues is None:
-        table = read_for_training(source, record.settings, [])
-    else:
-        table = read_table(source, sql=record.data.sql, expect=record.data.kinds, notices=[])
-    if fingerprint(table) != record.data.fingerprint:
-        raise RunError(
-            f"{table.source} is not what the run in {shown_path(place)} was started with; resuming needs the same rows and "
-            "columns (start a new run instead)"
-        )
-    prepared = _prepared_before(place, record, table)
-    if split_fingerprint(prepared.split) != record.data.split_fingerprint:
-        raise RunError(
-            f"the rows of {shown_path(place)} would be split differently than when it was started, so it cannot be resumed "
-            "with this release"
-        )
+    prepared = prepared_before(place, record, source, "resume it")
     notes += record.notices
     network = _starting_network(place, record)
     return _Stage(place, record, prepared, network, notes, callbacks).run(on_prepared)
@@ -256,6 +234,36 @@ def continue_training(
         _make_folder(destination, record, prepared, force=force, start=weights)
     network = _starting_network(destination, record)
     return _Stage(destination, record, prepared, network, notes, callbacks).run(on_prepared)
+
+
+def prepared_before(folder: Path, record: RunRecord, source: object, purpose: str) -> Prepared:
+    """The data of a run once more, as they were prepared when it began; from where they lay then if ``source`` is None.
+
+    Raises RunError when they are not there or have changed; ``purpose`` says what they are needed for.
+    """
+    shown = shown_path(folder)
+    if source is None:
+        if record.data.path is None:
+            raise RunError(
+                f"the run in {shown} was trained on a table in memory ({record.data.source}); give that table to {purpose}"
+            )
+        source = Path(record.data.path)
+    # What this reading has to say was said when the run began.
+    if record.stage == 1 and record.continues is None:
+        table = read_for_training(source, record.settings, [])
+    else:
+        table = read_table(source, sql=record.data.sql, expect=record.data.kinds, notices=[])
+    if fingerprint(table) != record.data.fingerprint:
+        raise RunError(
+            f"{table.source} is not what the run in {shown} was started with; the same rows and columns are needed to {purpose}"
+        )
+    target = run_folder.read_target(folder)
+    split = split_for(table, record.settings, target, labelled_rows(table, target.name, []), None)
+    if split_fingerprint(split) != record.data.split_fingerprint:
+        raise RunError(
+            f"the rows of {shown} would be split differently than when it was started, so this release cannot {purpose}"
+        )
+    return Prepared(table, run_folder.read_preprocessing(folder), target, split)
 
 
 class _Stage:
@@ -427,14 +435,6 @@ def _starting_network(folder: Path, record: RunRecord) -> nn.Module:
     check_same_architecture(expected, weights, path)
     started: nn.Module = trees.replace_leaves(network, weights)
     return started
-
-
-def _prepared_before(folder: Path, record: RunRecord, table: Table) -> Prepared:
-    """What was prepared when the run began, from its folder."""
-    target = run_folder.read_target(folder)
-    rows = labelled_rows(table, target.name, [])
-    split = split_for(table, record.settings, target, rows, None)
-    return Prepared(table, run_folder.read_preprocessing(folder), target, split)
 
 
 def _data_record(source: object, prepared: Prepared, sql: str | None) -> DataRecord:

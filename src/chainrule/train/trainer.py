@@ -13,6 +13,7 @@ from chainrule.core import trees
 from chainrule.core.errors import NonFiniteError
 from chainrule.core.trees import Tree
 from chainrule.core.weights import check_same_architecture
+from chainrule.engines.profile import Profile
 from chainrule.grad import STANDARD, RuleSet
 from chainrule.optim import Optimizer
 from chainrule.trace.seeds import fold_in, key_from_seed
@@ -177,6 +178,14 @@ class Trainer:
         """One update from these examples, for data that arrives bit by bit; returns the loss before the update."""
         given = examples((x, y, weights), self.dtype)
         return self.advance(given.x, given.y, given.weights)[0]
+
+    def profile(self, x: Tree, y: Tree, weights: Any = None, repeats: int = 20) -> Profile:
+        """Where the time of a training step on these examples goes; nothing is learned.
+
+        Raises :class:`ConfigError` unless the trainer has ``engine="cpu"``.
+        """
+        given = examples((x, y, weights), self.dtype)
+        return self._step.profile(self._state, self._step_key, given.x, given.y, given.weights, repeats=repeats)
 
     def predict(self, x: Tree, batch_size: int = _EVALUATION_BATCH) -> Tree:
         """The model's outputs in inference mode."""

@@ -19,6 +19,7 @@ from chainrule.core import trees
 from chainrule.core.dtypes import dtype_name, to_numpy
 from chainrule.core.errors import ConfigError, ShapeError, TraceError
 from chainrule.engines.api import Engine, Program
+from chainrule.engines.profile import Profile, Profiling
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Shape
 from chainrule.ir.verify import verify
@@ -71,14 +72,7 @@ class Compiled(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if current() is not None:
             return self.function(*args, **kwargs)
-        bound = self._bind(args, kwargs)
-        leaves, arrays, key = self._describe(bound)
-        donated = self._donated_places(bound, leaves)
-        found = self._programs.get(key)
-        if found is None:
-            traced = _trace(self.function, bound, leaves, _name_of(self.function))
-            found = self._programs[key] = (self.engine.load(optimise(traced.graph), donated), traced)
-        program, traced = found
+        program, traced, arrays, donated = self._prepared(args, kwargs)
         self._last = traced
         if traced.uses_key:
             arrays.append(default_key())
@@ -88,6 +82,17 @@ class Compiled(Generic[P, R]):
             give_away(arrays[number])
         outputs = [next(results) if leaf is _ARRAY else leaf for leaf in traced.statics]
         return trees.unflatten(traced.result, outputs)  # type: ignore[no-any-return]
+
+    def _prepared(self, args: Any, kwargs: Any) -> tuple[Program, Traced, list[NDArray], frozenset[int]]:
+        """The program for these arguments, compiled if it is not yet; their arrays, and which of them are donated."""
+        bound = self._bind(args, kwargs)
+        leaves, arrays, key = self._describe(bound)
+        donated = self._donated_places(bound, leaves)
+        found = self._programs.get(key)
+        if found is None:
+            traced = _trace(self.function, bound, leaves, _name_of(self.function))
+            found = self._programs[key] = (self.engine.load(optimise(traced.graph), donated), traced)
+        return *found, arrays, donated
 
     @property
     def graph(self) -> Graph:
@@ -107,6 +112,21 @@ class Compiled(Generic[P, R]):
         leaves, arrays, _ = self._describe(bound)
         traced = _trace(self.function, bound, leaves, _name_of(self.function))
         return optimise(traced.graph), [*arrays, *([default_key()] if traced.uses_key else [])]
+
+    def profile(self, *args: Any, repeats: int = 20, **kwargs: Any) -> Profile:
+        """Where the time of a call with these arguments goes, loop nest by loop nest; ``print`` shows a table.
+
+        The program is built again with clocks in it and run ``repeats`` times on copies: no argument is used up.
+
+        Raises:
+            ConfigError: if the engine does not compile loop nests; profiles need ``engine="cpu"``.
+        """
+        if repeats < 1:
+            raise ConfigError(f"repeats is a number of at least 1, not {repeats}")
+        program, traced, arrays, _ = self._prepared(args, kwargs)
+        if not isinstance(program, Profiling):
+            raise ConfigError(f'profiles need engine="cpu"; {_name_of(self.function)} runs on {self.engine.name!r}')
+        return program.profile([*arrays, *([default_key()] if traced.uses_key else [])], repeats)
 
     def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.contraction import solved, write_plain, write_scattered
-from chainrule.engines.cpu.formula import formula_of
+from chainrule.engines.cpu.formula import formula_of, formulas_of
 from chainrule.engines.cpu.grouping import Grouping, Nest
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
@@ -18,6 +19,8 @@ from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, w
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
+from chainrule.engines.cpu.timing import timed, timing_text
+from chainrule.engines.cpu.work import Work, work_of_nest
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
 
@@ -75,7 +78,8 @@ def _vector_types(vector_bytes: int) -> str:
 class Source:
     """The generated program: its text, the constants it is called with, and where results are written over operands.
 
-    ``plan`` lists the loop nests in order with what they read and write, and the slots of memory, graph by graph.
+    ``plan`` lists the loop nests in order with what they read and write, and the slots of memory, graph by graph. ``work`` has
+    one entry for every loop nest that the program times, if it does.
     """
 
     text: str
@@ -83,11 +87,12 @@ class Source:
     constants: list[Value]
     written_over: dict[int, int]
     arrays: dict[Value, Node] = field(default_factory=dict)
+    work: list[Work] = field(default_factory=list)
 
 
-def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int) -> Source:
-    """The source of a verified graph in which calls are already inlined."""
-    emitter = _Emitter(vector_bytes)
+def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int, *, profiled: bool = False) -> Source:
+    """The source of a verified graph in which calls are already inlined; with a clock around every loop nest if ``profiled``."""
+    emitter = _Emitter(vector_bytes, profiled)
     number, memory = emitter.graph(graph, donated)
     count = len(graph.inputs) + len(graph.outputs)
     writer = Writer()
@@ -111,18 +116,20 @@ def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int) -> So
     text = (
         _vector_types(vector_bytes)
         + PRELUDE
+        + (timing_text(len(emitter.work)) if profiled else "")
         + "".join(f"\n{function}" for function in emitter.functions)
         + "\n"
         + writer.text
     )
-    return Source(text, "\n".join(emitter.plans), emitter.constants, memory.written_over, emitter.makers)
+    return Source(text, "\n".join(emitter.plans), emitter.constants, memory.written_over, emitter.makers, emitter.work)
 
 
 class _Emitter:
     """Numbers functions and constants across the graph and its bodies."""
 
-    def __init__(self, vector_bytes: int) -> None:
-        self.vector_bytes = vector_bytes
+    def __init__(self, vector_bytes: int, profiled: bool) -> None:
+        self.vector_bytes, self.profiled = vector_bytes, profiled
+        self.work: list[Work] = []
         self.functions: list[str] = []
         self.plans: list[str] = []
         self.constants: list[Value] = []
@@ -206,8 +213,13 @@ class _Lowering:
         elif nest.kind == "fixed_point":
             self._fixed_point(nest)
         else:
-            for task, pointers in self._tasks(nest):
-                self._function(nest, task, pointers)
+            tasks = self._tasks(nest)
+            with timed(self.calls, len(self.emitter.work)) if self.emitter.profiled else nullcontext():
+                for task, pointers in tasks:
+                    self._function(nest, task, pointers)
+            if self.emitter.profiled:
+                what = formulas_of(nest, self.grouping, self.pointer_name)
+                self.emitter.work.append(work_of_nest(nest, self.grouping, what))
 
     def _body(self, nest: Nest) -> tuple[Body, dict[str, Value], Callable[[Value], str]]:
         used: dict[str, Value] = {}

@@ -16,7 +16,10 @@ from chainrule.engines.binding import bind_batch
 from chainrule.engines.cpu.emit import emit_program
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.loading import load_library
+from chainrule.engines.cpu.peak import measured_peak
+from chainrule.engines.cpu.timing import profile_of
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
+from chainrule.engines.profile import Profile
 from chainrule.ir.graph import Graph, Node
 from chainrule.ir.sizes import at, is_symbolic, shape_at
 
@@ -33,10 +36,11 @@ class CpuProgram:
     ``c_source`` is its C; ``plan`` tells which loop nests there are, in order, and where values lie in memory.
     """
 
-    def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain, *, profiled: bool = False) -> None:
+        self.graph, self._donated, self._toolchain = graph, donated, toolchain
         lowered = inline_calls(graph)
-        source = emit_program(lowered, donated, toolchain.vector_bytes)
+        source = emit_program(lowered, donated, toolchain.vector_bytes, profiled=profiled)
+        self._work = source.work
         self.c_source, self.plan = source.text, source.plan
         self._constants = [np.ascontiguousarray(source.arrays[v].attributes["value"]) for v in source.constants]
         self._written_over = source.written_over
@@ -68,6 +72,24 @@ class CpuProgram:
         self._run(table, _OFFSET, arena.ctypes.data, form.batch)
         self._arenas.append(arena)
         return results
+
+    def profile(self, arrays: Sequence[NDArray], repeats: int) -> Profile:
+        """Where the time of a run goes: the program is built again with a clock around every loop nest, and run ``repeats`` times.
+
+        The arrays are not written over: the runs have copies of them.
+        """
+        timed = CpuProgram(self.graph, self._donated, self._toolchain, profiled=True)
+        batch = bind_batch(self.graph, arrays)
+        return profile_of(
+            self.graph.name,
+            timed,
+            timed._library,
+            timed._work,
+            [np.array(array) for array in arrays],
+            batch,
+            repeats,
+            measured_peak(self._toolchain),
+        )
 
     def _form(self, arrays: Sequence[NDArray]) -> _Form:
         """What holds for all calls with the batch size of these arrays, which are checked."""

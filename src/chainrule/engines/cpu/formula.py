@@ -26,7 +26,23 @@ _LONGEST = 160
 
 def formula_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> str:
     """``place: result = formula; ...``, safe to stand in a C comment whatever the user's names are."""
+    places: dict[str, None] = {}
+    for value in nest.made:
+        origin = grouping.makers[value].origin
+        places[f"{origin.path or 'step'} {origin.phase}"] = None
+    return _harmless(f"{', '.join(list(places)[:3])}: ") + ";\n   ".join(_formulas(nest, grouping, name))
 
+
+def formulas_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> str:
+    """The formulas alone, in one line."""
+    return "; ".join(_formulas(nest, grouping, name))
+
+
+def _harmless(text: str) -> str:
+    return re.sub(r"[^\x20-\x7e]|\*/|/\*|\\|\?\?", "_", text)
+
+
+def _formulas(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> list[str]:
     def text(value: Value, depth: int) -> str:
         if grouping.is_stored(value) and depth:
             return name(value)
@@ -53,12 +69,8 @@ def formula_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> 
         return f"{primitive}({', '.join(operands)})"
 
     parts = []
-    places: dict[str, None] = {}
     for value in nest.made:
-        maker = grouping.makers[value]
-        places[f"{maker.origin.path or 'step'} {maker.origin.phase}"] = None
         target = name(value) if grouping.is_stored(value) else "result"
-        shown = operation(maker, 0)
-        parts.append(f"{target} = {shown[:_LONGEST]}{'...' if len(shown) > _LONGEST else ''}")
-    where = ", ".join(list(places)[:3])
-    return re.sub(r"[^\x20-\x7e\n]|\*/|/\*|\\|\?\?", "_", f"{where}: " + ";\n   ".join(parts))
+        shown = operation(grouping.makers[value], 0)
+        parts.append(_harmless(f"{target} = {shown[:_LONGEST]}{'...' if len(shown) > _LONGEST else ''}"))
+    return parts

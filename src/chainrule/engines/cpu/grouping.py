@@ -18,7 +18,7 @@ from chainrule.ir.sizes import Shape, product
 
 # What runs in a nest of its own.
 NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_add", "scan", "fixed_point"})
-_ELEMENTWISE = frozenset({*EXPRESSIONS, "cast", "stop_gradient"})
+ELEMENTWISE = frozenset({*EXPRESSIONS, "cast", "stop_gradient"})
 # Recomputing up to this many additions is cheaper than a store and a load.
 _CHEAP = 3
 _MAX_ROOTS = 12
@@ -128,7 +128,7 @@ class Grouping:
             self._collect_from(self.makers[value], same, reads)
 
     def _collect_from(self, node: Node, same: bool, reads: dict[Value, bool]) -> None:
-        same = same and (node.primitive.name in _ELEMENTWISE or _same_bytes(node))
+        same = same and (node.primitive.name in ELEMENTWISE or _same_bytes(node))
         for value in node.inputs:
             self._collect(value, same, reads)
 

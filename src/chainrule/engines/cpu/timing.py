@@ -1,0 +1,90 @@
+"""A clock around every loop nest, for the builds that profiles are made with, and the profile itself."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.work import Work
+from chainrule.engines.profile import Peak, Profile, Row
+from chainrule.ir.sizes import at
+
+NDArray = np.ndarray[Any, Any]
+
+_WARMING = 3
+
+
+def timing_text(count: int) -> str:
+    """The C that keeps the time of ``count`` loop nests, and the function that hands it over and starts again from nothing."""
+    return f"""
+#include <time.h>
+
+static struct {{
+    double seconds;
+    long calls;
+}} cr_nests[{max(1, count)}];
+
+static inline double cr_now(void) {{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}}
+
+CR_EXPORT void cr_take_times(double *seconds, long *calls) {{
+    for (int k = 0; k < {count}; k++) seconds[k] = cr_nests[k].seconds, calls[k] = cr_nests[k].calls;
+    memset(cr_nests, 0, sizeof cr_nests);
+}}
+"""
+
+
+@contextmanager
+def timed(writer: Writer, number: int) -> Iterator[None]:
+    """What is written inside counts as the time of this nest."""
+    with writer.block(""):
+        writer.line("const double begun = cr_now();")
+        yield
+        writer.line(f"cr_nests[{number}].seconds += cr_now() - begun;")
+        writer.line(f"cr_nests[{number}].calls++;")
+
+
+def profile_of(
+    name: str,
+    run: Callable[[Sequence[NDArray]], object],
+    library: ctypes.CDLL,
+    work: Sequence[Work],
+    arrays: Sequence[NDArray],
+    batch: int,
+    repeats: int,
+    peak: Peak,
+) -> Profile:
+    """Run a program with clocks on these arrays, which it may write over, after a few runs that only warm the caches."""
+    seconds = np.zeros((repeats, len(work)))
+    calls = np.zeros(len(work), np.dtype(ctypes.c_long))
+    whole = np.zeros(repeats)
+    library.cr_take_times.restype = None
+    library.cr_take_times.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    for number in range(-_WARMING, repeats):
+        begun = time.perf_counter()
+        run(arrays)
+        whole[max(0, number)] = time.perf_counter() - begun
+        library.cr_take_times(seconds[max(0, number)].ctypes.data, calls.ctypes.data)
+    medians = np.median(seconds, axis=0)
+    rows = [
+        _row(entry, batch, int(count), float(time_taken), peak)
+        for entry, count, time_taken in zip(work, calls, medians, strict=True)
+    ]
+    return Profile(name, repeats, float(np.median(whole)), peak, tuple(rows))
+
+
+def _row(work: Work, batch: int, calls: int, seconds: float, peak: Peak) -> Row:
+    flops, traffic = calls * at(work.flops, batch), calls * at(work.bytes, batch)
+    most = peak.flops.get(work.dtype, max(peak.flops.values()))
+    least = max(flops / most, traffic / peak.bytes) if peak.bytes else flops / most
+    share = least / seconds if seconds else 0.0
+    return Row(work.layer, work.phase, work.what, work.dtype, calls, seconds, flops, traffic, share)
