@@ -252,3 +252,12 @@ def test_a_graph_taken_out_is_run_by_any_engine():
     graph, arrays = compiled.graph_and_arrays(X)
     (found,) = ENGINE.load(cr.parse_graph(cr.print_graph(graph)))(arrays)
     assert ((found >= X) & (found < X + 1)).all()
+
+
+def test_the_reference_engine_has_no_c_to_show():
+    for engine, start in (("reference", "the reference engine, which"), ("auto", 'engine="auto" chose the reference')):
+        step = cr.compile(lambda x: x + 1, engine=engine)
+        step(np.zeros(2))
+        for show in (lambda step: step.c_source, lambda step: step.lowering):
+            with pytest.raises(ConfigError, match=f'^{start}.*so there is no .*; choose engine="cpu" for C'):
+                show(step)

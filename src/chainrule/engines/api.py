@@ -13,9 +13,19 @@ NDArray = np.ndarray[Any, Any]
 
 
 class Program(Protocol):
-    """A graph made ready to run, for any batch size."""
+    """A graph made ready to run, for any batch size.
+
+    ``steps`` are the names and texts of the steps from the graph to what runs, and ``c_source`` is its C: none and None in an
+    engine that runs graphs as they are.
+    """
 
     graph: Graph
+
+    @property
+    def steps(self) -> Sequence[tuple[str, str]]: ...
+
+    @property
+    def c_source(self) -> str | None: ...
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
         """Run once. ``arrays`` must have the types of the graph's inputs; the results are C-contiguous arrays.

@@ -55,7 +55,7 @@ class Traced:
 
 
 class Compiled(Generic[P, R]):
-    """A compiled function. Call it like the function; ``graph`` and ``text`` show what it became.
+    """A compiled function. Call it like the function; ``graph``, ``lowering`` and ``c_source`` show what it became.
 
     Raises :class:`ConfigError` when an array that was donated to an earlier call is passed again.
     """
@@ -63,6 +63,7 @@ class Compiled(Generic[P, R]):
     def __init__(self, function: Callable[P, R], donate: Iterable[str], engine: str, batch: Iterable[str]) -> None:
         self.function = function
         self.engine: Engine = engine_named(engine)
+        self._asked = engine
         self._signature = inspect.signature(function)
         self._donate = _parameters(self._signature, donate, "donate")
         self._batch = _parameters(self._signature, batch, "batch")
@@ -97,9 +98,39 @@ class Compiled(Generic[P, R]):
     @property
     def graph(self) -> Graph:
         """The optimised graph of the latest call."""
+        return self._program("graph").graph
+
+    @property
+    def lowering(self) -> list[tuple[str, str]]:
+        """How the latest call's graph became C: the name of each step, and what it made, as text.
+
+        Raises :class:`ConfigError` where the engine runs the graph as it is.
+        """
+        program = self._program("lowering")
+        if not program.steps:
+            raise ConfigError(self._without("no lowering to show"))
+        return list(program.steps)
+
+    @property
+    def c_source(self) -> str:
+        """The C of the latest call, named after the layers and commented with their formulas.
+
+        Raises :class:`ConfigError` where the engine runs the graph as it is.
+        """
+        source = self._program("C source").c_source
+        if source is None:
+            raise ConfigError(self._without("no C source"))
+        return source
+
+    def _program(self, wanted: str) -> Program:
         if self._last is None:
-            raise ConfigError(f"{_name_of(self.function)} has not been called yet, so there is no graph to show")
-        return next(program.graph for program, traced in self._programs.values() if traced is self._last)
+            raise ConfigError(f"{_name_of(self.function)} has not been called yet, so there is no {wanted} to show")
+        return next(program for program, traced in self._programs.values() if traced is self._last)
+
+    def _without(self, lacking: str) -> str:
+        runs = f"the {self.engine.name} engine"
+        chosen = f'engine="auto" chose {runs}' if self._asked == "auto" else runs
+        return f'{chosen}, which runs the graph as it is, so there is {lacking}; choose engine="cpu" for C'
 
     @property
     def backward_graph(self) -> Graph:

@@ -8,7 +8,7 @@ import pytest
 import chainrule as cr
 from chainrule import nn, ops, optim
 from chainrule.core.errors import ConfigError
-from chainrule.engines.cpu.emit import emit_program
+from chainrule.engines.cpu.lowering import lower
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.transforms import trace
 
@@ -91,8 +91,8 @@ def test_the_table_is_sorted_by_time_and_the_json_has_every_row():
 
 def test_the_normal_build_has_no_clocks():
     graph = inline_calls(trace(product, *arrays(), batch=("x",)))
-    assert "cr_now" not in emit_program(graph, frozenset(), 32).text
-    profiled = emit_program(graph, frozenset(), 32, profiled=True)
+    assert "cr_now" not in lower(graph, frozenset(), 32).source.text
+    profiled = lower(graph, frozenset(), 32, profiled=True).source
     assert profiled.text.count("cr_now() - begun") == len(profiled.work)
 
 

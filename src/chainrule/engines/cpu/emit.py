@@ -14,7 +14,7 @@ from chainrule.engines.cpu.formula import formula_of, formulas_of
 from chainrule.engines.cpu.grouping import Grouping, Nest
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
-from chainrule.engines.cpu.memory import Memory, bytes_of, plan_memory
+from chainrule.engines.cpu.memory import Memory, bytes_of
 from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
 from chainrule.engines.cpu.tile_plan import can_tile
@@ -78,22 +78,24 @@ def _vector_types(vector_bytes: int) -> str:
 class Source:
     """The generated program: its text, the constants it is called with, and where results are written over operands.
 
-    ``plan`` lists the loop nests in order with what they read and write, and the slots of memory, graph by graph. ``work`` has
-    one entry for every loop nest that the program times, if it does.
+    ``work`` has one entry for every loop nest that the program times, if it does.
     """
 
     text: str
-    plan: str
     constants: list[Value]
     written_over: dict[int, int]
     arrays: dict[Value, Node] = field(default_factory=dict)
     work: list[Work] = field(default_factory=list)
 
 
-def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int, *, profiled: bool = False) -> Source:
-    """The source of a verified graph in which calls are already inlined; with a clock around every loop nest if ``profiled``."""
+def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *, profiled: bool = False) -> Source:
+    """The source of a program, from the plans for the bodies of its loops, each before what runs it, and for itself; with
+    a clock around every loop nest if ``profiled``."""
     emitter = _Emitter(vector_bytes, profiled)
-    number, memory = emitter.graph(graph, donated)
+    for grouping, memory in plans:
+        emitter.graph(grouping, memory)
+    grouping, memory = plans[-1]
+    graph, number = grouping.graph, len(plans) - 1
     count = len(graph.inputs) + len(graph.outputs)
     writer = Writer()
     writer.line("CR_EXPORT long cr_arena(long B) {")
@@ -121,7 +123,7 @@ def emit_program(graph: Graph, donated: frozenset[int], vector_bytes: int, *, pr
         + "\n"
         + writer.text
     )
-    return Source(text, "\n".join(emitter.plans), emitter.constants, memory.written_over, emitter.makers, emitter.work)
+    return Source(text, emitter.constants, memory.written_over, emitter.makers, emitter.work)
 
 
 class _Emitter:
@@ -131,20 +133,13 @@ class _Emitter:
         self.vector_bytes, self.profiled = vector_bytes, profiled
         self.work: list[Work] = []
         self.functions: list[str] = []
-        self.plans: list[str] = []
         self.constants: list[Value] = []
         self.makers: dict[Value, Node] = {}
-        self.graphs = 0
+        self.numbers: dict[Graph, int] = {}
         self.nests = 0
 
-    def has_epilogue(self, node: Node) -> bool:
-        """Whether maps of the node's result can be computed along with it."""
-        return node.primitive.name == "contract" and can_tile(node, solved(node), self.vector_bytes)
-
-    def graph(self, graph: Graph, donated: frozenset[int]) -> tuple[int, Memory]:
-        """Write the functions of a graph; returns its number and its plan of memory."""
-        grouping = Grouping(graph, self.has_epilogue)
-        memory = plan_memory(grouping, donated)
+    def graph(self, grouping: Grouping, memory: Memory) -> None:
+        """Write the functions of a graph whose bodies are already written."""
         first_constant = len(self.constants)
         self.constants.extend(memory.constants)
         self.makers.update(grouping.makers)
@@ -153,12 +148,9 @@ class _Emitter:
         lowering = _Lowering(self, grouping, memory, calls)
         for nest in grouping.nests:
             lowering.nest(nest)
-        number = self.graphs
-        self.graphs += 1
-        self.plans.append(_show_plan(f"graph_{number} {graph.name!r}", grouping, memory))
+        number = self.numbers[grouping.graph] = len(self.numbers)
         self._arena_function(number, memory, lowering)
-        self._graph_function(number, graph, memory, first_constant, calls)
-        return number, memory
+        self._graph_function(number, grouping.graph, memory, first_constant, calls)
 
     def _arena_function(self, number: int, memory: Memory, lowering: _Lowering) -> None:
         w = Writer()
@@ -303,7 +295,7 @@ class _Lowering:
         node = nest.node
         assert node is not None, "a scan is a node"
         body: Graph = node.attributes["body"]
-        number, _ = self.emitter.graph(body, frozenset())
+        number = self.emitter.numbers[body]
         consts, carries, length = (node.attributes[k] for k in ("consts", "carries", "length"))
         sources = [f"slot[{self.pointer_slot(value)}]" for value in node.inputs]
         targets = [f"slot[{self.pointer_slot(value)}]" for value in node.outputs]
@@ -342,7 +334,7 @@ class _Lowering:
     def _fixed_point(self, nest: Nest) -> None:
         node = nest.node
         assert node is not None, "a fixed point is a node"
-        number, _ = self.emitter.graph(node.attributes["body"], frozenset())
+        number = self.emitter.numbers[node.attributes["body"]]
         consts = node.attributes["consts"]
         sources = [f"slot[{self.pointer_slot(value)}]" for value in node.inputs]
         targets = [f"slot[{self.pointer_slot(value)}]" for value in node.outputs]
@@ -371,19 +363,6 @@ class _Lowering:
             for c, (target, size) in enumerate(zip(targets, sizes)):
                 w.line(f"memcpy({target}, carry[{c}][(step + 1) % 2], {size});")
             w.line(f"*(int64_t *){targets[-1]} = step;")
-
-
-def _show_plan(title: str, grouping: Grouping, memory: Memory) -> str:
-    lines = [title]
-    for nest in grouping.nests:
-        reads = ", ".join(str(memory.slots[value]) for value in nest.reads if value not in nest.made)
-        writes = ", ".join(f"{memory.slots[value]}: {value.type}" for value in nest.written)
-        with_maps = f" + {len(nest.roots)} maps" if nest.node is not None and nest.roots else ""
-        lines.append(f"  {nest.kind}{with_maps}: slots [{reads}] -> [{writes}]")
-    lines += [f"  copy: slot {source} -> {target}, {size} bytes" for source, target, size in memory.copies]
-    lines += [f"  arena slot {memory.fixed + k}: {size} bytes" for k, size in enumerate(memory.arena)]
-    lines += [f"  result {number} is written over operand {over}" for number, over in memory.written_over.items()]
-    return "\n".join(lines)
 
 
 def _larger(x: Dim, y: Dim) -> Dim:

@@ -13,9 +13,9 @@ import numpy as np
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.binding import bind_batch
-from chainrule.engines.cpu.emit import emit_program
-from chainrule.engines.cpu.inline import inline_calls
+from chainrule.engines.cpu.debugging import watcher
 from chainrule.engines.cpu.loading import load_library
+from chainrule.engines.cpu.lowering import lower, steps_of
 from chainrule.engines.cpu.peak import measured_peak
 from chainrule.engines.cpu.timing import profile_of
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
@@ -33,18 +33,18 @@ _WHOLE = 0x0001 | 0x0100
 class CpuProgram:
     """A graph compiled to a library. Several threads may call it at once.
 
-    ``c_source`` is its C; ``plan`` tells which loop nests there are, in order, and where values lie in memory.
+    ``c_source`` is its C, and ``steps`` are the names and texts of all steps on the way to it.
     """
 
     def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain, *, profiled: bool = False) -> None:
         self.graph, self._donated, self._toolchain = graph, donated, toolchain
-        lowered = inline_calls(graph)
-        source = emit_program(lowered, donated, toolchain.vector_bytes, profiled=profiled)
+        lowering = lower(graph, donated, toolchain.vector_bytes, watcher(graph.name), profiled=profiled)
+        source = lowering.source
         self._work = source.work
-        self.c_source, self.plan = source.text, source.plan
+        self.c_source = source.text
         self._constants = [np.ascontiguousarray(source.arrays[v].attributes["value"]) for v in source.constants]
         self._written_over = source.written_over
-        self._needs_elements = list(_nonempty_axes(lowered))
+        self._needs_elements = list(_nonempty_axes(lowering.graph))
         self._library = load_library(source.text, name=graph.name, toolchain=toolchain)
         self._library.cr_arena.restype = ctypes.c_long
         self._library.cr_arena.argtypes = [ctypes.c_long]
@@ -54,6 +54,11 @@ class CpuProgram:
         self._forms: dict[int, _Form] = {}
         self._last: _Form | None = None
         self._arenas: list[NDArray] = []
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """How the graph became C: the name of every step of the lowering, and what it made, as text."""
+        return steps_of(self.graph, self._donated, self._toolchain.vector_bytes)
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
         operands = list(arrays)

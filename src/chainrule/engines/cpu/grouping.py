@@ -54,7 +54,8 @@ class Nest:
 
 
 class Grouping:
-    """The decisions for one graph without calls: ``nests`` in the order in which they run, and where values live."""
+    """The decisions for one graph without calls: which values are ``stored``, and after :meth:`group` the ``nests`` in the
+    order in which they run."""
 
     def __init__(self, graph: Graph, has_epilogue: Callable[[Node], bool]) -> None:
         self.graph = graph
@@ -66,6 +67,10 @@ class Grouping:
                 self.alias[node.output] = self.canonical(node.inputs[0])
         self.results = [self.canonical(value) for value in graph.outputs]
         self.stored = self._choose_stored()
+        self.nests: list[Nest] = []
+
+    def group(self) -> None:
+        """Put what is computed into nests, in an order in which they can run. What only its own nest reads is stored no more."""
         self.nests = self._schedule(self._merge(self._separate()))
 
     def canonical(self, value: Value) -> Value:

@@ -26,6 +26,9 @@ Observer = Callable[[Node, Sequence[NDArray], Sequence[NDArray]], None]
 class ReferenceProgram:
     """A graph ready to run; plans are kept for the batch sizes met so far."""
 
+    steps: Sequence[tuple[str, str]] = ()
+    c_source: str | None = None
+
     def __init__(self, graph: Graph, donated: frozenset[int] = frozenset()) -> None:
         self.graph = graph
         self._donated = donated
