@@ -15,6 +15,11 @@ from chainrule.nn.cells import LSTMCell as LSTMCell
 from chainrule.nn.cells import RNNCell as RNNCell
 from chainrule.nn.containers import Apply as Apply
 from chainrule.nn.containers import Sequential as Sequential
+from chainrule.nn.convolution import Conv1d as Conv1d
+from chainrule.nn.convolution import Conv2d as Conv2d
+from chainrule.nn.convolution import Conv3d as Conv3d
+from chainrule.nn.convolution import ConvTranspose1d as ConvTranspose1d
+from chainrule.nn.convolution import ConvTranspose2d as ConvTranspose2d
 from chainrule.nn.dropout import Dropout as Dropout
 from chainrule.nn.linear import Linear as Linear
 from chainrule.nn.module import Module as Module
@@ -22,10 +27,15 @@ from chainrule.nn.normalisation import BatchNorm as BatchNorm
 from chainrule.nn.normalisation import LayerNorm as LayerNorm
 from chainrule.nn.perceptron import PerceptronResult as PerceptronResult
 from chainrule.nn.perceptron import perceptron_fit as perceptron_fit
+from chainrule.nn.pooling import AvgPool1d as AvgPool1d
+from chainrule.nn.pooling import AvgPool2d as AvgPool2d
+from chainrule.nn.pooling import MaxPool1d as MaxPool1d
+from chainrule.nn.pooling import MaxPool2d as MaxPool2d
 from chainrule.nn.recurrent import GRU as GRU
 from chainrule.nn.recurrent import LSTM as LSTM
 from chainrule.nn.recurrent import RNN as RNN
 from chainrule.nn.recurrent import reset_states as reset_states
+from chainrule.nn.reshaping import Flatten as Flatten
 from chainrule.nn.summary import Summary as Summary
 from chainrule.trace.scope import is_training as is_training
 from chainrule.trace.state import collect_state as collect_state

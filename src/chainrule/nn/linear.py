@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.errors import ConfigError, ShapeError
+from chainrule.core.errors import ShapeError
 from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.module import Module
-from chainrule.nn.shapes import check_features
+from chainrule.nn.shapes import check_features, check_size
 from chainrule.ops.math import matmul
 from chainrule.trace.array import ArrayLike, as_array, operation
 
@@ -34,8 +34,7 @@ class Linear(Module):
         key: Any = None,
     ) -> None:
         for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-                raise ConfigError(f"Linear needs {name} to be an integer of at least 1, not {size!r}")
+            check_size("Linear", name, size)
         shape = (int(in_features), int(out_features))
         self.weight = init(shape, key=key)
         if self.weight.shape != shape:

@@ -10,7 +10,7 @@ from chainrule.core.errors import ConfigError
 from chainrule.core.trees import State
 from chainrule.ir.sizes import product
 from chainrule.nn.module import Module
-from chainrule.nn.shapes import check_features
+from chainrule.nn.shapes import check_features, check_size
 from chainrule.ops.arrays import extent, mean
 from chainrule.ops.math import maximum, sqrt, stop_gradient
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
@@ -66,8 +66,7 @@ class LayerNorm(Module):
 
 
 def _check_settings(layer: str, features: int, eps: float) -> None:
-    if isinstance(features, bool) or not isinstance(features, int | np.integer) or features < 1:
-        raise ConfigError(f"{layer} needs features to be an integer of at least 1, not {features!r}")
+    check_size(layer, "features", features)
     if not eps > 0:
         raise ConfigError(f"{layer} needs eps above 0, which keeps it from dividing by 0, not {eps!r}")
 

@@ -33,6 +33,8 @@ from chainrule.ops.arrays import take_along as take_along
 from chainrule.ops.arrays import transpose as transpose
 from chainrule.ops.arrays import var as var
 from chainrule.ops.arrays import zeros as zeros
+from chainrule.ops.convolutions import convolution as convolution
+from chainrule.ops.convolutions import transposed_convolution as transposed_convolution
 from chainrule.ops.loops import fixed_point as fixed_point
 from chainrule.ops.loops import operation_with_rule as operation_with_rule
 from chainrule.ops.loops import scan as scan
@@ -56,3 +58,5 @@ from chainrule.ops.math import square as square
 from chainrule.ops.math import stop_gradient as stop_gradient
 from chainrule.ops.math import tanh as tanh
 from chainrule.ops.math import where as where
+from chainrule.ops.pooling import average_pool as average_pool
+from chainrule.ops.pooling import max_pool as max_pool
