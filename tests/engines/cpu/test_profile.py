@@ -8,8 +8,8 @@ import pytest
 import chainrule as cr
 from chainrule import nn, ops, optim
 from chainrule.core.errors import ConfigError
-from chainrule.engines.cpu.lowering import lower
 from chainrule.engines.cpu.inline import inline_calls
+from chainrule.engines.cpu.lowering import lower
 from chainrule.transforms import trace
 
 

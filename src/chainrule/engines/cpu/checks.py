@@ -52,7 +52,9 @@ def check_stored(grouping: Grouping) -> None:
 def check_nests(grouping: Grouping) -> None:
     """Every stored value is written once, before it is read; each nest can compute what it writes."""
     ready = {*grouping.graph.inputs}
-    ready.update(node.output for node in grouping.graph.nodes if node.primitive.name == "constant")
+    constants = [node.output for node in grouping.graph.nodes if node.primitive.name == "constant"]
+    # A number that something reads from memory is written there by a nest.
+    ready.update(value for value in constants if value.shape or not grouping.is_stored(value))
     for nest in grouping.nests:
         for value in reads_of(nest, grouping):
             if value not in ready:
