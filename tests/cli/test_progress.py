@@ -54,7 +54,7 @@ def train(
     for epoch in epochs:
         for batch in range(1, BATCHES + 1):
             clock.now += seconds_per_batch
-            progress.on_batch_end(trainer, at_batch(epoch, batch))
+            progress.on_progress(trainer, at_batch(epoch, batch))
         progress.on_epoch_end(trainer, at_epoch(epoch, **values))
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_promised_before_the_first_batch() -> None:
 
 def test_within_the_first_epoch_the_batches_tell_the_pace() -> None:
     pace = Pace(0.0)
-    pace.after_batch(at_batch(1, 1, epochs=2), 3.0)
+    pace.after_steps(at_batch(1, 1, epochs=2), 3.0)
     assert pace.seconds_left(3.0) == pytest.approx(3.0 * (2 * BATCHES - 1))
     assert pace.rate() == pytest.approx(BATCH_SIZE / 3.0)
 
@@ -78,17 +78,17 @@ def test_the_time_between_epochs_counts() -> None:
     """Validation takes time too, though no batch event falls into it."""
     pace = Pace(0.0)
     for batch in range(1, BATCHES + 1):
-        pace.after_batch(at_batch(1, batch, epochs=5), 0.1 * batch)
+        pace.after_steps(at_batch(1, batch, epochs=5), 0.1 * batch)
     pace.after_epoch(4.0)
-    pace.after_batch(at_batch(2, 5, epochs=5), 4.5)
+    pace.after_steps(at_batch(2, 5, epochs=5), 4.5)
     assert pace.seconds_per_epoch(4.5) == pytest.approx(4.0)
     assert pace.seconds_left(4.5) == pytest.approx(4.0 * 3.5)
 
 
 def test_a_resumed_training_does_not_claim_what_was_done_before() -> None:
     pace = Pace(0.0)
-    pace.after_batch(at_batch(15, 3, epochs=20), 2.0)
-    pace.after_batch(at_batch(15, 4, epochs=20), 4.0)
+    pace.after_steps(at_batch(15, 3, epochs=20), 2.0)
+    pace.after_steps(at_batch(15, 4, epochs=20), 4.0)
     assert pace.rate() == pytest.approx(BATCH_SIZE / 2.0)
     assert pace.seconds_per_epoch(4.0) == pytest.approx(2.0 * BATCHES)
     assert pace.seconds_left(4.0) == pytest.approx(2.0 * (5 * BATCHES + 6))
@@ -98,10 +98,10 @@ def test_the_rate_follows_the_last_seconds() -> None:
     pace = Pace(0.0)
     now = 0.0
     for batch in range(1, BATCHES + 1):
-        pace.after_batch(at_batch(1, batch), now := now + 1.0)
+        pace.after_steps(at_batch(1, batch), now := now + 1.0)
     for epoch in range(2, 12):
         for batch in range(1, BATCHES + 1):
-            pace.after_batch(at_batch(epoch, batch), now := now + 0.1)
+            pace.after_steps(at_batch(epoch, batch), now := now + 0.1)
     assert pace.rate() == pytest.approx(BATCH_SIZE / 0.1, rel=1e-6)
 
 
@@ -129,7 +129,7 @@ def test_metrics_are_the_validation_ones_where_there_are() -> None:
     stream, clock = io.StringIO(), Clock()
     progress = Progress(open_console(stream), clock=clock)
     progress.on_train_begin(a_trainer())
-    progress.on_batch_end(a_trainer(), at_batch(1, 1))
+    progress.on_progress(a_trainer(), at_batch(1, 1))
     progress.on_epoch_end(a_trainer(), at_epoch(1, val_loss=0.5, accuracy=0.9, val_accuracy=0.8, r2=0.3))
     words = stream.getvalue()
     assert "loss 0.2500, validation loss 0.5000, validation accuracy 80.0 %, R² 0.300" in words
@@ -188,7 +188,7 @@ def test_the_screen_shows_where_training_stands(monkeypatch: pytest.MonkeyPatch)
     progress.on_train_begin(trainer)
     train(progress, clock, trainer, range(1, 4), 0.5, val_loss=0.5)
     clock.now += 1.0
-    progress.on_batch_end(trainer, at_batch(4, 5))
+    progress.on_progress(trainer, at_batch(4, 5))
     shown = frames(stream)[-1].splitlines()
     progress.on_train_end(trainer)
     assert shown[0].startswith("epoch 4 of at most 20  ━━━")

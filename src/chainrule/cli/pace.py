@@ -23,7 +23,7 @@ class Pace:
         self._first_fraction = 0.0
         self._event: BatchEvent | None = None
 
-    def after_batch(self, event: BatchEvent, now: float) -> None:
+    def after_steps(self, event: BatchEvent, now: float) -> None:
         if self._event is None:
             before = event.examples * (event.batch - 1) // max(event.batch, 1)
             self._samples.append((self.began, (event.epoch - 1) * event.examples_per_epoch + before))

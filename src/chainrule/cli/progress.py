@@ -65,10 +65,10 @@ class Progress(Callback):
         self._event, self._record, self._shown = None, None, -math.inf
         self._open()
 
-    def on_batch_end(self, trainer: Trainer, event: BatchEvent) -> None:
+    def on_progress(self, trainer: Trainer, event: BatchEvent) -> None:
         self._event = event
         now = self.clock()
-        self.pace.after_batch(event, now)
+        self.pace.after_steps(event, now)
         if self._live is not None and now - self._shown >= _SECONDS_BETWEEN_DRAWINGS:
             self._shown = now
             self._draw(self._live, trainer, event, now)

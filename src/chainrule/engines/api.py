@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph
 
 NDArray = np.ndarray[Any, Any]
@@ -31,6 +32,13 @@ class Program(Protocol):
         """Run once. ``arrays`` must have the types of the graph's inputs; the results are C-contiguous arrays.
 
         The results are new, except that one may be a donated operand, written over.
+        """
+        ...
+
+    def repeat(self, arrays: Sequence[NDArray], how: Repetition) -> list[NDArray]:
+        """Run many times: the last value of every carried output, and the others stacked along a new first axis.
+
+        The carried operands are written over and must not be used again. Raises :class:`ShapeError` for rows that do not exist.
         """
         ...
 

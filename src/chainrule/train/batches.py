@@ -33,6 +33,10 @@ class Examples:
 
         return pick(self.x), pick(self.y), None if self.weights is None else self.weights[rows]
 
+    def from_row(self, start: int) -> Examples:
+        """The examples from a row on, as views."""
+        return Examples(*self.take(slice(start, None)), self.count - start)
+
 
 def examples(data: Any, dtype: np.dtype[Any], what: str = "the data") -> Examples:
     """Check ``(x, y)`` or ``(x, y, weights)`` and convert floats of a single array x, and of y, to the model's type.
@@ -72,7 +76,9 @@ def _converted(leaf: Any, dtype: np.dtype[Any]) -> NDArray:
         raise DataError(
             f"training needs numbers, not {array.dtype}; encode text and dates first, or use `chainrule train`"
         )
-    return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
+    # Rows that lie one after the other can be gathered by native code.
+    wanted = dtype if array.dtype.kind == "f" else array.dtype
+    return array.astype(wanted, order="C", copy=False)
 
 
 def order_of_epoch(key: NDArray, epoch: int, count: int) -> NDArray:

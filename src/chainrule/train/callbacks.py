@@ -21,7 +21,10 @@ NDArray = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class BatchEvent:
-    """Where training stands after a batch. ``examples`` counts within the epoch; ``seconds`` since training began."""
+    """Where training stands after a batch; ``loss`` is that batch's.
+
+    ``examples`` counts within the epoch; ``seconds`` since training began.
+    """
 
     epoch: int
     epochs: int
@@ -41,7 +44,10 @@ class Callback:
         """Before the first step of ``fit`` or ``resume``."""
 
     def on_batch_end(self, trainer: Trainer, event: BatchEvent) -> None:
-        """After every step."""
+        """After every step. Where a callback has this, steps are taken one at a time, which is slower for small networks."""
+
+    def on_progress(self, trainer: Trainer, event: BatchEvent) -> None:
+        """Now and then, about 30 times a second while steps are short: after steps taken in one go."""
 
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         """After every epoch, validation included; may call ``trainer.stop(reason)``."""
@@ -136,7 +142,8 @@ class PlateauScheduler(Callback):
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         if self.monitor not in record:
             raise ConfigError(f"the plateau schedule watches {self.monitor!r}, which an epoch does not have")
-        trainer.optimizer_state = self.rule.update(float(record[self.monitor]), trainer.optimizer_state)
+        value = float(record[self.monitor])
+        trainer.change_optimizer_state(lambda state: self.rule.update(value, state))
 
     def state(self) -> dict[str, Any]:
         return dict(self.rule.progress)

@@ -14,12 +14,12 @@ import numpy as np
 
 from chainrule.core import trees
 from chainrule.core.errors import ConfigError, DataError
-from chainrule.optim import current_learning_rate
 from chainrule.train.batches import examples, order_of_epoch
 from chainrule.train.callbacks import BatchEvent, Callback
 from chainrule.train.checkpoints import Checkpoint, clear_checkpoints, save_checkpoint
 from chainrule.train.history import EpochRecord, History
-from chainrule.train.progress import EpochTotals, Position
+from chainrule.train.journal import Stretch
+from chainrule.train.progress import EpochTotals, Pace, Position
 
 if TYPE_CHECKING:
     from chainrule.train.trainer import Trainer
@@ -29,6 +29,9 @@ BatchSize = int | Literal["full"]
 
 _INTERRUPTED = "interrupted"
 _CHECKED_AT_ONCE = 2**22
+# Between steps taken in one go, progress is shown, Ctrl-C is heeded and checkpoints are saved. Aiming at half of 50 ms leaves
+# room for steps that take longer than those before.
+_SECONDS_IN_ONE_GO = 0.025
 
 
 class Loop:
@@ -68,6 +71,9 @@ class Loop:
         self.folder = None if checkpoints is None else Path(checkpoints)
         self.checkpoint_seconds = checkpoint_seconds
         self.batches = -(-self.data.count // self.batch)
+        one_by_one = any(type(callback).on_batch_end is not Callback.on_batch_end for callback in self.callbacks)
+        between = _SECONDS_IN_ONE_GO if self.folder is None else min(_SECONDS_IN_ONE_GO, checkpoint_seconds / 2)
+        self._pace = Pace(0.0 if one_by_one else between)
         self.began = self.saved = time.monotonic()
 
     def check_targets(self) -> None:
@@ -120,22 +126,34 @@ class Loop:
         order = order_of_epoch(self.trainer.order_key, position.epoch, self.data.count) if self.shuffle else None
         began = time.monotonic() - position.totals.seconds
         while position.batch < self.batches:
-            start = position.batch * self.batch
-            rows = slice(start, start + self.batch) if order is None else order[start : start + self.batch]
-            x, y, weights = self.data.take(rows)
-            loss, metrics, squares = self.trainer.advance(x, y, weights)
-            count = len(trees.leaves(x)[0])
-            share = float(count if weights is None else weights.sum(dtype=np.float64))
-            position.totals.add(loss, metrics, squares, share)
-            position.batch += 1
-            position.totals.seconds = time.monotonic() - began
-            self._after_batch(position, loss, min(start + self.batch, self.data.count))
+            stretch = self._next_steps(position, order)
+            started = time.monotonic()
+            reports = self.trainer.advance(stretch)
+            position.totals.add(reports)
+            position.batch += stretch.steps
+            now = time.monotonic()
+            self._pace.after(stretch.steps, now - started)
+            position.totals.seconds = now - began
+            self._after_steps(position, float(reports.losses[-1]))
             if self.trainer.stopping is not None and position.batch < self.batches:
                 self._save(position)
                 return
         self._finish_epoch(position)
 
-    def _after_batch(self, position: Position, loss: float, examples: int) -> None:
+    def _next_steps(self, position: Position, order: NDArray | None) -> Stretch:
+        """As many whole batches as are taken in one go, or the last, smaller one."""
+        start = position.batch * self.batch
+        whole = self.data.count // self.batch - position.batch
+        batch = self.batch if whole else self.data.count - start
+        steps = min(self._pace.steps, whole) if whole else 1
+        data, rows = self.data, None
+        if order is None:
+            data = data.from_row(start)
+        else:
+            rows = order[start : start + steps * batch]
+        return Stretch(data.x, data.y, data.weights, rows, batch, steps)
+
+    def _after_steps(self, position: Position, loss: float) -> None:
         now = time.monotonic()
         event = BatchEvent(
             position.epoch,
@@ -144,19 +162,20 @@ class Loop:
             self.batches,
             self.trainer.steps,
             loss,
-            examples,
+            min(position.batch * self.batch, self.data.count),
             self.data.count,
             now - self.began,
         )
         for callback in self.callbacks:
             callback.on_batch_end(self.trainer, event)
+            callback.on_progress(self.trainer, event)
         if now - self.saved >= self.checkpoint_seconds and position.batch < self.batches:
             self._save(position)
 
     def _finish_epoch(self, position: Position) -> None:
         trainer = self.trainer
         values = position.totals.record(position.epoch)
-        values["learning_rate"] = current_learning_rate(trainer.optimizer, trainer.optimizer_state)
+        values["learning_rate"] = trainer.learning_rate
         if self.validation is not None:
             values.update((f"val_{name}", value) for name, value in trainer.evaluate_examples(self.validation).items())
         record = EpochRecord(values)

@@ -7,6 +7,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+NDArray = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What steps report, in float64, one entry per step: the loss, the metrics, and the sum of squares of each layer's gradients.
+
+    ``weights`` are the sums of the weights of the steps' examples.
+    """
+
+    losses: NDArray
+    metrics: dict[str, NDArray]
+    squares: dict[str, NDArray]
+    weights: NDArray
+
+    @classmethod
+    def of_steps(cls, told: Mapping[str, Any], weights: NDArray) -> Reports:
+        """From the stacked reports of the compiled step."""
+
+        def wide(values: NDArray) -> NDArray:
+            return values.reshape(len(weights)).astype(np.float64)
+
+        return cls(
+            wide(told["loss"]),
+            {name: wide(values) for name, values in told["metrics"].items()},
+            {layer: wide(values) for layer, values in told["squares"].items()},
+            weights,
+        )
+
+    def first_nonfinite(self) -> int | None:
+        """The first step whose loss or gradient is not finite; None where all are."""
+        places = [_first_nonfinite(values) for values in (self.losses, *self.squares.values())]
+        return min((place for place in places if place is not None), default=None)
+
+
+def _first_nonfinite(values: NDArray) -> int | None:
+    finite = np.isfinite(values)
+    return None if finite.all() else int(finite.argmin())
+
+
+def _added(start: float, terms: NDArray) -> float:
+    """``((start + terms[0]) + terms[1]) + ...``: what a loop computes, to the bit."""
+    return float(np.add.accumulate(np.concatenate(([start], terms)))[-1])
+
 
 @dataclass
 class EpochTotals:
@@ -19,14 +65,15 @@ class EpochTotals:
     batches: int = 0
     seconds: float = 0.0
 
-    def add(self, loss: float, metrics: Mapping[str, float], squares: Mapping[str, float], weight: float) -> None:
-        self.weight += weight
-        self.loss += weight * loss
-        for name, value in metrics.items():
-            self.metrics[name] = self.metrics.get(name, 0.0) + weight * value
-        for layer, value in squares.items():
-            self.squares[layer] = self.squares.get(layer, 0.0) + value
-        self.batches += 1
+    def add(self, reports: Reports) -> None:
+        """Add up steps one by one, in order, so that it does not matter how many are taken in one go."""
+        self.weight = _added(self.weight, reports.weights)
+        self.loss = _added(self.loss, reports.weights * reports.losses)
+        for name, values in reports.metrics.items():
+            self.metrics[name] = _added(self.metrics.get(name, 0.0), reports.weights * values)
+        for layer, values in reports.squares.items():
+            self.squares[layer] = _added(self.squares.get(layer, 0.0), values)
+        self.batches += len(reports.losses)
 
     def record(self, epoch: int) -> dict[str, Any]:
         """Means over the epoch; root mean squares over its steps for the gradient norms."""
@@ -56,3 +103,16 @@ class Position:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Position:
         return cls(data["epoch"], data["batch"], EpochTotals(**data["totals"]), data["finished"])
+
+
+class Pace:
+    """How many ``steps`` to take in one go, so that they take so many seconds; one at a time for none."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.steps = 1
+
+    def after(self, steps: int, seconds: float) -> None:
+        """Learn from steps just taken. The number grows slowly: the first step of all compiles the program."""
+        fitting = self.seconds * steps / max(seconds, 1e-9)
+        self.steps = max(1, int(min(fitting, 8 * self.steps)))

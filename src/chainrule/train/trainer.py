@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from chainrule.core.trees import Tree
 from chainrule.core.weights import check_same_architecture
 from chainrule.engines.profile import Profile
 from chainrule.grad import STANDARD, RuleSet
-from chainrule.optim import Optimizer
+from chainrule.optim import Optimizer, current_learning_rate
 from chainrule.trace.seeds import fold_in, key_from_seed
 from chainrule.train.batches import Examples, examples, inputs
 from chainrule.train.callbacks import Callback
 from chainrule.train.checkpoints import load_newest
 from chainrule.train.diagnosis import first_nonfinite_place
 from chainrule.train.history import History
+from chainrule.train.journal import Journal, Stretch
 from chainrule.train.loop import BatchSize, Loop
+from chainrule.train.progress import Reports
 from chainrule.train.step import Loss, make_evaluation, make_step, predict, trainable
 from chainrule.transforms import Compiled, compile
 
@@ -67,11 +69,12 @@ class Trainer:
         }
         batched = ("x", "y", "weights")
         self._step: Compiled[..., Any] = compile(
-            make_step(loss, optimizer, self.metrics, rules), engine=engine, batch=batched
+            make_step(loss, optimizer, self.metrics, rules), donate=("state",), engine=engine, batch=batched
         )
         self._evaluate: Compiled[..., Any] = compile(make_evaluation(loss, self.metrics), engine=engine, batch=batched)
         self._predict: Compiled[..., Any] = compile(predict, engine=engine, batch=("x",))
         self.stopping: str | None = None
+        self._journal = Journal()
 
     # What training has come to.
     @property
@@ -81,11 +84,24 @@ class Trainer:
 
     @property
     def optimizer_state(self) -> Tree:
-        return self._state["optimizer"]
+        """The state of the optimiser (a copy); it can be set."""
+        return trees.tree_map(np.array, self._state["optimizer"])
 
     @optimizer_state.setter
     def optimizer_state(self, state: Tree) -> None:
-        self._state = {**self._state, "optimizer": state}
+        self._replace(optimizer=trees.tree_map(np.array, state))
+
+    def change_optimizer_state(self, change: Callable[[Tree], Tree]) -> None:
+        """Set the state of the optimiser to ``change(state)``; nothing is copied where it returns what it was given."""
+        state = self._state["optimizer"]
+        changed = change(state)
+        if changed is not state:
+            self._replace(optimizer=changed)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return current_learning_rate(self.optimizer, self._state["optimizer"])
 
     @property
     def step(self) -> Compiled[..., Any]:
@@ -103,26 +119,32 @@ class Trainer:
 
     def load_model_arrays(self, arrays: Mapping[str, NDArray]) -> None:
         """Replace the model's arrays; raises :class:`WeightsError` naming the first that does not fit."""
-        self._state = {**self._state, "model": _refilled(self._state["model"], arrays, "the weights")}
+        self._replace(model=_refilled(self._state["model"], arrays, "the weights"))
 
     def state_arrays(self) -> dict[str, Mapping[str, NDArray]]:
-        """Everything the next step depends on, in named groups: what a checkpoint holds."""
+        """Everything the next step depends on, in named groups: what a checkpoint holds (copies)."""
+        state = trees.tree_map(np.array, self._state)
         return {
-            "model": trees.named_leaves(self._state["model"]),
-            "optimizer": trees.named_leaves(self._state["optimizer"]),
-            "trainer": {"step": self._state["step"]},
+            "model": trees.named_leaves(state["model"]),
+            "optimizer": trees.named_leaves(state["optimizer"]),
+            "trainer": {"step": state["step"]},
         }
 
     def load_state_arrays(self, groups: Mapping[str, Mapping[str, NDArray]]) -> None:
         """Take back what :meth:`state_arrays` gave; raises :class:`WeightsError` naming the first array that does not fit."""
         step = {"step": self._state["step"]}
-        self._state = {
-            "model": _refilled(self._state["model"], groups.get("model", {}), "the checkpoint"),
-            "optimizer": _refilled(
+        self._replace(
+            model=_refilled(self._state["model"], groups.get("model", {}), "the checkpoint"),
+            optimizer=_refilled(
                 self._state["optimizer"], groups.get("optimizer", {}), "the optimiser state of the checkpoint"
             ),
             **_refilled(step, groups.get("trainer", {}), "the checkpoint"),
-        }
+        )
+
+    def _replace(self, **parts: Tree) -> None:
+        """Put other parts into the state."""
+        self._state = {**self._state, **parts}
+        self._journal.forget()
 
     def stop(self, reason: str) -> None:
         """End training after the current step; the reason goes into the history."""
@@ -177,7 +199,9 @@ class Trainer:
     def partial_fit(self, x: Tree, y: Tree, weights: Any = None) -> float:
         """One update from these examples, for data that arrives bit by bit; returns the loss before the update."""
         given = examples((x, y, weights), self.dtype)
-        return self.advance(given.x, given.y, given.weights)[0]
+        self._journal.forget()  # the caller may change the examples afterwards, so these steps cannot be taken again
+        reports = self.advance(Stretch(given.x, given.y, given.weights, None, given.count, 1))
+        return float(reports.losses[0])
 
     def profile(self, x: Tree, y: Tree, weights: Any = None, repeats: int = 20) -> Profile:
         """Where the time of a training step on these examples goes; nothing is learned.
@@ -214,20 +238,36 @@ class Trainer:
                 weight += share
         return {name: total / weight for name, total in totals.items()}
 
-    def advance(self, x: Tree, y: Tree, weights: Any) -> tuple[float, dict[str, float], dict[str, float]]:
-        """One step; the state stays as it was when the loss or a gradient is not finite."""
-        state, report = self._step(self._state, self._step_key, x, y, weights)
-        loss = float(report["loss"])
-        squares = {layer: float(value) for layer, value in report["squares"].items()}
-        if not (math.isfinite(loss) and all(map(math.isfinite, squares.values()))):
+    def advance(self, stretch: Stretch) -> Reports:
+        """Take steps in one go; where the loss or a gradient is not finite, the state is that before the first such step."""
+        self._journal.note(self._state, stretch)
+        try:
+            state, told = self._run(self._state, stretch)
+        except BaseException:
+            self._go_back(0)
+            raise
+        self._state = state
+        reports = Reports.of_steps(told, stretch.shares())
+        failed = reports.first_nonfinite()
+        if failed is not None:
+            self._go_back(failed)
+            x, y, weights = stretch.examples_of(failed)
             where = first_nonfinite_place(self._step, (self._state, self._step_key, x, y, weights))
-            quantity = "loss" if not math.isfinite(loss) else "gradient"
+            quantity = "loss" if not math.isfinite(reports.losses[failed]) else "gradient"
             raise NonFiniteError(
                 f"the {quantity} is no longer finite at step {self.steps + 1}: the first non-finite value appeared in {where}; the "
                 "weights before this step are kept; try a smaller learning rate, gradient clipping, or check the inputs"
             )
-        self._state = state
-        return loss, {name: float(value) for name, value in report["metrics"].items()}, squares
+        return reports
+
+    def _run(self, state: Tree, stretch: Stretch) -> Any:
+        arguments = (state, self._step_key, stretch.x, stretch.y, stretch.weights)
+        return self._step.repeat(arguments, carry="state", steps=stretch.steps, batch=stretch.batch, rows=stretch.rows)
+
+    def _go_back(self, step: int) -> None:
+        """To the state before a step of the latest stretch."""
+        self._state = self._journal.state_before(step, lambda state, stretch: self._run(state, stretch)[0])
+        self._journal.forget()
 
 
 def _slices(count: int, size: int) -> list[slice]:

@@ -20,6 +20,7 @@ from chainrule.core.dtypes import dtype_name, to_numpy
 from chainrule.core.errors import ConfigError, ShapeError, TraceError
 from chainrule.engines.api import Engine, Program
 from chainrule.engines.profile import Profile, Profiling
+from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Shape
 from chainrule.ir.verify import verify
@@ -73,20 +74,65 @@ class Compiled(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if current() is not None:
             return self.function(*args, **kwargs)
-        program, traced, arrays, donated = self._prepared(args, kwargs)
+        program, traced, arrays, donated = self._prepared(self._bind(args, kwargs))
         self._last = traced
         if traced.uses_key:
             arrays.append(default_key())
         operands = writable(arrays, donated)
-        results = iter(issue(program(operands), operands))
+        return self._results(traced, program(operands), operands, arrays, donated)
+
+    def repeat(self, args: Sequence[Any], *, carry: str, steps: int, batch: int, rows: NDArray | None = None) -> R:
+        """Run ``steps`` times in one go: a whole epoch as one native call where the engine has that.
+
+        The argument named ``carry`` is the state, whose new value is the first result. The arguments that ``batch`` named when the
+        function was compiled are given with all examples; run n sees their rows ``rows[n * batch : (n + 1) * batch]``, or those
+        numbers themselves without ``rows``. Everything else is the same in every run. Returns the last state, and the other results
+        stacked along a new first axis, one entry per run; the bits are those of single calls.
+
+        Raises :class:`ConfigError` where the function has no such state, and :class:`ShapeError` for rows that do not exist.
+        """
+        bound = self._bind(args, {})
+        if carry not in bound:
+            raise ConfigError(f"{_name_of(self.function)} has no argument {carry!r} to carry from run to run")
+        if any(_must_be_copied(leaf) for name in self._batch for leaf in trees.leaves(bound[name])):
+            # What the program cannot read where it lies is gathered for these steps only.
+            chosen = slice(0, steps * batch) if rows is None else rows
+            for name in self._batch:
+                bound[name] = trees.tree_map(lambda leaf: np.ascontiguousarray(leaf[chosen]), bound[name])
+            rows = None
+        program, traced, arrays, donated = self._prepared(bound)
+        self._last = traced
+        if traced.uses_key:
+            raise ConfigError(
+                f"{_name_of(self.function)} draws random numbers without a key; every run would draw the same, so pass a key"
+            )
+        inside = [name for name, argument in bound.items() for leaf in trees.leaves(argument) if _is_traced(leaf)]
+        state = [number for number, name in enumerate(inside) if name == carry]
+        if not donated <= set(state):
+            raise ConfigError(f"only {carry!r} can be donated where it is what one run hands on to the next")
+        _check_state(traced, bound[carry], carry)
+        gathered = frozenset(number for number, name in enumerate(inside) if name in self._batch)
+        how = Repetition(steps, batch, dict(enumerate(state)), gathered, rows)
+        operands = writable(arrays, frozenset(state))
+        return self._results(traced, program.repeat(operands, how), operands, arrays, donated)
+
+    def _results(
+        self,
+        traced: Traced,
+        results: Sequence[NDArray],
+        operands: Sequence[NDArray],
+        arrays: Sequence[NDArray],
+        donated: frozenset[int],
+    ) -> R:
+        """The results as the function's, once the donated arrays are refused from now on."""
+        issued = iter(issue(results, operands))
         for number in donated:
             give_away(arrays[number])
-        outputs = [next(results) if leaf is _ARRAY else leaf for leaf in traced.statics]
+        outputs = [next(issued) if leaf is _ARRAY else leaf for leaf in traced.statics]
         return trees.unflatten(traced.result, outputs)  # type: ignore[no-any-return]
 
-    def _prepared(self, args: Any, kwargs: Any) -> tuple[Program, Traced, list[NDArray], frozenset[int]]:
+    def _prepared(self, bound: dict[str, Any]) -> tuple[Program, Traced, list[NDArray], frozenset[int]]:
         """The program for these arguments, compiled if it is not yet; their arrays, and which of them are donated."""
-        bound = self._bind(args, kwargs)
         leaves, arrays, key = self._describe(bound)
         donated = self._donated_places(bound, leaves)
         found = self._programs.get(key)
@@ -154,7 +200,7 @@ class Compiled(Generic[P, R]):
         """
         if repeats < 1:
             raise ConfigError(f"repeats is a number of at least 1, not {repeats}")
-        program, traced, arrays, _ = self._prepared(args, kwargs)
+        program, traced, arrays, _ = self._prepared(self._bind(args, kwargs))
         if not isinstance(program, Profiling):
             raise ConfigError(f'profiles need engine="cpu"; {_name_of(self.function)} runs on {self.engine.name!r}')
         return program.profile([*arrays, *([default_key()] if traced.uses_key else [])], repeats)
@@ -241,6 +287,29 @@ def as_supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind == "u" and dtype.itemsize == 8:
         return np.dtype(np.int64)
     return dtype.newbyteorder("=")
+
+
+def _is_traced(leaf: Any) -> bool:
+    return isinstance(leaf, float | np.ndarray | np.generic)
+
+
+def _must_be_copied(leaf: Any) -> bool:
+    """Whether a program cannot read an array where it lies."""
+    if not isinstance(leaf, np.ndarray):
+        return False
+    return not (leaf.flags.c_contiguous and leaf.flags.aligned) or as_supported(leaf.dtype) != leaf.dtype
+
+
+def _check_state(traced: Traced, state: Any, name: str) -> None:
+    """The first result must be a state of the same form, array by array."""
+    leaves, definition = trees.flatten(state)
+    result = traced.result
+    first = result.children[0] if result.kind is tuple and result.children else None
+    kinds = [_ARRAY if _is_traced(leaf) else leaf for leaf in leaves]
+    if first != definition or list(traced.statics[: len(leaves)]) != kinds:
+        raise ConfigError(
+            f"to run many times, a function must return a tuple whose first part has the form of {name!r}"
+        )
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -104,17 +104,27 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
     writer.line()
     total = count + len(emitter.constants)
     writer.line(
-        "/* Runs the program on the data of objects, which have the pointer to it at an offset; on data if that is negative. */"
+        "/* On the data of objects, which have the pointer to it at an offset; on data if that is negative: once, or many times. */"
     )
-    with writer.block("CR_EXPORT void cr_run(char **objects, long offset, char *arena, long B)"):
-        writer.line("const uint64_t state = cr_begin();")
-        writer.line(f"char *arrays[{max(1, total)}];")
-        with writer.block(f"for (long k = 0; k < {total}; k++)"):
-            writer.line("arrays[k] = objects[k];")
-            writer.line("if (offset >= 0) memcpy(&arrays[k], objects[k] + offset, sizeof arrays[k]);")
-        writer.line("arena += -(uintptr_t)arena % 64;")
-        writer.line(f"graph_{number}(arrays, arrays + {count}, arena, B);")
-        writer.line("cr_end(state);")
+    for head, call in (
+        (
+            "void cr_run(char **objects, long offset, char *arena, long B)",
+            f"graph_{number}(arrays, constants, arena, B);",
+        ),
+        (
+            "void cr_repeat(char **objects, long offset, char *arena, const cr_repetition *how)",
+            f"cr_repeat_program(graph_{number}, arrays, constants, arena, how);",
+        ),
+    ):
+        with writer.block(f"CR_EXPORT {head}"):
+            writer.line("const uint64_t state = cr_begin();")
+            writer.line(f"char *arrays[{max(1, total)}], **constants = arrays + {count};")
+            with writer.block(f"for (long k = 0; k < {total}; k++)"):
+                writer.line("arrays[k] = objects[k];")
+                writer.line("if (offset >= 0) memcpy(&arrays[k], objects[k] + offset, sizeof arrays[k]);")
+            writer.line("arena += -(uintptr_t)arena % 64;")
+            writer.line(call)
+            writer.line("cr_end(state);")
     text = (
         _vector_types(vector_bytes)
         + PRELUDE

@@ -17,9 +17,11 @@ from chainrule.engines.cpu.debugging import watcher
 from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.lowering import lower, steps_of
 from chainrule.engines.cpu.peak import measured_peak
+from chainrule.engines.cpu.repetition import Schedule
 from chainrule.engines.cpu.timing import profile_of
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
 from chainrule.engines.profile import Profile
+from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph, Node
 from chainrule.ir.sizes import at, is_symbolic, shape_at
 
@@ -51,6 +53,9 @@ class CpuProgram:
         self._run = self._library.cr_run
         self._run.restype = None
         self._run.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
+        self._repeat = self._library.cr_repeat
+        self._repeat.restype = None
+        self._repeat.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
         self._forms: dict[int, _Form] = {}
         self._last: _Form | None = None
         self._arenas: list[NDArray] = []
@@ -67,12 +72,7 @@ class CpuProgram:
             form = self._last = self._form(operands)
             operands = [np.require(array, requirements=("C", "A")) for array in operands]
         results = [np.empty(shape, dtype) if over is None else operands[over] for shape, dtype, over in form.results]
-        try:
-            arena = self._arenas.pop()
-        except IndexError:
-            arena = np.empty(form.arena, np.uint8)
-        if arena.size < form.arena:
-            arena = np.empty(form.arena, np.uint8)
+        arena = self._arena(form)
         table = _objects((*operands, *results, *self._constants))
         self._run(table, _OFFSET, arena.ctypes.data, form.batch)
         self._arenas.append(arena)
@@ -95,6 +95,28 @@ class CpuProgram:
             repeats,
             measured_peak(self._toolchain),
         )
+
+    def repeat(self, arrays: Sequence[NDArray], how: Repetition) -> list[NDArray]:
+        """All steps in one native call. Rows that follow each other, or that come one by one, are read where they lie."""
+        how.check(self.graph, arrays)
+        whole = [np.require(array, requirements=("C", "A")) for array in arrays]
+        form = self._form([_one_batch(array, how) if k in how.gathered else array for k, array in enumerate(whole)])
+        schedule = Schedule(
+            self.graph, how, whole, [(shape, dtype) for shape, dtype, _ in form.results], self._written_over
+        )
+        arena = self._arena(form)
+        table = _objects((*schedule.operands, *schedule.results, *self._constants))
+        self._repeat(table, _OFFSET, arena.ctypes.data, schedule.address)
+        self._arenas.append(arena)
+        return schedule.outcome()
+
+    def _arena(self, form: _Form) -> NDArray:
+        """Working memory that no other call is using."""
+        try:
+            arena = self._arenas.pop()
+        except IndexError:
+            arena = np.empty(form.arena, np.uint8)
+        return arena if arena.size >= form.arena else np.empty(form.arena, np.uint8)
 
     def _form(self, arrays: Sequence[NDArray]) -> _Form:
         """What holds for all calls with the batch size of these arrays, which are checked."""
@@ -158,6 +180,11 @@ def _objects(arrays: Sequence[NDArray]) -> ctypes.Array[ctypes.c_void_p]:
     """The table that the generated code takes: the addresses of array objects, or else of their data."""
     table = ctypes.c_void_p * len(arrays)
     return table(*map(id, arrays)) if _OFFSET >= 0 else table(*(array.ctypes.data for array in arrays))
+
+
+def _one_batch(array: NDArray, how: Repetition) -> NDArray:
+    """An array of the shape and type that one step sees."""
+    return np.broadcast_to(np.empty(array.shape[1:], array.dtype), (how.batch, *array.shape[1:]))
 
 
 class CpuEngine:

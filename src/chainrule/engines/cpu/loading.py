@@ -54,7 +54,9 @@ def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) 
 @cache
 def prelude() -> str:
     """The C text that every generated source begins with."""
-    return "\n".join(f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "quarter_turns.h", "math.h"))
+    return "\n".join(
+        f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "quarter_turns.h", "math.h", "repeat.h")
+    )
 
 
 def load_runtime() -> Runtime:

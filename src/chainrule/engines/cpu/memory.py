@@ -46,6 +46,9 @@ def plan_memory(grouping: Grouping, donated: frozenset[int]) -> Memory:
     for number, value in enumerate(grouping.results):
         if value in memory.slots or value not in home:
             source = memory.slots[value]
+            if source in donated and source not in memory.written_over.values():
+                memory.written_over[number] = source  # it is the operand itself
+                continue
             memory.copies.append((source, first_result + number, bytes_of(value)))
             continue
         memory.slots[value] = first_result + number

@@ -15,6 +15,7 @@ from chainrule.core.dtypes import to_numpy
 from chainrule.engines.binding import bind_batch
 from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel
 from chainrule.engines.reference.threads import SMALL, largest_product, one_thread
+from chainrule.engines.repetition import Repetition, repeat_plainly
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import shape_at
 
@@ -41,6 +42,9 @@ class ReferenceProgram:
             with one_thread() if plan.is_small else nullcontext():
                 results = plan(arrays)
         return [np.ascontiguousarray(result) if result.ndim else result for result in results]
+
+    def repeat(self, arrays: Sequence[NDArray], how: Repetition) -> list[NDArray]:
+        return repeat_plainly(self, self.graph, arrays, how)
 
     def observe(self, arrays: Sequence[NDArray], observer: Observer) -> list[NDArray]:
         """Run once and call ``observer(node, operands, results)`` after every node, in order of execution.
