@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"metrics"},
     "train": {"transforms", "insight", "optim", "data", "nn", "metrics"},
     "runs": {"train"},
+    "sklearn": {"train"},
     "tabular": {"runs", "report"},
     "testing": {"transforms"},
     "cli": {"tabular", "testing", "insight"},

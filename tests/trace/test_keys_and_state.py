@@ -12,6 +12,7 @@ import chainrule as cr
 from chainrule.core.errors import ConfigError, TraceError
 from chainrule.core.trees import State
 from chainrule.trace import collect_state, is_training, phase, read_state, record_state, scope, using_key
+from chainrule.trace.seeds import default_key, seeded
 
 
 def draws(function, *args):
@@ -193,3 +194,18 @@ def test_state_is_collected_by_hand():
     value, new = cr.compile(step)(MODEL, np.ones(2))
     assert value == 3
     assert new["count"].value == 1
+
+
+def test_a_seeded_block_has_keys_of_its_own() -> None:
+    cr.seed(1)
+    first = default_key()
+    with seeded(7):
+        inner = [default_key(), default_key()]
+        with seeded(7):
+            assert np.array_equal(default_key(), inner[0])
+        third = default_key()
+    second = default_key()
+    cr.seed(7)
+    assert [default_key().tolist() for _ in range(3)] == [key.tolist() for key in (*inner, third)]
+    cr.seed(1)
+    assert [default_key().tolist() for _ in range(2)] == [first.tolist(), second.tolist()]

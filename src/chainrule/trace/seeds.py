@@ -7,6 +7,8 @@ results depend on the seed and the order of the draws, not on the engine or the 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,9 @@ DRAW_STREAM = 0xFFFFFFFF
 
 
 class _Root:
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         self.lock = threading.Lock()
-        self.key = key_from_seed(0)
+        self.key = key_from_seed(seed)
         self.drawn = 0
 
 
@@ -41,6 +43,7 @@ def fold_in(key: NDArray, data: int) -> NDArray:
 
 
 _root = _Root()
+_local = threading.local()  # roots of the blocks that this thread is in
 
 
 def seed(number: int) -> None:
@@ -49,8 +52,21 @@ def seed(number: int) -> None:
         _root.key, _root.drawn = key_from_seed(number), 0
 
 
+@contextmanager
+def seeded(number: int) -> Iterator[None]:
+    """Inside the block, on this thread, default keys come from a sequence of their own; the outer one then goes on."""
+    roots = _local.__dict__.setdefault("roots", [])
+    roots.append(_Root(number))
+    try:
+        yield
+    finally:
+        roots.pop()
+
+
 def default_key() -> NDArray:
-    """The next key of the sequence that ``seed`` started."""
-    with _root.lock:
-        _root.drawn += 1
-        return fold_in(_root.key, _root.drawn)
+    """The next key of the innermost sequence that ``seeded`` or ``seed`` started."""
+    roots: list[_Root] = getattr(_local, "roots", [])
+    root = roots[-1] if roots else _root
+    with root.lock:
+        root.drawn += 1
+        return fold_in(root.key, root.drawn)
