@@ -50,7 +50,10 @@ def test_digits_are_told_apart_as_well_as_by_scikit_learn() -> None:
 
 def test_dropout_and_batch_norm_in_a_pipeline_searched_over() -> None:
     pipeline = make_pipeline(
-        StandardScaler(), NeuralNetClassifier((16,), batch_norm=True, batch_size=16, max_iter=30, random_state=0)
+        StandardScaler(),
+        NeuralNetClassifier(
+            (16,), batch_norm=True, batch_size=16, learning_rate_init=0.01, max_iter=30, random_state=0
+        ),
     )
     grid = {"neuralnetclassifier__dropout": [0.0, 0.3], "neuralnetclassifier__optimizer": ["adam", "sgd"]}
     with warnings.catch_warnings():
