@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL
+from chainrule.engines.cpu.bounds import Fact, prove
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, strides_of, variable
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
 from chainrule.ir.graph import Node, Value
-from chainrule.ir.sizes import Dim, Shape
+from chainrule.ir.sizes import Dim, Shape, product
 
 Part = str | Index
 Guard = str | None
@@ -45,13 +46,17 @@ class Position:
 
 @dataclass(slots=True)
 class Body:
-    """Statements under construction. ``pointer`` names the buffer of a value, or says that it has none here."""
+    """Statements under construction. ``pointer`` names the buffer of a value, or says that it has none here.
+
+    ``facts`` has what holds wherever a guard is true, so that every access can be proved to stay within its buffer.
+    """
 
     maker: Callable[[Value], Node | None]
     pointer: Callable[[Value], str | None]
     statements: list[Statement] = field(default_factory=list)
     known: dict[object, str] = field(default_factory=dict)
     prefix: str = "v"
+    facts: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
 
     def emit(self, type: str, *parts: Part) -> str:
         """The name of a new local constant, or of an earlier one with the same definition."""
@@ -66,11 +71,27 @@ class Body:
         self.known[value, _key(position.linear()), None] = text
 
     def load(self, value: Value, at: Index, guard: Guard = None) -> str:
-        """An element of a buffer."""
+        """An element of a value's buffer; 0 where the guard does not hold."""
         pointer = self.pointer(value)
         assert pointer is not None, "only a stored value can be loaded"
-        element: tuple[Part, ...] = (pointer, "[", at, "]", *((" != 0",) if value.dtype == BOOL else ()))
-        return self.emit(C_TYPES[value.dtype], *((guard, " ? ", *element, " : 0") if guard else element))
+        return self.element(pointer, at, product(value.shape), C_TYPES[value.dtype], guard, is_bool=value.dtype == BOOL)
+
+    def element(
+        self, pointer: str, at: Index, size: Dim, type: str, guard: Guard = None, *, is_bool: bool = False
+    ) -> str:
+        """An element of a buffer of so many; 0 where the guard does not hold."""
+        prove(pointer, at, size, self.facts.get(guard, ()) if guard else ())
+        parts: tuple[Part, ...] = (pointer, "[", at, "]", *((" != 0",) if is_bool else ()))
+        return self.emit(type, *((guard, " ? ", *parts, " : 0") if guard else parts))
+
+    def quotient(self, index: Index, divisor: Dim, extent: Dim, guard: Guard) -> Var:
+        """An index divided by a size, as a variable below an extent wherever the guard holds."""
+        self.imply(index, extent * divisor, guard)
+        return Var(self.emit("const long", "(", index, f") / {c_size(divisor)}"), extent)
+
+    def imply(self, index: Index, size: Dim, guard: Guard) -> None:
+        """Check that the guard, if there is one, says that an index lies in [0, size)."""
+        prove("position", index, size, self.facts.get(guard, ()) if guard else ())
 
     def read(self, value: Value, position: Position, guard: Guard = None) -> str:
         """The value at a position: the name of a local, or a literal."""
@@ -97,7 +118,7 @@ class Body:
             return self.emit(C_TYPES[value.dtype], cast(operands[0], node.inputs[0].dtype, value.dtype))
         return self.emit(C_TYPES[value.dtype], EXPRESSIONS[name](operands, node.inputs[0].dtype))
 
-    def coordinates(self, position: Position) -> tuple[Index, ...]:
+    def coordinates(self, position: Position, guard: Guard = None) -> tuple[Index, ...]:
         """The coordinates of a position, with divisions where algebra cannot avoid them."""
         if position.indices is None:
             rest = position.linear()
@@ -111,7 +132,7 @@ class Body:
                 else:
                     parts = split(rest, stride)
                     if parts is None:
-                        quotient = Var(self.emit("const long", "(", rest, f") / {c_size(stride)}"), size)
+                        quotient = self.quotient(rest, stride, size, guard)
                         parts = variable(quotient), rest - variable(quotient) * stride
                         rest = variable(Var(self.emit("const long", parts[1]), stride))
                         found.append(parts[0])
@@ -128,7 +149,9 @@ class Body:
         present = list(dict.fromkeys(guard for guard in guards if guard is not None))
         if len(present) < 2:
             return present[0] if present else None
-        return self.condition(" & ".join(present))
+        condition = self.condition(" & ".join(present))
+        self.facts[condition] = tuple(dict.fromkeys(fact for guard in present for fact in self.facts.get(guard, ())))
+        return condition
 
     def inside(self, index: Index, size: Dim) -> Guard:
         """The condition that an index lies in [0, size), or None where it always does."""
@@ -140,7 +163,10 @@ class Body:
             checks.append(self.condition("(", index, ") >= 0"))
         if bounds is None or not at_least(size - bounds[1], 1):
             checks.append(self.condition("(", index, f") < {c_size(size)}"))
-        return self.both(*checks)
+        condition = self.both(*checks)
+        assert condition is not None, "one of the bounds is not kept"
+        self.facts[condition] = (*self.facts.get(condition, ()), (index, size))
+        return condition
 
 
 def _key(index: Index) -> tuple[object, object]:
@@ -153,7 +179,7 @@ Special = Callable[[Body, Node, Position, Guard], str]
 def _view(move: Callable[[Node, Sequence[Index]], Sequence[Index]]) -> Special:
     def read(body: Body, node: Node, position: Position, guard: Guard) -> str:
         (x,) = node.inputs
-        return body.read(x, Position(x.shape, tuple(move(node, body.coordinates(position)))), guard)
+        return body.read(x, Position(x.shape, tuple(move(node, body.coordinates(position, guard)))), guard)
 
     return read
 
@@ -183,14 +209,13 @@ def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
         return literal(node.attributes["value"], x.dtype)
     conditions: list[Guard] = []
     indices = []
-    places = body.coordinates(position)
+    places = body.coordinates(position, guard)
     for i, size, low, inner in zip(places, x.shape, node.attributes["low"], node.attributes["inner"], strict=True):
         shifted = i - low
         if inner and size != 1:
             conditions.append(body.inside(shifted, (size - 1) * (inner + 1) + 1))
-            quotient = Var(body.emit("const long", "(", shifted, f") / {inner + 1}"), size)
+            indices.append(variable(body.quotient(shifted, inner + 1, size, body.both(guard, conditions[-1]))))
             conditions.append(body.condition("(", shifted, f") % {inner + 1} == 0"))
-            indices.append(variable(quotient))
         else:
             conditions.append(body.inside(shifted, size))
             indices.append(shifted)
@@ -203,7 +228,7 @@ def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
 
 
 def _concatenate(body: Body, node: Node, position: Position, guard: Guard) -> str:
-    axis, places = node.attributes["axis"], body.coordinates(position)
+    axis, places = node.attributes["axis"], body.coordinates(position, guard)
     start: Index = Index()
     result: str | None = None
     for x in node.inputs:
@@ -223,10 +248,11 @@ def _gather(body: Body, node: Node, position: Position, guard: Guard) -> str:
     batch = node.attributes["batch"]
     if 0 in x.shape:
         return literal(0, x.dtype)
-    places = body.coordinates(position)
+    places = body.coordinates(position, guard)
     found = body.read(indices, Position(indices.shape, places[: len(indices.shape)]), guard)
     row = Var(body.emit("const long", found))
     inside = body.condition(f"({row.name} >= 0) & ({row.name} < {c_size(x.shape[batch])})")
+    body.facts[inside] = ((variable(row), x.shape[batch]),)
     where = (*places[:batch], variable(row), *places[len(indices.shape) :])
     return body.read(x, Position(x.shape, where), body.both(guard, inside))
 
@@ -236,7 +262,7 @@ def _constant(body: Body, node: Node, position: Position, guard: Guard) -> str:
 
 
 def _iota(body: Body, node: Node, position: Position, guard: Guard) -> str:
-    index = body.coordinates(position)[node.attributes["axis"]]
+    index = body.coordinates(position, guard)[node.attributes["axis"]]
     type = C_TYPES[node.output.dtype]
     return body.emit(type, f"({type})(", index, ")")
 

@@ -66,7 +66,8 @@ def write_scattered(body: Body, node: Node, pointer: str) -> Task:
     )
     x = body.load(a, linear(places[0], a.shape), guard)
     y = body.load(b, linear(places[1], b.shape), guard)
-    box = box_of(vars, body, [Store(pointer, linear(places[2], out.shape), x)])
+    store = Store(pointer, linear(places[2], out.shape), x, product(out.shape), body.facts[guard] if guard else ())
+    box = box_of(vars, body, [store])
     writer = Writer()
 
     def add() -> None:

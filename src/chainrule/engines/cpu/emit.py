@@ -157,7 +157,11 @@ class _Emitter:
         calls.depth = 1
         lowering = _Lowering(self, grouping, memory, calls)
         for nest in grouping.nests:
-            lowering.nest(nest)
+            try:
+                lowering.nest(nest)
+            except AssertionError as error:
+                shown = formula_of(nest, grouping, lowering.pointer_name)
+                raise AssertionError(f"{error}; in the nest {shown}") from None
         number = self.numbers[grouping.graph] = len(self.numbers)
         self._arena_function(number, memory, lowering)
         self._graph_function(number, grouping.graph, memory, first_constant, calls)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from chainrule.engines.cpu.body import Body, Statement
+from chainrule.engines.cpu.bounds import Fact, prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.ir.sizes import Dim, Size, product
 
@@ -48,11 +49,16 @@ class Writer:
 
 @dataclass(slots=True)
 class Store:
-    """``pointer[at] = value``."""
+    """``pointer[at] = value``, into a buffer of ``size`` elements, and only where the facts hold."""
 
     pointer: str
     at: Index
     value: str
+    size: Dim
+    facts: Sequence[Fact] = ()
+
+    def __post_init__(self) -> None:
+        prove(self.pointer, self.at, self.size, self.facts)
 
 
 @dataclass(slots=True)
@@ -109,8 +115,15 @@ class Box:
             writer.line(f"{store.pointer}[{store.at}] = {store.value};")
 
 
-def box_of(vars: Sequence[Var], body: Body, stores: Sequence[Store]) -> Box:
-    return Box(list(vars), list(body.statements), list(stores))
+def box_of(vars: Sequence[Var], body: Body, stores: Sequence[Store], outer: Sequence[Var] = ()) -> Box:
+    """The statements and stores in loops over ``vars``, inside those over ``outer``."""
+    box = Box(list(vars), list(body.statements), list(stores))
+    known = {*vars, *outer}
+    names = {statement.name for statement in box.statements}
+    for index in box.indices():
+        for var, _ in index.terms:
+            assert var in known or var.name in names, f"{var.name} is not an index of these loops up to {var.extent}"
+    return box
 
 
 def work_of(vars: Sequence[Var], cost: int) -> Dim:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL, FLOAT64, DType
 from chainrule.engines.cpu.body import Body, Position
+from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
@@ -68,7 +69,7 @@ def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]]) -> T
     stores = []
     for value, pointer in roots:
         position = in_shape(value.shape, vars)
-        stores.append(Store(pointer, position.linear(), body.read(value, position)))
+        stores.append(Store(pointer, position.linear(), body.read(value, position), product(value.shape)))
     return write_box(box_of(vars, body, stores))
 
 
@@ -145,7 +146,7 @@ class Reduction:
 
 def write_reduction(r: Reduction) -> Task:
     """A sum or a maximum. Sums run in several lanes that are added up pairwise at the end."""
-    box = box_of(r.vars, r.body, [Store(r.pointer, r.at, r.value)])
+    box = box_of(r.vars, r.body, [Store(r.pointer, r.at, r.value, r.size)])
     apart = r.reduced
     # Merged variables keep the name of the inner one, so the names tell which are reduced.
     names = {var.name for var in apart}
@@ -210,6 +211,8 @@ class _ReductionWriter:
         self._kept_loops(0, chunked="reduced", target=lambda at, value: f"partial[chunk * {size} + {at}] = {value};")
         task.text, task.chunks = self.writer.text, chunks
         task.regions = [Region("partial", self.r.dtype, self.r.size * _PARTS)]
+        part = variable(Var("chunk", _PARTS)) * self.r.size
+        prove("partial", part + self.box.stores[0].at, task.regions[0].count)
         final = Writer()
         with final.loop(Var("k", self.r.size)):
             final.line(f"{self.type} total = partial[k];")
@@ -352,7 +355,7 @@ def write_argmax(body: Body, node: Node, pointer: str) -> Task:
     axis = node.attributes["axis"]
     value = body.read(x, Position(x.shape, coordinates))
     at = linear([i for k, i in enumerate(coordinates) if k != axis], node.output.shape)
-    box = box_of(vars, body, [Store(pointer, at, value)])
+    box = box_of(vars, body, [Store(pointer, at, value, product(node.output.shape))])
     searched = next((var for var in vars if var.name == f"i{axis}"), None)
     kept = [var for var in vars if var is not searched]
     writer = Writer()
@@ -400,7 +403,8 @@ def write_scatter(body: Body, node: Node, pointer: str) -> Task:
     row = Var(body.emit("const long", found))
     value = body.read(x, Position(x.shape, coordinates))
     at = linear((*coordinates[:batch], variable(row), *coordinates[len(places.shape) :]), out.shape)
-    box = box_of(vars, body, [Store(pointer, at, value)])
+    facts = [(variable(row), out.shape[batch])]
+    box = box_of(vars, body, [Store(pointer, at, value, product(out.shape), facts)])
     writer = Writer()
     chunks = "1"
     bounds: tuple[str, str | None] = ("0", None)

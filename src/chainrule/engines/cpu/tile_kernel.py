@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from chainrule.engines.cpu.body import Body, Position
+from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import C_TYPES
@@ -88,6 +89,7 @@ class KernelWriter:
         names = [[f"c{r}_{v}" for v in range(plan.vectors)] for r in range(rows)]
         for row in names:
             w.line(f"{vector_type} " + ", ".join(f"{name} = {{0}}" for name in row) + ";")
+        _prove_tile(plan)
         x, y = plan.x.at, plan.y.at
         step = plan.x.at.coefficient(plan.row) if not plan.rows_packed else 1
         x = x.replace({Var("row_in_tile"): Index()})
@@ -129,6 +131,7 @@ class KernelWriter:
         plain = split is not None or not self.roots
         first = variable(Var("panel", plan.panels)) * plan.panel
         if plain and plan.full:
+            prove(target, plan.out, product(self.node.output.shape))
             for r, row in enumerate(names):
                 for v, name in enumerate(row):
                     at = plan.out.replace({plan.vector: first}) + (plan.out.coefficient(plan.row) * r + v * plan.width)
@@ -162,14 +165,25 @@ class KernelWriter:
         element = body.emit(self.type, f"finished[r * {plan.panel} + l]")
         if split is not None and split is self.slab:
             element = body.emit(self.type, f"{element} + ({target})[", out, "]")
-        stores = [Store(f"({target})", out, element)] if plain or self.keeps_result else []
+        size = product(self.node.output.shape)
+        stores = [Store(f"({target})", out, element, size)] if plain or self.keeps_result else []
         if not plain:
             body.preset(self.node.output, Position(self.node.output.shape, None, out), element)
             stores += self.root_stores(body, out)
         return Box([], list(body.statements), stores)
 
     def root_stores(self, body: Body, out: Index) -> list[Store]:
-        return [Store(self.name(root), out, body.read(root, Position(root.shape, None, out))) for root in self.roots]
+        return [
+            Store(self.name(root), out, body.read(root, Position(root.shape, None, out)), product(root.shape))
+            for root in self.roots
+        ]
+
+
+def _prove_tile(plan: Plan) -> None:
+    """All that a tile reads: elements of x in its rows, and vectors of y."""
+    row = variable(Var("row_in_tile", plan.most_rows))
+    prove(plan.x.pointer, plan.x.at.replace({Var("row_in_tile"): row}), plan.x.size)
+    prove(plan.y.pointer, plan.y.at + variable(Var("lane", plan.panel)), plan.y.size)
 
 
 def _without(index: Index, vars: set[Var]) -> Index:

@@ -25,10 +25,11 @@ SECOND_CACHE = 1 << 19
 
 @dataclass(slots=True)
 class Operand:
-    """An operand in memory: its pointer and the place that it is read at."""
+    """An operand in memory: its pointer, the place that it is read at, and how many elements there are."""
 
     pointer: str
     at: Index
+    size: Dim
 
 
 @dataclass(slots=True)

@@ -93,7 +93,7 @@ class TileWriter:
                 place = linear([i + n for i, n in zip(getattr(piece, side), low, strict=True)], shape)
                 if self.slab is not None and pointer == f"border_{side}":
                     place = place.replace({self.slab: Index()})
-                places.append(Operand(pointer, place))
+                places.append(Operand(pointer, place, product(shape)))
             self._piece(piece, out, places[0], places[1], number)
         if self.slab is not None:
             self._slab_task()
@@ -158,7 +158,9 @@ class TileWriter:
         guard = body.both(*(body.inside(i, size) for i, size in zip(inner, value.shape, strict=True)))
         element = body.load(value, linear(inner, value.shape), guard)
         at = linear([Index() if axis < skip else i for axis, i in enumerate(indices)], shape)
-        box = box_of([var for var in vars[skip:] if var.extent != 1], body, [Store(f"border_{side}", at, element)])
+        store = Store(f"border_{side}", at, element, product(shape))
+        slabs = [self.slab] if self.slab is not None else []
+        box = box_of([var for var in vars[skip:] if var.extent != 1], body, [store], slabs)
         return shape, box
 
     def _border_at_once(self, value: Value, border: Border, side: str) -> Shape:
@@ -244,17 +246,17 @@ class TileWriter:
         body = self.body()
         first = Var(body.emit("const long", variable(tile), f" * {extent} / {tiles}"))
         # The last element again where a tile has fewer rows.
-        row = Var(body.emit("const long", "cr_least(", variable(first) + variable(lane), f", {extent - 1})"))
-        element = body.emit(self.type, x.pointer, "[", x.at.replace({plan.row: variable(row)}), "]")
+        row = Var(body.emit("const long", "cr_least(", variable(first) + variable(lane), f", {extent - 1})"), extent)
+        element = body.element(x.pointer, x.at.replace({plan.row: variable(row)}), x.size, self.type)
         loops = [var for var in (*vars, tile, *steps, lane) if var.extent != 1]
-        box = Box(loops, list(body.statements), [Store(region, packed, element)])
+        box = box_of(loops, body, [Store(region, packed, element, product(shape))])
         self.tasks.append(write_box(box, comment=f"{x.pointer} in tiles of {plan.most_rows} rows"))
-        plan.x = Operand(region, packed.replace({lane: variable(Var("row_in_tile"))}))
+        plan.x = Operand(region, packed.replace({lane: variable(Var("row_in_tile"))}), product(shape))
         plan.rows_packed = True
 
     def _point_at_panel(self, plan: Plan) -> None:
         panel = Var("panel", plan.panels)
-        plan.y = Operand(plan.y.pointer, plan.y.at.replace({plan.vector: variable(panel) * plan.panel}))
+        plan.y = Operand(plan.y.pointer, plan.y.at.replace({plan.vector: variable(panel) * plan.panel}), plan.y.size)
 
     def _pack(self, plan: Plan, number: int) -> None:
         """y copied into panels: for each panel its vectors one after another in the order of the sum."""
@@ -272,10 +274,8 @@ class TileWriter:
         assert plan.vector.extent is not None, "the vector index has an extent"
         guard = body.inside(place, plan.vector.extent)
         source = y.at.replace({plan.vector: place})
-        element = body.emit(
-            self.type, *((guard, " ? ") if guard else ()), y.pointer, "[", source, "]", *((" : 0",) if guard else ())
-        )
-        box = Box([], list(body.statements), [Store(region, packed, element)])
+        element = body.element(y.pointer, source, y.size, self.type, guard)
+        box = box_of(order, body, [Store(region, packed, element, product(shape))])
         inner = [*steps, lane]
         if steps and y.at.coefficient(steps[-1]) == 1:
             inner = [lane, *steps]
@@ -287,7 +287,7 @@ class TileWriter:
                 inner = [*steps[:-1], block, lane, step]
         box.vars = [var for var in (*vars, *inner) if var.extent != 1]
         self.tasks.append(write_box(box, comment=f"{y.pointer} in panels of {plan.panel} columns"))
-        plan.y = Operand(region, packed.replace({lane: Index()}))
+        plan.y = Operand(region, packed.replace({lane: Index()}), product(shape))
 
     # The main loop.
 
@@ -338,7 +338,9 @@ class TileWriter:
         """Where nothing is summed."""
         body = self.body()
         body.preset(self.node.output, Position(self.node.output.shape, None, out), "0")
-        stores = [Store(self.name(self.node.output), out, "0")] if self.keeps_result else []
+        stores = (
+            [Store(self.name(self.node.output), out, "0", product(self.node.output.shape))] if self.keeps_result else []
+        )
         stores += self.kernel.root_stores(body, out)
         box = box_of([var for var in piece.kept if var.extent != 1], body, stores)
         self.tasks.append(write_box(box, comment="nothing is summed here"))
@@ -350,9 +352,9 @@ class TileWriter:
         vars = [Var("i0", size)]
         at = variable(vars[0])
         body = self.body()
-        total = body.emit(self.type, "parts[", at, "]")
+        total = body.element("parts", at, self.regions[-1].count, self.type)
         body.preset(self.node.output, Position(self.node.output.shape, None, at), total)
-        stores = [Store(self.name(self.node.output), at, total)] if self.keeps_result else []
+        stores = [Store(self.name(self.node.output), at, total, size)] if self.keeps_result else []
         stores += self.kernel.root_stores(body, at)
         first = Writer()
         first.line(f"const long count = {chunks};")

@@ -1,0 +1,53 @@
+"""Proof that what the generated C reads and writes lies within its buffers, for every batch size from 1 on.
+
+Every access is an :class:`Index` into a buffer of known size. It is proved where it becomes text: from the extents of the loop
+variables, and for a guarded access also from the facts that its guard states. A fact ``0 <= e < n`` is used by putting a new
+variable u of extent n in the place of e: from ``at = q·e + rest`` follows ``at = q·u + rest``, whatever q is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from chainrule.engines.cpu.indexing import Index, Var
+from chainrule.ir.sizes import Dim, divide
+
+# That an index lies in [0, size).
+Fact = tuple[Index, Dim]
+
+
+def prove(what: str, at: Index, size: Dim, facts: Sequence[Fact] = ()) -> None:
+    """Raise AssertionError, naming the access, unless ``at`` is known to lie in [0, size)."""
+    if not follows(at, size, facts):
+        known = ", ".join(f"{index} in [0, {extent})" for index, extent in facts)
+        raise AssertionError(
+            f"{what}[{at}] may lie outside its {size} elements; {_ranges([at, *(index for index, _ in facts)])}"
+            + (f", and the guard says that {known}" if known else "")
+        )
+
+
+def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
+    """Whether ``at`` is known to lie in [0, size) wherever the facts hold (sufficient, not necessary)."""
+    if at.within(size):
+        return True
+    for number, (index, extent) in enumerate(facts):
+        fresh = Index(((Var(f"fact {len(facts) - number}", extent), 1),))
+        for factor in _factors(at, index):
+            if follows(at - index * factor + fresh * factor, size, facts[number + 1 :]):
+                return True
+    return False
+
+
+def _factors(at: Index, index: Index) -> Iterator[Dim]:
+    """The multiples of an index that take one of its variables out of another."""
+    found: dict[Dim, None] = {}
+    for var, c in index.terms:
+        factor = divide(at.coefficient(var), c)
+        if factor is not None and factor != 0:
+            found[factor] = None
+    yield from found
+
+
+def _ranges(indices: Iterable[Index]) -> str:
+    vars = dict.fromkeys(var for index in indices for var, _ in index.terms)
+    return ", ".join(f"{var.name} in [0, {var.extent})" for var in vars) or "it has no variables"
