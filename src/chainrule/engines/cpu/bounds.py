@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from chainrule.engines.cpu.indexing import Index, Var
 from chainrule.ir.sizes import Dim, divide
 
+_FEW = 4
 # That an index lies in [0, size).
 Fact = tuple[Index, Dim]
 
@@ -31,9 +32,11 @@ def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
     if at.within(size):
         return True
     for number, (index, extent) in enumerate(facts):
-        fresh = Index(((Var(f"fact {len(facts) - number}", extent), 1),))
+        fresh = Index(((Var(f"fact {len(facts)}", extent), 1),))
+        # Which fact comes first matters where facts share variables; many facts never do.
+        others = [*(facts[:number] if len(facts) <= _FEW else ()), *facts[number + 1 :]]
         for factor in _factors(at, index):
-            if follows(at - index * factor + fresh * factor, size, facts[number + 1 :]):
+            if follows(at - index * factor + fresh * factor, size, others):
                 return True
     return False
 
