@@ -83,7 +83,14 @@ def test_an_observer_sees_the_graph_after_every_pass():
     b.exp(x)
     seen = []
     optimise(b.finish("g", [b.neg(b.neg(x))]), lambda name, graph: seen.append((name, len(graph.nodes))))
-    assert seen == [("prune", 2), ("simplify", 1), ("merge_equal", 1), ("simplify_again", 1), ("prune_again", 0)]
+    assert seen == [
+        ("prune", 2),
+        ("simplify", 1),
+        ("merge_equal", 1),
+        ("move_out_of_loops", 1),
+        ("simplify_again", 1),
+        ("prune_again", 0),
+    ]
 
 
 # --- prune ----------------------------------------------------------------------------------------------------------------

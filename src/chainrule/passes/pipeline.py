@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from chainrule.ir.graph import Graph
 from chainrule.ir.verify import verify
+from chainrule.passes.loops import move_out_of_loops
 from chainrule.passes.merge import merge_equal
 from chainrule.passes.prune import prune
 from chainrule.passes.simplify import simplify
@@ -16,6 +17,7 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("prune", prune),
     ("simplify", simplify),
     ("merge_equal", merge_equal),
+    ("move_out_of_loops", move_out_of_loops),
     ("simplify_again", simplify),
     ("prune_again", prune),
 )
