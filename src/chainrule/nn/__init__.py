@@ -3,6 +3,7 @@
 from chainrule.core.trees import State as State
 from chainrule.nn import initialisers as initialisers
 from chainrule.nn import losses as losses
+from chainrule.nn import models as models
 from chainrule.nn.activations import GELU as GELU
 from chainrule.nn.activations import LeakyReLU as LeakyReLU
 from chainrule.nn.activations import ReLU as ReLU
@@ -14,6 +15,7 @@ from chainrule.nn.cells import GRUCell as GRUCell
 from chainrule.nn.cells import LSTMCell as LSTMCell
 from chainrule.nn.cells import RNNCell as RNNCell
 from chainrule.nn.containers import Apply as Apply
+from chainrule.nn.containers import Residual as Residual
 from chainrule.nn.containers import Sequential as Sequential
 from chainrule.nn.convolution import Conv1d as Conv1d
 from chainrule.nn.convolution import Conv2d as Conv2d
@@ -24,11 +26,15 @@ from chainrule.nn.dropout import Dropout as Dropout
 from chainrule.nn.linear import Linear as Linear
 from chainrule.nn.module import Module as Module
 from chainrule.nn.normalisation import BatchNorm as BatchNorm
+from chainrule.nn.normalisation import BatchNorm1d as BatchNorm1d
+from chainrule.nn.normalisation import BatchNorm2d as BatchNorm2d
+from chainrule.nn.normalisation import BatchNorm3d as BatchNorm3d
 from chainrule.nn.normalisation import LayerNorm as LayerNorm
 from chainrule.nn.perceptron import PerceptronResult as PerceptronResult
 from chainrule.nn.perceptron import perceptron_fit as perceptron_fit
 from chainrule.nn.pooling import AvgPool1d as AvgPool1d
 from chainrule.nn.pooling import AvgPool2d as AvgPool2d
+from chainrule.nn.pooling import GlobalAveragePooling as GlobalAveragePooling
 from chainrule.nn.pooling import MaxPool1d as MaxPool1d
 from chainrule.nn.pooling import MaxPool2d as MaxPool2d
 from chainrule.nn.recurrent import GRU as GRU

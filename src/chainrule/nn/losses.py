@@ -30,7 +30,7 @@ class Loss(Protocol):
 def squared_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
     """``(y - t)²``, the mean over outputs."""
     difference = _difference(outputs, targets)
-    return _mean_over_examples(difference * difference, weights)
+    return mean_over_examples(difference * difference, weights)
 
 
 @operation
@@ -38,13 +38,13 @@ def half_squared_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLik
     """``½ Σ (y - t)²``, the sum over outputs: the loss of textbooks, whose gradient is y - t."""
     difference = _difference(outputs, targets)
     losses = 0.5 * (difference * difference)
-    return _mean_over_examples(losses.sum(tuple(range(1, losses.ndim))) if losses.ndim else losses, weights)
+    return mean_over_examples(losses.sum(tuple(range(1, losses.ndim))) if losses.ndim else losses, weights)
 
 
 @operation
 def absolute_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
     """``|y - t|``, the mean over outputs; its derivative at 0 is 0."""
-    return _mean_over_examples(abs(_difference(outputs, targets)), weights)
+    return mean_over_examples(abs(_difference(outputs, targets)), weights)
 
 
 @operation
@@ -58,7 +58,7 @@ def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike, weights: ArrayL
     _refuse_outside(targets, 1, "binary_cross_entropy needs targets from 0 to 1")
     positive = logits > 0
     smooth = log1p(exp(where(positive, -logits, logits)))
-    return _mean_over_examples(where(positive, logits, 0) - logits * goal + smooth, weights)
+    return mean_over_examples(where(positive, logits, 0) - logits * goal + smooth, weights)
 
 
 @operation
@@ -84,11 +84,11 @@ def cross_entropy(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | N
             f"{show_shape(goal.shape)}"
         )
     if goal.shape == logits.shape:
-        return _mean_over_examples(-(goal * log_softmax(logits)).sum(-1), weights)
+        return mean_over_examples(-(goal * log_softmax(logits)).sum(-1), weights)
     labels = _labels(targets, goal, logits.shape[-1])
     chosen = take_along(logits, labels)
     valid = (labels >= 0) & (labels < logits.shape[-1])
-    return _mean_over_examples(where(valid, logsumexp(logits, -1) - chosen, np.nan), weights)
+    return mean_over_examples(where(valid, logsumexp(logits, -1) - chosen, np.nan), weights)
 
 
 def with_class_weights(loss: Loss, weights: Any) -> Loss:
@@ -174,7 +174,7 @@ def _refuse_outside(targets: Any, highest: int, what: str) -> None:
         raise DataError(f"{what}, but {where_it_is} holds {known[place]}")
 
 
-def _mean_over_examples(losses: Array, weights: ArrayLike | None) -> Array:
+def mean_over_examples(losses: Array, weights: ArrayLike | None) -> Array:
     if weights is None:
         return losses.mean()
     factors = as_array(weights)

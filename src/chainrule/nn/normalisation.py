@@ -49,6 +49,10 @@ class BatchNorm(Module):
         return _apply(x, batch_mean, batch_var, self.weight, self.bias, self.eps)
 
 
+# PyTorch's names; one layer serves every rank, because features are the last axis.
+BatchNorm1d = BatchNorm2d = BatchNorm3d = BatchNorm
+
+
 class LayerNorm(Module):
     """``(x - mean) / √(var + eps) · weight + bias`` with the mean and biased variance of each position over its features.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_image
 from chainrule.ops.convolutions import PerAxis, per_axis
 from chainrule.ops.pooling import average_pool, max_pool
 from chainrule.trace.array import ArrayLike, as_array, operation
+from chainrule.trace.values import show_shape
 
 
 class _MaxPool(Module):
@@ -77,6 +78,16 @@ class AvgPool2d(_AvgPool):
     rank = 2
 
 
+class GlobalAveragePooling(Module):
+    """The mean over all positions: (batch, *spatial, channels) to (batch, channels). Lin, Chen & Yan, ICLR 2014.
+
+    Raises :class:`ShapeError` for an input without spatial axes.
+    """
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _overall_mean(x)
+
+
 def _windows(
     layer: str, rank: int, kernel_size: PerAxis, stride: PerAxis | None, padding: PerAxis
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -99,3 +110,13 @@ def _mean(x: ArrayLike, window: tuple[int, ...], stride: tuple[int, ...], paddin
     array = as_array(x)
     check_image(array, len(window))
     return average_pool(array, window, stride, padding, count)
+
+
+@operation
+def _overall_mean(x: ArrayLike) -> Any:
+    array = as_array(x)
+    if array.ndim < 3:
+        raise ShapeError(
+            f"the input should have shape (batch, *spatial, channels), but it has shape {show_shape(array.shape)}"
+        )
+    return array.mean(tuple(range(1, array.ndim - 1)))
