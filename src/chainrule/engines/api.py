@@ -42,6 +42,13 @@ class Program(Protocol):
         """
         ...
 
+    def attempt(self, arrays: tuple[NDArray, ...]) -> list[NDArray] | None:
+        """Run once, if these arrays can be used as they are and in the way that an earlier call has prepared.
+
+        Returns None, and has done nothing, where they cannot: then a call finds out why. Donated operands must be private.
+        """
+        ...
+
 
 class Engine(Protocol):
     """Turns graphs into programs."""

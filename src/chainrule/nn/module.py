@@ -36,7 +36,9 @@ class Module:
     Everything computed inside carries the module's path, such as ``encoder.layers.2``, and errors name it.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_children")
+    # The settings stand before the children, which are what makes a module immutable when a copy is put together.
+    __slots__ = ("__dict__", "__weakref__", "_settings", "_children")  # noqa: RUF023
+    _settings: _Settings
     _children: tuple[str, ...]
 
     def __init__(self) -> None:
@@ -102,17 +104,17 @@ class Module:
     # A module is a node of a tree.
     def tree_flatten(self) -> tuple[tuple[str, ...], tuple[Tree, ...], Hashable]:
         children = _frozen(self)
-        held = vars(self)
-        # The type is part of a setting: 1, 1.0 and True are equal, but not the same setting.
-        settings = tuple((name, type(value), value) for name, value in held.items() if name not in children)
-        return children, tuple(held[name] for name in children), settings
+        held = self.__dict__
+        return children, tuple([held[name] for name in children]), self._settings
 
     @classmethod
     def tree_unflatten(cls, static: Any, names: tuple[str, ...], children: tuple[Tree, ...]) -> Self:
         module = object.__new__(cls)
-        vars(module).update({name: value for name, _, value in static})
-        vars(module).update(zip(names, children, strict=True))
-        object.__setattr__(module, "_children", names)
+        held = module.__dict__
+        held.update(static.values)
+        held.update(zip(names, children, strict=True))
+        _set_settings(module, static)
+        _set_children(module, names)
         return module
 
     # It is immutable.
@@ -136,6 +138,27 @@ class Module:
 
     def __repr__(self) -> str:
         return show(self)
+
+
+class _Settings(tuple[tuple[str, type, Any], ...]):
+    """The settings of a module, made once for it and all its copies: name, type and value of each.
+
+    The type is part of a setting: 1, 1.0 and True are equal, but not the same setting.
+    """
+
+    values: dict[str, Any]
+
+    def __new__(cls, values: dict[str, Any]) -> _Settings:
+        made = super().__new__(cls, ((name, type(value), value) for name, value in values.items()))
+        made.values = values
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.values,)
+
+
+_set_settings = Module.__dict__["_settings"].__set__
+_set_children = Module.__dict__["_children"].__set__
 
 
 def _freezing(init: Callable[..., None]) -> Callable[..., None]:
@@ -164,7 +187,8 @@ def _freeze(module: Module) -> None:
     for name, value in vars(module).items():
         if name not in children:
             _check_setting(value, f"{kind}.{name}")
-    object.__setattr__(module, "_children", children)
+    _set_settings(module, _Settings({name: value for name, value in vars(module).items() if name not in children}))
+    _set_children(module, children)
     _check_unshared(module)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from chainrule.core import trees
 from chainrule.core.dtypes import dtype_name, to_numpy
 from chainrule.core.errors import ConfigError, ShapeError, TraceError
+from chainrule.core.tree_code import MISS
 from chainrule.engines.api import Engine, Program
 from chainrule.engines.profile import Profile, Profiling
 from chainrule.engines.repetition import Repetition
@@ -28,7 +29,8 @@ from chainrule.passes import optimise
 from chainrule.trace.array import Array, as_array
 from chainrule.trace.context import Trace, current, entered
 from chainrule.trace.seeds import default_key
-from chainrule.transforms.donation import give_away, is_donated, issue, writable
+from chainrule.transforms.calls import Call, write_call
+from chainrule.transforms.donation import exchange, is_donated, writable
 from chainrule.transforms.engines import engine_named
 
 NDArray = np.ndarray[Any, Any]
@@ -55,6 +57,20 @@ class Traced:
     uses_key: bool
 
 
+@dataclass(slots=True)
+class _Prepared:
+    """A function compiled for one structure of arguments; ``is_known`` once its calls were written as a function."""
+
+    program: Program
+    traced: Traced
+    calls: int = 0
+    is_known: bool = False
+
+
+# Calls of so many structures are tried one after the other before the arguments are looked up in general.
+_CALLS_KEPT = 4
+
+
 class Compiled(Generic[P, R]):
     """A compiled function. Call it like the function; ``graph``, ``lowering`` and ``c_source`` show what it became.
 
@@ -68,18 +84,33 @@ class Compiled(Generic[P, R]):
         self._signature = inspect.signature(function)
         self._donate = _parameters(self._signature, donate, "donate")
         self._batch = _parameters(self._signature, batch, "batch")
-        self._programs: dict[Hashable, tuple[Program, Traced]] = {}
-        self._last: Traced | None = None
+        self._programs: dict[Hashable, _Prepared] = {}
+        self._calls: list[tuple[Call, _Prepared]] = []
+        self._last: _Prepared | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if current() is not None:
             return self.function(*args, **kwargs)
-        program, traced, arrays, donated = self._prepared(self._bind(args, kwargs))
-        self._last = traced
-        if traced.uses_key:
+        for call, prepared in self._calls:
+            result = call(args, kwargs)
+            if result is not MISS:
+                self._last = prepared
+                return result  # type: ignore[no-any-return]
+        return self._call(args, kwargs)
+
+    def _call(self, args: Any, kwargs: Any) -> R:
+        """Call in general, whatever the arguments are."""
+        found, leaves, arrays, donated = self._prepared(self._bind(args, kwargs))
+        self._last = found
+        if found.traced.uses_key:
             arrays.append(default_key())
         operands = writable(arrays, donated)
-        return self._results(traced, program(operands), operands, arrays, donated)
+        results = found.program(operands)
+        written = {n: k for n, array in enumerate(results) for k in donated if array is operands[k]}
+        found.calls += 1
+        if found.calls > 1 and not found.is_known and not found.traced.uses_key:
+            self._write(found, (args, kwargs), leaves, donated, written)
+        return self._results(found.traced, results, operands, arrays, donated)
 
     def repeat(self, args: Sequence[Any], *, carry: str, steps: int, batch: int, rows: NDArray | None = None) -> R:
         """Run ``steps`` times in one go: a whole epoch as one native call where the engine has that.
@@ -100,8 +131,8 @@ class Compiled(Generic[P, R]):
             for name in self._batch:
                 bound[name] = trees.tree_map(lambda leaf: np.ascontiguousarray(leaf[chosen]), bound[name])
             rows = None
-        program, traced, arrays, donated = self._prepared(bound)
-        self._last = traced
+        found, _, arrays, donated = self._prepared(bound)
+        self._last, traced = found, found.traced
         if traced.uses_key:
             raise ConfigError(
                 f"{_name_of(self.function)} draws random numbers without a key; every run would draw the same, so pass a key"
@@ -114,32 +145,44 @@ class Compiled(Generic[P, R]):
         gathered = frozenset(number for number, name in enumerate(inside) if name in self._batch)
         how = Repetition(steps, batch, dict(enumerate(state)), gathered, rows)
         operands = writable(arrays, frozenset(state))
-        return self._results(traced, program.repeat(operands, how), operands, arrays, donated)
+        return self._results(traced, found.program.repeat(operands, how), operands, arrays, donated)
 
     def _results(
         self,
         traced: Traced,
-        results: Sequence[NDArray],
+        results: list[NDArray],
         operands: Sequence[NDArray],
         arrays: Sequence[NDArray],
         donated: frozenset[int],
     ) -> R:
         """The results as the function's, once the donated arrays are refused from now on."""
-        issued = iter(issue(results, operands))
-        for number in donated:
-            give_away(arrays[number])
-        outputs = [next(issued) if leaf is _ARRAY else leaf for leaf in traced.statics]
+        exchange(results, operands, [arrays[number] for number in donated])
+        remaining = iter(results)
+        outputs = [next(remaining) if leaf is _ARRAY else leaf for leaf in traced.statics]
         return trees.unflatten(traced.result, outputs)  # type: ignore[no-any-return]
 
-    def _prepared(self, bound: dict[str, Any]) -> tuple[Program, Traced, list[NDArray], frozenset[int]]:
-        """The program for these arguments, compiled if it is not yet; their arrays, and which of them are donated."""
+    def _prepared(self, bound: dict[str, Any]) -> tuple[_Prepared, list[_Leaf], list[NDArray], frozenset[int]]:
+        """What there is for these arguments, compiled if it is not yet; their leaves and arrays, and which of these are donated."""
         leaves, arrays, key = self._describe(bound)
         donated = self._donated_places(bound, leaves)
         found = self._programs.get(key)
         if found is None:
             traced = _trace(self.function, bound, leaves, _name_of(self.function))
-            found = self._programs[key] = (self.engine.load(optimise(traced.graph), donated), traced)
-        return *found, arrays, donated
+            found = self._programs[key] = _Prepared(self.engine.load(optimise(traced.graph), donated), traced)
+        return found, leaves, arrays, donated
+
+    def _write(
+        self, found: _Prepared, given: Any, leaves: Sequence[_Leaf], donated: frozenset[int], written: dict[int, int]
+    ) -> None:
+        """Write a function for more calls like this one."""
+        found.is_known = True
+        passed = [None if leaf.type is None else to_numpy(leaf.type.dtype) for leaf in leaves]
+        traced = found.traced
+        call = write_call(
+            found.program, self._signature, given, passed, donated, written, traced.result, traced.statics, _ARRAY
+        )
+        if call is not None:
+            self._calls = [(call, found), *self._calls[: _CALLS_KEPT - 1]]
 
     @property
     def graph(self) -> Graph:
@@ -171,7 +214,7 @@ class Compiled(Generic[P, R]):
     def _program(self, wanted: str) -> Program:
         if self._last is None:
             raise ConfigError(f"{_name_of(self.function)} has not been called yet, so there is no {wanted} to show")
-        return next(program for program, traced in self._programs.values() if traced is self._last)
+        return self._last.program
 
     def _without(self, lacking: str) -> str:
         runs = f"the {self.engine.name} engine"
@@ -200,10 +243,10 @@ class Compiled(Generic[P, R]):
         """
         if repeats < 1:
             raise ConfigError(f"repeats is a number of at least 1, not {repeats}")
-        program, traced, arrays, _ = self._prepared(self._bind(args, kwargs))
-        if not isinstance(program, Profiling):
+        found, _, arrays, _ = self._prepared(self._bind(args, kwargs))
+        if not isinstance(found.program, Profiling):
             raise ConfigError(f'profiles need engine="cpu"; {_name_of(self.function)} runs on {self.engine.name!r}')
-        return program.profile([*arrays, *([default_key()] if traced.uses_key else [])], repeats)
+        return found.program.profile([*arrays, *([default_key()] if found.traced.uses_key else [])], repeats)
 
     def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
         try:

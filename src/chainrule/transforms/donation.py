@@ -6,58 +6,75 @@ earlier donating calls, which are issued here as fresh views of it; anything els
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
 NDArray = np.ndarray[Any, Any]
 
+# Entries before those of arrays that have gone are removed for the first time.
+_MOST = 4096
 
-class _Known:
-    """A set of arrays by identity; an entry lives as long as its array."""
+
+class Known:
+    """A set of arrays by identity; an entry means nothing once its array has gone, and is removed some time later.
+
+    ``references[id(array)]`` is a weak reference to the array if it is in the set; otherwise it is missing, or to something else.
+    """
 
     def __init__(self) -> None:
-        self._references: dict[int, weakref.ref[NDArray]] = {}
+        self.references: dict[int, ref[NDArray]] = {}
+        self.most = _MOST
 
-    def add(self, array: NDArray) -> None:
-        number = id(array)
-        self._references[number] = weakref.ref(array, lambda _: self._references.pop(number, None))
+    def __len__(self) -> int:
+        return len(self.references)
 
     def __contains__(self, array: NDArray) -> bool:
-        found = self._references.get(id(array))
+        found = self.references.get(id(array))
         return found is not None and found() is array
 
+    def add(self, array: NDArray) -> None:
+        self.references[id(array)] = ref(array)
+        if len(self.references) > self.most:
+            self.sweep()
 
-_given_away = _Known()
-_issued = _Known()
+    def discard(self, array: NDArray) -> None:
+        self.references.pop(id(array), None)
+
+    def sweep(self) -> None:
+        """Forget the arrays that have gone."""
+        for number, reference in list(self.references.items()):
+            if reference() is None and self.references.get(number) is reference:
+                del self.references[number]
+        self.most = max(_MOST, 2 * len(self.references))
+
+
+given_away = Known()
+issued = Known()
 
 
 def is_donated(array: NDArray) -> bool:
     """Whether an earlier call was given this array for good."""
-    return array in _given_away
-
-
-def give_away(array: NDArray) -> None:
-    _given_away.add(array)
+    return array in given_away
 
 
 def writable(arrays: Sequence[NDArray], donated: frozenset[int]) -> list[NDArray]:
     """The arrays, with copies in place of donated ones that a program must not write over."""
     if not donated:
         return list(arrays)
-    roots = [_root(array) for array in arrays]
+    roots = [root(array) for array in arrays]
     uses: dict[int, int] = {}
-    for root in roots:
-        uses[root] = uses.get(root, 0) + 1
+    for owner in roots:
+        uses[owner] = uses.get(owner, 0) + 1
     return [
         array if number not in donated or (uses[roots[number]] == 1 and _is_private(array)) else np.array(array)
         for number, array in enumerate(arrays)
     ]
 
 
-def _root(array: NDArray) -> int:
+def root(array: NDArray) -> int:
     """The identity of whatever owns the memory."""
     owner: Any = array
     while isinstance(owner, np.ndarray) and owner.base is not None:
@@ -66,16 +83,20 @@ def _root(array: NDArray) -> int:
 
 
 def _is_private(array: NDArray) -> bool:
-    return array.flags.c_contiguous and array.flags.writeable and (array.flags.owndata or array in _issued)
+    return array.flags.c_contiguous and array.flags.writeable and (array.flags.owndata or array in issued)
 
 
-def issue(results: Sequence[NDArray], operands: Sequence[NDArray]) -> list[NDArray]:
-    """Results under new names where a program has written them into its operands, so that the old names can be refused."""
-    given = {id(array) for array in operands}
-    issued = []
-    for result in results:
-        if id(result) in given:
-            result = result.view()
-            _issued.add(result)
-        issued.append(result)
-    return issued
+def exchange(results: list[NDArray], operands: Sequence[NDArray], donated: Sequence[NDArray]) -> None:
+    """After a run: results that are operands written over get new names, and the donated arrays are not to be used again.
+
+    ``operands`` are those of the run, and ``donated`` the arrays of the caller that some of them are, or are copies of.
+    """
+    written = set(map(id, operands))
+    for number, result in enumerate(results):
+        if id(result) in written:
+            results[number] = fresh = result.view()
+            issued.add(fresh)
+            given_away.discard(fresh)
+    for array in donated:
+        given_away.add(array)
+        issued.discard(array)

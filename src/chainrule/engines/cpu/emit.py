@@ -102,29 +102,36 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
     writer.line(f"    return graph_{number}_arena(B);")
     writer.line("}")
     writer.line()
-    total = count + len(emitter.constants)
     writer.line(
-        "/* On the data of objects, which have the pointer to it at an offset; on data if that is negative: once, or many times. */"
+        "/* Runs the program once, or many times: pointers to operands, results and constants, working memory, and the rest. */"
     )
     for head, call in (
+        ("void cr_run(char **arrays, char *arena, long B)", f"graph_{number}(arrays, constants, arena, B);"),
         (
-            "void cr_run(char **objects, long offset, char *arena, long B)",
-            f"graph_{number}(arrays, constants, arena, B);",
-        ),
-        (
-            "void cr_repeat(char **objects, long offset, char *arena, const cr_repetition *how)",
+            "void cr_repeat(char **arrays, char *arena, const cr_repetition *how)",
             f"cr_repeat_program(graph_{number}, arrays, constants, arena, how);",
         ),
     ):
         with writer.block(f"CR_EXPORT {head}"):
             writer.line("const uint64_t state = cr_begin();")
-            writer.line(f"char *arrays[{max(1, total)}], **constants = arrays + {count};")
-            with writer.block(f"for (long k = 0; k < {total}; k++)"):
-                writer.line("arrays[k] = objects[k];")
-                writer.line("if (offset >= 0) memcpy(&arrays[k], objects[k] + offset, sizeof arrays[k]);")
+            writer.line(f"char **constants = arrays + {count};")
             writer.line("arena += -(uintptr_t)arena % 64;")
             writer.line(call)
             writer.line("cr_end(state);")
+    writer.line()
+    writer.line(
+        "/* Runs it once on the objects of a tuple; 1 and nothing done where they are not what its table says. */"
+    )
+    with writer.block("CR_EXPORT long cr_call(const char *tuple)"):
+        writer.line("const long *table = (const long *)cr_array_of(cr_item(tuple, 0))->data;")
+        writer.line("char *arena = cr_array_of(cr_item(tuple, 1))->data;")
+        writer.line(f"char *arrays[{max(1, count)}];")
+        writer.line(f"if (!cr_take(tuple, table, arrays, {len(graph.inputs)}, {len(graph.outputs)})) return 1;")
+        writer.line("const uint64_t state = cr_begin();")
+        writer.line("arena += -(uintptr_t)arena % 64;")
+        writer.line(f"graph_{number}(arrays, (char **)table[CR_CONSTANTS], arena, table[CR_BATCH]);")
+        writer.line("cr_end(state);")
+        writer.line("return 0;")
     text = (
         _vector_types(vector_bytes)
         + PRELUDE

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy import empty
 
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.binding import bind_batch
 from chainrule.engines.cpu.debugging import watcher
+from chainrule.engines.cpu.layout import LAYOUT, call_table
 from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.lowering import lower, steps_of
 from chainrule.engines.cpu.peak import measured_peak
@@ -23,13 +24,11 @@ from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchai
 from chainrule.engines.profile import Profile
 from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph, Node
-from chainrule.ir.sizes import at, is_symbolic, shape_at
+from chainrule.ir.sizes import BATCH, at, is_symbolic, shape_at
 
 NDArray = np.ndarray[Any, Any]
 
 _ALIGNMENT = 64
-# NumPy's flags for C-contiguous and aligned.
-_WHOLE = 0x0001 | 0x0100
 
 
 class CpuProgram:
@@ -50,14 +49,20 @@ class CpuProgram:
         self._library = load_library(source.text, name=graph.name, toolchain=toolchain)
         self._library.cr_arena.restype = ctypes.c_long
         self._library.cr_arena.argtypes = [ctypes.c_long]
+        if LAYOUT is not None:
+            self._library.cr_layout(ctypes.c_long(LAYOUT.items), ctypes.c_long(LAYOUT.fields))
+        self._call = self._library.cr_call
+        self._call.restype = ctypes.c_long
+        self._call.argtypes = [ctypes.c_void_p]
+        self._addresses = np.array([array.ctypes.data for array in self._constants], np.int64)
+        self._batch_at = _place_of_batch(graph)
         self._run = self._library.cr_run
         self._run.restype = None
-        self._run.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_long]
+        self._run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
         self._repeat = self._library.cr_repeat
         self._repeat.restype = None
-        self._repeat.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        self._repeat.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
         self._forms: dict[int, _Form] = {}
-        self._last: _Form | None = None
         self._arenas: list[NDArray] = []
 
     @property
@@ -66,17 +71,37 @@ class CpuProgram:
         return steps_of(self.graph, self._donated, self._toolchain.vector_bytes)
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
-        operands = list(arrays)
-        form = self._last
-        if form is None or not form.fits(operands):
-            form = self._last = self._form(operands)
-            operands = [np.require(array, requirements=("C", "A")) for array in operands]
+        form = self._form(arrays)
+        operands = [np.require(array, requirements=("C", "A")) for array in arrays]
         results = [np.empty(shape, dtype) if over is None else operands[over] for shape, dtype, over in form.results]
         arena = self._arena(form)
-        table = _objects((*operands, *results, *self._constants))
-        self._run(table, _OFFSET, arena.ctypes.data, form.batch)
+        table = _pointers((*operands, *results, *self._constants))
+        self._run(table, arena.ctypes.data, form.batch)
         self._arenas.append(arena)
         return results
+
+    def attempt(self, arrays: tuple[NDArray, ...]) -> list[NDArray] | None:
+        batch = 1
+        if self._batch_at is not None:
+            number, axis = self._batch_at
+            try:
+                batch = arrays[number].shape[axis]
+            except IndexError:
+                return None
+        form = self._forms.get(batch)
+        if form is None or form.table is None:
+            return None
+        results = [empty(shape, dtype) if over is None else arrays[over] for shape, dtype, over in form.results]
+        try:
+            arena = self._arenas.pop()
+            if arena.size < form.arena:
+                arena = empty(form.arena, np.uint8)
+        except IndexError:
+            arena = empty(form.arena, np.uint8)
+        objects = (form.table, arena, *arrays, *results)
+        failed = self._call(id(objects))
+        self._arenas.append(arena)
+        return None if failed else results
 
     def profile(self, arrays: Sequence[NDArray], repeats: int) -> Profile:
         """Where the time of a run goes: the program is built again with a clock around every loop nest, and run ``repeats`` times.
@@ -105,8 +130,8 @@ class CpuProgram:
             self.graph, how, whole, [(shape, dtype) for shape, dtype, _ in form.results], self._written_over
         )
         arena = self._arena(form)
-        table = _objects((*schedule.operands, *schedule.results, *self._constants))
-        self._repeat(table, _OFFSET, arena.ctypes.data, schedule.address)
+        table = _pointers((*schedule.operands, *schedule.results, *self._constants))
+        self._repeat(table, arena.ctypes.data, schedule.address)
         self._arenas.append(arena)
         return schedule.outcome()
 
@@ -128,10 +153,13 @@ class CpuProgram:
                 raise ShapeError(
                     f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined"
                 )
+        written = set(self._written_over.values())
+        operands = [
+            (shape_at(v.shape, batch), to_numpy(v.dtype), k in written) for k, v in enumerate(self.graph.inputs)
+        ]
         form = _Form(
             batch,
-            [shape_at(v.shape, batch) for v in self.graph.inputs],
-            [to_numpy(v.dtype) for v in self.graph.inputs],
+            call_table(batch, self._addresses.ctypes.data, operands) if LAYOUT is not None else None,
             [
                 (shape_at(v.shape, batch), to_numpy(v.dtype), self._written_over.get(number))
                 for number, v in enumerate(self.graph.outputs)
@@ -143,43 +171,22 @@ class CpuProgram:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """The forms of operands and results at one batch size, and the bytes of working memory."""
+    """What calls with one batch size have in common: their table, the results, and the bytes of working memory."""
 
     batch: int
-    shapes: list[tuple[int, ...]]
-    dtypes: list[np.dtype[Any]]
+    table: NDArray | None
     results: list[tuple[tuple[int, ...], np.dtype[Any], int | None]]
     arena: int
 
-    def fits(self, arrays: Sequence[NDArray]) -> bool:
-        """Whether these are arrays of the right types that lie contiguous in memory."""
-        return (
-            [array.shape for array in arrays] == self.shapes
-            and [array.dtype for array in arrays] == self.dtypes
-            and all([array.flags.num & _WHOLE == _WHOLE for array in arrays])  # noqa: C419 (a list is faster)
-        )
+
+def _pointers(arrays: Sequence[NDArray]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
-def _offset_of_data() -> int:
-    """Where an array object of CPython holds the pointer to its data; -1 if not where NumPy's C interface puts it."""
-    offset = object.__basicsize__
-    if sys.implementation.name != "cpython":
-        return -1
-    for count in range(1, 4):
-        sample = np.empty(count)
-        if ctypes.c_void_p.from_address(id(sample) + offset).value != sample.ctypes.data:
-            return -1
-    return offset
-
-
-# Asking NumPy for a pointer takes a microsecond for every array; the generated code reads it from the object.
-_OFFSET = _offset_of_data()
-
-
-def _objects(arrays: Sequence[NDArray]) -> ctypes.Array[ctypes.c_void_p]:
-    """The table that the generated code takes: the addresses of array objects, or else of their data."""
-    table = ctypes.c_void_p * len(arrays)
-    return table(*map(id, arrays)) if _OFFSET >= 0 else table(*(array.ctypes.data for array in arrays))
+def _place_of_batch(graph: Graph) -> tuple[int, int] | None:
+    """An operand and an axis whose size is the batch size; None where no operand mentions it."""
+    places = ((k, axis) for k, v in enumerate(graph.inputs) for axis, size in enumerate(v.shape) if size == BATCH)
+    return next(places, None)
 
 
 def _one_batch(array: NDArray, how: Repetition) -> NDArray:

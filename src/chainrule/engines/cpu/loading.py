@@ -55,7 +55,8 @@ def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) 
 def prelude() -> str:
     """The C text that every generated source begins with."""
     return "\n".join(
-        f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "quarter_turns.h", "math.h", "repeat.h")
+        f'#line 1 "{name}"\n{_c_text(name)}'
+        for name in ("runtime.h", "objects.h", "quarter_turns.h", "math.h", "repeat.h")
     )
 
 

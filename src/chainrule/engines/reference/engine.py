@@ -34,13 +34,30 @@ class ReferenceProgram:
         self.graph = graph
         self._donated = donated
         self._plans: dict[int, _Plan] = {}
+        self._last: tuple[_Plan, list[tuple[int, ...]]] | None = None
+        self._dtypes = [to_numpy(value.dtype) for value in graph.inputs]
 
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
         batch = bind_batch(self.graph, arrays)
         with np.errstate(all="ignore"):
             plan = self.at(batch)
-            with one_thread() if plan.is_small else nullcontext():
-                results = plan(arrays)
+        self._last = plan, [array.shape for array in arrays]
+        return self._run(plan, arrays)
+
+    def attempt(self, arrays: tuple[NDArray, ...]) -> list[NDArray] | None:
+        if self._last is None:
+            return None
+        plan, shapes = self._last
+        if [array.shape for array in arrays] != shapes or [array.dtype for array in arrays] != self._dtypes:
+            return None
+        if not all(arrays[number].flags.writeable for number in self._donated):
+            return None
+        return self._run(plan, arrays)
+
+    @staticmethod
+    def _run(plan: _Plan, arrays: Sequence[NDArray]) -> list[NDArray]:
+        with np.errstate(all="ignore"), one_thread() if plan.is_small else nullcontext():
+            results = plan(arrays)
         return [np.ascontiguousarray(result) if result.ndim else result for result in results]
 
     def repeat(self, arrays: Sequence[NDArray], how: Repetition) -> list[NDArray]:
