@@ -18,7 +18,7 @@ from chainrule.cli.terminal import in_sentence, is_seen, safe
 from chainrule.metrics import describe_metric
 from chainrule.report.formats import amount, count, duration
 from chainrule.report.verdict import write_metric
-from chainrule.train import BatchEvent, Callback, EpochRecord, Trainer
+from chainrule.train import BatchEvent, Callback, EpochRecord, StepTrainer
 
 _SECONDS_BETWEEN_DRAWINGS = 0.1
 _SECONDS_BETWEEN_LINES = 3.0
@@ -60,12 +60,12 @@ class Progress(Callback):
         """Whether there has been a step."""
         return self._event is not None
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: StepTrainer) -> None:
         self.pace = Pace(self.clock())
         self._event, self._record, self._shown = None, None, -math.inf
         self._open()
 
-    def on_progress(self, trainer: Trainer, event: BatchEvent) -> None:
+    def on_progress(self, trainer: StepTrainer, event: BatchEvent) -> None:
         self._event = event
         now = self.clock()
         self.pace.after_steps(event, now)
@@ -73,7 +73,7 @@ class Progress(Callback):
             self._shown = now
             self._draw(self._live, trainer, event, now)
 
-    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+    def on_epoch_end(self, trainer: StepTrainer, record: EpochRecord) -> None:
         now = self.clock()
         self.pace.after_epoch(now)
         self.epochs = int(record["epoch"])
@@ -84,7 +84,7 @@ class Progress(Callback):
             line = Text(self._line(trainer, record, now))
             self._try(lambda: console.print(line, soft_wrap=True))
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: StepTrainer) -> None:
         self.stop_reason = trainer.history.stop_reason
         self.phase("scoring the held-out rows and writing the report …")
 
@@ -116,7 +116,7 @@ class Progress(Callback):
 
     # --- what is shown ---
 
-    def _draw(self, live: Live, trainer: Trainer, event: BatchEvent, now: float) -> None:
+    def _draw(self, live: Live, trainer: StepTrainer, event: BatchEvent, now: float) -> None:
         texts = [self._scores_so_far(event), *self._best(trainer), " · ".join(self._times(now))]
         shown = Group(self._bars(event, now), *(Text(text, no_wrap=True, overflow="ellipsis") for text in texts))
         self._try(lambda: live.update(shown, refresh=True))
@@ -135,7 +135,7 @@ class Progress(Callback):
     def _scores_so_far(self, event: BatchEvent) -> str:
         return f"loss {safe(amount(event.loss))}" if self._record is None else " · ".join(_scores(self._record))
 
-    def _best(self, trainer: Trainer) -> list[str]:
+    def _best(self, trainer: StepTrainer) -> list[str]:
         best = trainer.history.best_epoch
         if best is None or self._record is None:
             return []
@@ -145,7 +145,7 @@ class Progress(Callback):
             words += f"; stops after {left} more epoch{'s' * (left != 1)} without a better one"
         return [words]
 
-    def _line(self, trainer: Trainer, record: EpochRecord, now: float) -> str:
+    def _line(self, trainer: StepTrainer, record: EpochRecord, now: float) -> str:
         epochs = f"/{self._event.epochs}" if self._event is not None else ""
         best = trainer.history.best_epoch
         mark = [] if best is None else ["the best so far" if best == record["epoch"] else f"best so far: epoch {best}"]

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from chainrule.train import Callback, Trainer
+from chainrule.train import Callback, StepTrainer
 from chainrule.train.history import EpochRecord
 
 NDArray = np.ndarray[Any, Any]
@@ -35,7 +35,7 @@ class Convergence(Callback):
         self._waited = 0
         self._weights: dict[str, NDArray] = {}
 
-    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+    def on_epoch_end(self, trainer: StepTrainer, record: EpochRecord) -> None:
         loss = float(record["loss"])
         self.losses.append(loss)
         quality = -loss
@@ -56,6 +56,6 @@ class Convergence(Callback):
             self.converged = True
             trainer.stop(f"no improvement by more than {self.tol:g} for {self.patience} epochs")
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: StepTrainer) -> None:
         if self._weights:
             trainer.load_model_arrays(self._weights)

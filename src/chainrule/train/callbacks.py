@@ -14,7 +14,7 @@ from chainrule.optim import ReduceOnPlateau
 from chainrule.train.history import EpochRecord
 
 if TYPE_CHECKING:
-    from chainrule.train.trainer import Trainer
+    from chainrule.train.stepping import StepTrainer
 
 NDArray = np.ndarray[Any, Any]
 
@@ -40,19 +40,19 @@ class BatchEvent:
 class Callback:
     """Subclass and override what is of interest. ``state`` and ``arrays`` are what must survive an interruption."""
 
-    def on_train_begin(self, trainer: Trainer) -> None:
+    def on_train_begin(self, trainer: StepTrainer) -> None:
         """Before the first step of ``fit`` or ``resume``."""
 
-    def on_batch_end(self, trainer: Trainer, event: BatchEvent) -> None:
+    def on_batch_end(self, trainer: StepTrainer, event: BatchEvent) -> None:
         """After every step. Where a callback has this, steps are taken one at a time, which is slower for small networks."""
 
-    def on_progress(self, trainer: Trainer, event: BatchEvent) -> None:
+    def on_progress(self, trainer: StepTrainer, event: BatchEvent) -> None:
         """Now and then, about 30 times a second while steps are short: after steps taken in one go."""
 
-    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+    def on_epoch_end(self, trainer: StepTrainer, record: EpochRecord) -> None:
         """After every epoch, validation included; may call ``trainer.stop(reason)``."""
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: StepTrainer) -> None:
         """After the last step, also when training was stopped."""
 
     def state(self) -> dict[str, Any]:
@@ -102,7 +102,7 @@ class EarlyStopping(Callback):
         self.waited = 0
         self._weights: dict[str, NDArray] = {}
 
-    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+    def on_epoch_end(self, trainer: StepTrainer, record: EpochRecord) -> None:
         if self.monitor not in record:
             known = ", ".join(name for name in record if name not in ("epoch", "seconds", "gradient_norms"))
             raise ConfigError(f"early stopping watches {self.monitor!r}, but an epoch has only {known}")
@@ -116,7 +116,7 @@ class EarlyStopping(Callback):
         if self.waited >= self.patience:
             trainer.stop(f"{self.monitor} has not improved for {self.patience} epochs")
 
-    def on_train_end(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: StepTrainer) -> None:
         if self.restore_best and self._weights:
             trainer.load_model_arrays(self._weights)
 
@@ -139,7 +139,7 @@ class PlateauScheduler(Callback):
         self.rule = rule
         self.monitor = monitor
 
-    def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
+    def on_epoch_end(self, trainer: StepTrainer, record: EpochRecord) -> None:
         if self.monitor not in record:
             raise ConfigError(f"the plateau schedule watches {self.monitor!r}, which an epoch does not have")
         value = float(record[self.monitor])

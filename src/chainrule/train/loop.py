@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from chainrule.core import trees
-from chainrule.core.errors import ConfigError, DataError
+from chainrule.core.errors import ConfigError
 from chainrule.train.batches import examples, order_of_epoch
 from chainrule.train.callbacks import BatchEvent, Callback
 from chainrule.train.checkpoints import Checkpoint, clear_checkpoints, save_checkpoint
@@ -22,13 +21,12 @@ from chainrule.train.journal import Stretch
 from chainrule.train.progress import EpochTotals, Pace, Position
 
 if TYPE_CHECKING:
-    from chainrule.train.trainer import Trainer
+    from chainrule.train.stepping import StepTrainer
 
 NDArray = np.ndarray[Any, Any]
 BatchSize = int | Literal["full"]
 
 _INTERRUPTED = "interrupted"
-_CHECKED_AT_ONCE = 2**22
 # Between steps taken in one go, progress is shown, Ctrl-C is heeded and checkpoints are saved. Aiming at half of 50 ms leaves
 # room for steps that take longer than those before.
 _SECONDS_IN_ONE_GO = 0.025
@@ -39,7 +37,7 @@ class Loop:
 
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: StepTrainer,
         data: Any,
         *,
         validation_data: Any = None,
@@ -76,32 +74,11 @@ class Loop:
         self._pace = Pace(0.0 if one_by_one else between)
         self.began = self.saved = time.monotonic()
 
-    def check_targets(self) -> None:
-        """Call the loss on every target, outside tracing, where it can name the row of a target that makes no sense.
-
-        The outputs are those of the first example, repeated. Raises what the loss raises, such as :class:`DataError`.
-        """
-        trainer = self.trainer
-        first, _, _ = self.data.take(slice(0, 1))
-        outputs = trainer.predict(first)
-        size = sum(leaf.size for leaf in trees.leaves(outputs))
-        rows = max(1, _CHECKED_AT_ONCE // max(1, size))
-        for start in range(0, self.data.count, rows):
-            _, y, weights = self.data.take(slice(start, start + rows))
-            count = len(trees.leaves(y)[0])
-            repeated = trees.tree_map(lambda leaf, count=count: np.repeat(leaf, count, axis=0), outputs)
-            try:
-                trainer.loss(repeated, y, weights)
-            except DataError as error:
-                raise DataError(
-                    f"{error} (counted from row {start} of the training data)" if start else str(error)
-                ) from None
-
     def start(self) -> History:
         """Train from the beginning; checkpoints of an earlier training in the folder are removed."""
         self.trainer.history = History()
         position = Position()
-        self.check_targets()
+        self.trainer.check_examples(self.data)
         if self.folder is not None:
             clear_checkpoints(self.folder)
             self._save(position)
@@ -237,7 +214,7 @@ class Loop:
 
 
 @contextmanager
-def _interruptible(trainer: Trainer) -> Iterator[None]:
+def _interruptible(trainer: StepTrainer) -> Iterator[None]:
     """Let the first Ctrl-C end training after the current step; a second one interrupts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
