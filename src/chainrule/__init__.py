@@ -12,9 +12,14 @@ from chainrule.ops import *  # noqa: F403
 from chainrule.tabular import load as load
 from chainrule.trace import Array as Array
 from chainrule.trace import seed as seed
+from chainrule.train import AlternatingTrainer as AlternatingTrainer
 from chainrule.train import Callback as Callback
 from chainrule.train import EarlyStopping as EarlyStopping
+from chainrule.train import ModeCollapse as ModeCollapse
+from chainrule.train import SampleSheets as SampleSheets
 from chainrule.train import Trainer as Trainer
+from chainrule.train import Turn as Turn
+from chainrule.train import adversarial_turns as adversarial_turns
 from chainrule.transforms import Compiled as Compiled
 from chainrule.transforms import check_gradients as check_gradients
 from chainrule.transforms import compare as compare
