@@ -17,7 +17,7 @@ from chainrule.ir.graph import ArrayType, Graph
 from chainrule.ir.sizes import BATCH
 from chainrule.passes import optimise
 
-NAMES = ["inline calls", "choose stored values", "group into nests", "plan memory", "write C"]
+NAMES = ["inline calls", "write sums of products", "choose stored values", "group into nests", "plan memory", "write C"]
 
 
 def softmax_graph() -> Graph:
@@ -48,13 +48,13 @@ def test_every_step_has_a_name_and_a_text():
     texts = dict(steps)
     assert texts["inline calls"].startswith('graph "update"(%0 "w": f32[37, 40]')
     assert "  %0: f32[37, 40] an input w" in texts["choose stored values"]
-    assert "contract: [%2, %0, %3] -> [%4: f32[B, 40], %5: f32[B, 40]]" in texts["group into nests"]
+    assert "contract: [%2, %0, %3] -> [%5: f32[B, 40], %12: f32[]]" in texts["group into nests"]
     assert "result 0 is written over operand 0" in texts["plan memory"]
     assert texts["write C"] == program.c_source
 
 
 def test_bodies_of_loops_are_shown_before_what_runs_them():
-    for name, text in steps_of(loop_graph(), frozenset(), 32)[1:4]:
+    for name, text in steps_of(loop_graph(), frozenset(), 32)[2:5]:
         assert text.index("graph_0 'body'") < text.index("graph_1 'loop'"), name
 
 
@@ -209,7 +209,9 @@ def test_nothing_is_shown_unasked(setting, monkeypatch):
 
 def test_a_word_that_means_nothing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHAINRULE_DEBUG", "lowerin\x1b")
-    with pytest.raises(ConfigError, match=r"'lowerin\\x1b'; it may have 1, lowering, inline, stored, nests, memory, c"):
+    with pytest.raises(
+        ConfigError, match=r"'lowerin\\x1b'; it may have 1, lowering, inline, sums, stored, nests, memory, c"
+    ):
         watcher("step")
     (tmp_path / "file").touch()
     monkeypatch.setenv("CHAINRULE_DEBUG", f"c:{tmp_path / 'file'}")

@@ -17,6 +17,7 @@ from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import Memory, bytes_of
 from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
+from chainrule.engines.cpu.sides import sides_of
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
 from chainrule.engines.cpu.timing import timed, timing_text
@@ -253,7 +254,8 @@ class _Lowering:
         body, used, name = self._body(nest)
         node = nest.node
         if node is None:
-            return [(write_map(body, nest.shape, [(value, name(value)) for value in nest.roots]), used)]
+            roots = [(value, name(value)) for value in nest.roots]
+            return [(write_map(body, nest.shape, roots, sides_of(nest.sides, name)), used)]
         if nest.kind == "contract":
             return self._contraction(nest, node)
         target = name(node.outputs[0])
@@ -277,7 +279,10 @@ class _Lowering:
             def body_again() -> Body:
                 return Body(first.maker, first.pointer)
 
-            tiles = TileWriter(node, pieces, self.emitter.vector_bytes, body_again, name, nest.roots, nest.keeps_result)
+            sides = sides_of(nest.sides, name)
+            tiles = TileWriter(
+                node, pieces, self.emitter.vector_bytes, body_again, name, nest.roots, nest.keeps_result, sides
+            )
             return [(task, used) for task in tiles.write()]
         tasks = []
         for piece in pieces:

@@ -2,7 +2,8 @@
 
 Elementwise maps and views are expanded into whatever reads them; a value is stored only if something needs it in memory, or if
 computing it again would cost more than reading it back. Maps over the same box then share a nest, and maps of the result of a
-contraction become its epilogue, so that the result itself may never be stored.
+contraction become its epilogue, so that the result itself may never be stored. Sums over the leading axes of what a nest computes
+are added up along with it.
 """
 
 from __future__ import annotations
@@ -11,22 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from chainrule.core.dtypes import BOOL
+from chainrule.core.dtypes import BOOL, FLOATS
 from chainrule.engines.cpu.scalars import COSTS, EXPRESSIONS
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import Shape, product
+from chainrule.ir.sizes import Shape, Size, product
 
 # What runs in a nest of its own.
 NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_add", "scan", "fixed_point"})
 ELEMENTWISE = frozenset({*EXPRESSIONS, "cast", "stop_gradient"})
+_JOINED = frozenset({"map", "contract"})
 # Recomputing up to this many additions is cheaper than a store and a load.
 _CHEAP = 3
 _MAX_ROOTS = 12
+# A sum of more numbers than this is not added up along with what makes its operand: every chunk has a sum of its own.
+_LARGEST_SIDE = 4096
 
 
 @dataclass(eq=False, slots=True)
 class Nest:
-    """One loop nest: a node that needs its own, or none, and the maps computed along with it."""
+    """One loop nest: a node that needs its own, or none, and the maps and sums (``sides``) computed along with it."""
 
     kind: str
     node: Node | None
@@ -34,19 +38,27 @@ class Nest:
     order: int
     reads: dict[Value, bool] = field(default_factory=dict)
     keeps_result: bool = True
+    sides: list[Node] = field(default_factory=list)
 
     @property
     def written(self) -> list[Value]:
         made = list(self.node.outputs) if self.node is not None and self.keeps_result else []
-        return [*made, *self.roots]
+        return [*made, *self.roots, *self.totals]
 
     @property
     def made(self) -> list[Value]:
-        return [*(self.node.outputs if self.node is not None else ()), *self.roots]
+        return [*(self.node.outputs if self.node is not None else ()), *self.roots, *self.totals]
+
+    @property
+    def totals(self) -> list[Value]:
+        """The results of the sums."""
+        return [node.output for node in self.sides]
 
     @property
     def shape(self) -> Shape:
-        return self.roots[0].shape if self.node is None else self.node.outputs[0].shape
+        if self.node is not None:
+            return self.node.outputs[0].shape
+        return self.roots[0].shape if self.roots else self.sides[0].inputs[0].shape
 
     @property
     def box(self) -> Shape:
@@ -57,9 +69,11 @@ class Grouping:
     """The decisions for one graph without calls: which values are ``stored``, and after :meth:`group` the ``nests`` in the
     order in which they run."""
 
-    def __init__(self, graph: Graph, has_epilogue: Callable[[Node], bool]) -> None:
+    def __init__(
+        self, graph: Graph, has_epilogue: Callable[[Node], bool], has_sides: Callable[[Node], bool] | None = None
+    ) -> None:
         self.graph = graph
-        self.has_epilogue = has_epilogue
+        self.has_epilogue, self.has_sides = has_epilogue, has_sides or (lambda node: False)
         self.makers: dict[Value, Node] = {value: node for node in graph.nodes for value in node.outputs}
         self.alias: dict[Value, Value] = {}
         for node in graph.nodes:
@@ -141,27 +155,39 @@ class Grouping:
         groups: list[Nest] = []
         for nest in nests:
             target = None
-            if nest.kind == "map":
+            along = nest if nest.kind == "map" else self._as_side(nest)
+            if along is not None:
                 home = {value: group for group in groups for value in group.made}
                 above = _ancestors(groups, home)
-                direct = {home[value] for value in nest.reads if value in home}
+                direct = {home[value] for value in along.reads if value in home}
                 target = next(
-                    (g for g in self._candidates(nest, groups, direct) if _may_join(nest, g, direct, above)), None
+                    (g for g in self._candidates(along, groups, direct) if _may_join(along, g, direct, above)), None
                 )
-            if target is None:
+            if target is None or along is None:
                 groups.append(nest)
                 continue
-            for value, same in nest.reads.items():
+            for value, same in along.reads.items():
                 target.reads[value] = target.reads.get(value, True) and same
-            target.roots.extend(nest.roots)
-            target.order = max(target.order, nest.order)
+            target.roots.extend(along.roots)
+            target.sides.extend(along.sides)
+            target.order = max(target.order, along.order)
         self._forget_private(groups)
         return groups
 
+    def _as_side(self, nest: Nest) -> Nest | None:
+        """A sum as something computed along with a nest over the box of its operand, if it can be."""
+        if nest.node is None or not can_be_side(nest.node):
+            return None
+        side = Nest("map", None, [], nest.order, sides=[nest.node])
+        self._collect(nest.node.inputs[0], True, side.reads)
+        return side
+
     def _candidates(self, nest: Nest, groups: Sequence[Nest], direct: set[Nest]) -> list[Nest]:
         """Groups over the same box: first those whose results the nest reads, then those that read what it reads."""
-        same = [g for g in groups if g.box == nest.box and len(g.roots) < _MAX_ROOTS]
-        read = [g for g in same if g in direct and (g.node is None or self.has_epilogue(g.node))]
+        most = _MAX_ROOTS
+        same = [g for g in groups if g.box == nest.box and g.kind in _JOINED and len(g.roots) + len(g.sides) < most]
+        follows = self.has_sides if nest.sides else self.has_epilogue
+        read = [g for g in same if g in direct and (g.node is None or follows(g.node))]
         beside = [g for g in same if g not in direct and g.node is None]
         sharing = [g for g in beside if not nest.box or g.reads.keys() & nest.reads.keys()]
         return [*sorted(read, key=lambda g: g.kind), *sharing]
@@ -172,9 +198,9 @@ class Grouping:
             needed = {value for other in groups if other is not group for value in other.reads} | set(self.results)
             private = [value for value in group.made if value not in needed]
             group.roots = [value for value in group.roots if value in needed]
-            if group.node is not None and group.roots and group.node.output in private:
+            if group.node is not None and (group.roots or group.sides) and group.node.output in private:
                 group.keeps_result = False
-            elif group.node is None and not group.roots:
+            elif group.node is None and not group.roots and not group.sides:
                 groups.remove(group)
             for value in private:
                 if value not in group.written:
@@ -204,8 +230,19 @@ class Grouping:
         return ordered
 
 
+def can_be_side(node: Node) -> bool:
+    """Whether a node adds up leading axes, so that its results are added to in long runs, and not too many of them."""
+    if node.primitive.name != "reduce_sum" or node.output.dtype not in FLOATS:
+        return False
+    shape, axes = node.inputs[0].shape, node.attributes["axes"]
+    summed = [axis in axes for axis, size in enumerate(shape) if size != 1]
+    kept = product(node.output.shape)
+    leading = summed == sorted(summed, reverse=True) and any(summed)
+    return leading and not isinstance(kept, Size) and 0 < kept <= _LARGEST_SIDE and 0 not in shape
+
+
 def _may_join(nest: Nest, group: Nest, direct: set[Nest], above: Mapping[Nest, set[Nest]]) -> bool:
-    if any(not nest.reads.get(value, True) for value in group.made):
+    if any(not nest.reads.get(value, True) for value in group.made) or nest.reads.keys() & set(group.totals):
         return False
     return not any(group in above[other] for other in direct if other is not group)
 

@@ -49,13 +49,14 @@ class Writer:
 
 @dataclass(slots=True)
 class Store:
-    """``pointer[at] = value``, into a buffer of ``size`` elements, and only where the facts hold."""
+    """``pointer[at] = value`` (or ``+=`` where it adds), into a buffer of ``size`` elements, and only where the facts hold."""
 
     pointer: str
     at: Index
     value: str
     size: Dim
     facts: Sequence[Fact] = ()
+    adds: bool = False
 
     def __post_init__(self) -> None:
         prove(self.pointer, self.at, self.size, self.facts)
@@ -110,9 +111,10 @@ class Box:
             type = statement.type if statement.type.startswith("const") else f"const {statement.type}"
             writer.line(f"{type} {statement.name} = {''.join(parts)};")
 
-    def write_stores(self, writer: Writer) -> None:
+    def write_stores(self, writer: Writer, known: Mapping[Var, Index] | None = None) -> None:
         for store in self.stores:
-            writer.line(f"{store.pointer}[{store.at}] = {store.value};")
+            at = store.at.replace(known) if known else store.at
+            writer.line(f"{store.pointer}[{at}] {'+=' if store.adds else '='} {store.value};")
 
 
 def box_of(vars: Sequence[Var], body: Body, stores: Sequence[Store], outer: Sequence[Var] = ()) -> Box:

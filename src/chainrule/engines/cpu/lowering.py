@@ -14,6 +14,7 @@ from chainrule.engines.cpu.emit import Source, emit_program
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.memory import Memory, plan_memory
+from chainrule.engines.cpu.sums import write_sums
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.ir.graph import Graph, Node
 
@@ -46,12 +47,21 @@ def _inline(lowering: Lowering) -> None:
     lowering.graph = inline_calls(lowering.graph)
 
 
+def _write_sums(lowering: Lowering) -> None:
+    lowering.graph = write_sums(lowering.graph)
+
+
 def _choose_stored(lowering: Lowering) -> None:
     def has_epilogue(node: Node) -> bool:
         """Whether maps of the node's result can be computed along with it."""
         return node.primitive.name == "contract" and can_tile(node, solved(node), lowering.vector_bytes)
 
-    lowering.groupings = [Grouping(graph, has_epilogue) for graph in with_bodies(lowering.graph)]
+    def has_sides(node: Node) -> bool:
+        """Whether sums of such can be, too."""
+        pieces = solved(node) if has_epilogue(node) else None
+        return pieces is not None and len(pieces) == 1
+
+    lowering.groupings = [Grouping(graph, has_epilogue, has_sides) for graph in with_bodies(lowering.graph)]
 
 
 def _group(lowering: Lowering) -> None:
@@ -90,6 +100,13 @@ STEPS = (
         "inline calls",
         "inline",
         _inline,
+        lambda lowering: checks.check_inlined(lowering.graph),
+        lambda lowering: show.graph_text(lowering.graph),
+    ),
+    Step(
+        "write sums of products",
+        "sums",
+        _write_sums,
         lambda lowering: checks.check_inlined(lowering.graph),
         lambda lowering: show.graph_text(lowering.graph),
     ),

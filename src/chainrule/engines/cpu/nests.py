@@ -15,6 +15,7 @@ from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
+from chainrule.engines.cpu.sides import LANE, LANES, Side, end_of
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Shape, Size, product
 
@@ -63,21 +64,25 @@ def in_shape(shape: Shape, vars: Sequence[Var]) -> Position:
     return Position(shape, tuple(Index() if size == 1 else variable(next(rest)) for size in shape))
 
 
-def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]]) -> Task:
-    """Elementwise results over one box, each stored through its pointer."""
+def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]], sides: Sequence[Side] = ()) -> Task:
+    """Elementwise results over one box, each stored through its pointer, and sums of such."""
     vars, _ = variables(shape)
     stores = []
     for value, pointer in roots:
         position = in_shape(value.shape, vars)
         stores.append(Store(pointer, position.linear(), body.read(value, position), product(value.shape)))
-    return write_box(box_of(vars, body, stores))
+    for side in sides:
+        place = in_shape(side.node.inputs[0].shape, vars).linear()
+        stores.append(side.store(body, place, variable(LANE)))
+    return write_box(box_of(vars, body, stores, [LANE] if sides else []), sides=sides)
 
 
-def write_box(box: Box, comment: str = "", first: Sequence[str] = ()) -> Task:
+def write_box(box: Box, comment: str = "", first: Sequence[str] = (), sides: Sequence[Side] = ()) -> Task:
     """Independent loops, the outermost cut into chunks. The lines ``first`` come before the loops over [low, high)."""
     box.merge()
     writer = Writer()
     if not box.vars:
+        assert not sides, "a sum runs over something"
         writer.lines.extend(["const long low = 0, high = 1;", *first] if first else [])
         box.write(writer)
         box.write_stores(writer)
@@ -87,8 +92,14 @@ def write_box(box: Box, comment: str = "", first: Sequence[str] = ()) -> Task:
     chunks = chunks_text(work_of(box.vars, cost_of(box)), outer.extent)
     _cut(writer, outer.extent, chunks)
     writer.lines.extend(first)
+    for side in sides:
+        side.begin(writer)
     _map_loops(writer, box, chunked=True)
-    return Task(writer.text, chunks, comment=comment)
+    return Task(writer.text, chunks, after=end_of(sides), regions=regions_of(sides), comment=comment)
+
+
+def regions_of(sides: Sequence[Side]) -> list[Region]:
+    return [Region(*side.region) for side in sides]
 
 
 def cost_of(box: Box) -> int:
@@ -118,11 +129,34 @@ def _map_loops(writer: Writer, box: Box, chunked: bool, depth: int = 0) -> None:
         box.write(writer)
         box.write_stores(writer)
         return
-    if depth == len(box.vars) - 1:
-        writer.line("CR_INDEPENDENT")
     bounds = ("low", "high") if chunked and depth == 0 else ("0", None)
+    if depth == len(box.vars) - 1:
+        if any(store.at.coefficient(LANE) != 0 for store in box.stores):
+            _lane_loops(writer, box, *bounds)
+            return
+        writer.line("CR_INDEPENDENT")
     with writer.loop(box.vars[depth], *bounds):
         _map_loops(writer, box, chunked, depth + 1)
+
+
+def _lane_loops(writer: Writer, box: Box, low: str, high: str | None) -> None:
+    """The innermost loop in runs, for sums that are kept in lanes."""
+    var = box.vars[-1]
+    assert var.extent is not None, "a loop has an end"
+    high = high or c_size(var.extent)
+    known = {var: variable(Var("block")) + variable(LANE)}
+
+    def run(limit: str) -> None:
+        writer.line("CR_INDEPENDENT")
+        with writer.loop(LANE, end=limit):
+            box.write(writer, known)
+            box.write_stores(writer, known)
+
+    with writer.block(""):
+        writer.line(f"long block = {low};")
+        with writer.block(f"for (; block + {LANES} <= {high}; block += {LANES})"):
+            run(str(LANES))
+        run(f"{high} - block")
 
 
 @dataclass(slots=True)

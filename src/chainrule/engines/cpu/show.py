@@ -77,6 +77,7 @@ def _memory(number: int, grouping: Grouping, memory: Memory) -> list[str]:
         reads = ", ".join(str(memory.slots[value]) for value in nest.reads if value not in nest.made)
         writes = ", ".join(f"{memory.slots[value]}: {value.type}" for value in nest.written)
         with_maps = f" + {len(nest.roots)} maps" if nest.node is not None and nest.roots else ""
+        with_maps += f" + {len(nest.sides)} sums" if nest.sides else ""
         lines.append(f"  {nest.kind}{with_maps}: slots [{reads}] -> [{writes}]")
     lines += [f"  copy: slot {source} -> {target}, {size} bytes" for source, target, size in memory.copies]
     for k, size in enumerate(memory.arena):

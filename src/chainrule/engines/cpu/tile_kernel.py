@@ -9,6 +9,7 @@ from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import C_TYPES
+from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_plan import Plan, goes_by_rows, row_blocks, row_tiles
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Size, product
@@ -24,7 +25,9 @@ class KernelWriter:
         name: Callable[[Value], str],
         roots: Sequence[Value],
         keeps_result: bool,
+        sides: Sequence[Side] = (),
     ) -> None:
+        self.sides = sides
         self.node, self.body, self.name, self.roots, self.keeps_result = node, body, name, roots, keeps_result
         self.type = C_TYPES[node.output.dtype]
         self.slab: Var | None = None
@@ -128,7 +131,7 @@ class KernelWriter:
             target = f"parts + chunk * {c_size(product(self.node.output.shape))}"
         else:
             target = self.name(self.node.output) if self.keeps_result else ""
-        plain = split is not None or not self.roots
+        plain = split is not None or not (self.roots or self.sides)
         first = variable(Var("panel", plan.panels)) * plan.panel
         if plain and plan.full:
             prove(target, plan.out, product(self.node.output.shape))
@@ -170,6 +173,7 @@ class KernelWriter:
         if not plain:
             body.preset(self.node.output, Position(self.node.output.shape, None, out), element)
             stores += self.root_stores(body, out)
+            stores += [side.store(body, out, variable(LANE)) for side in self.sides]
         return Box([], list(body.statements), stores)
 
     def root_stores(self, body: Body, out: Index) -> list[Store]:

@@ -19,8 +19,9 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, variable
 from chainrule.engines.cpu.lattice import Piece, margins
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of
-from chainrule.engines.cpu.nests import Region, Task, cut_range, write_box, write_loops
+from chainrule.engines.cpu.nests import Region, Task, cut_range, regions_of, write_box, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.sides import LANE, Side, end_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import (
     MOST_SPLIT,
@@ -38,7 +39,7 @@ from chainrule.engines.cpu.tile_plan import (
     work_of_tiles,
 )
 from chainrule.ir.graph import Node, Value
-from chainrule.ir.sizes import Dim, Shape, Size, product
+from chainrule.ir.sizes import Dim, Shape, Size, divide, product
 
 BLOCK = 32
 # Fewer items than this cannot be divided well among threads.
@@ -59,14 +60,17 @@ class TileWriter:
         name: Callable[[Value], str],
         roots: Sequence[Value],
         keeps_result: bool,
+        sides: Sequence[Side] = (),
     ) -> None:
+        assert not sides or len(pieces) == 1, "sums run along with the only piece"
+        self.sides = sides
         self.node, self.pieces, self.vector_bytes = node, pieces, vector_bytes
         self.body, self.name, self.roots, self.keeps_result = body, name, roots, keeps_result
         self.type = C_TYPES[node.output.dtype]
         self.regions: list[Region] = []
         self.tasks: list[Task] = []
         self.slab: Var | None = None
-        self.kernel = KernelWriter(node, body, name, roots, keeps_result)
+        self.kernel = KernelWriter(node, body, name, roots, keeps_result, sides)
         self.slab_border, self.slab_units = Writer(), Writer()
         self.slab_copy: Box | None = None
         self.slab_work: Dim = 0
@@ -98,7 +102,7 @@ class TileWriter:
         if self.slab is not None:
             self._slab_task()
         for task in self.tasks:
-            task.regions = self.regions
+            task.regions = list({region.name: region for region in (*self.regions, *task.regions)}.values())
         return self.tasks
 
     @property
@@ -193,12 +197,14 @@ class TileWriter:
         else:
             chunks = tile_chunks(self.slab_work, c_size(slab.extent))
         cut_range(w, c_size(slab.extent), chunks)
+        if not summed:
+            self._begin_sides(w)
         w.lines.extend(self.slab_border.lines)
         with w.loop(slab, "low", "high"):
             assert self.slab_copy is not None, "slabs have a border"
             write_loops(w, self.slab_copy)
             w.lines.extend("    " + line for line in self.slab_units.lines)
-        self.tasks.append(Task(w.text, chunks))
+        self.tasks.append(Task(w.text, chunks, after="" if summed else end_of(self.sides)))
         if summed:
             self._add_parts(chunks)
 
@@ -306,10 +312,16 @@ class TileWriter:
         else:
             chunks = tile_chunks(work, units)
             cut_range(w, units, chunks)
+            self._begin_sides(w)
         self.kernel.units(w, plan, split)
-        self.tasks.append(Task(w.text, chunks))
+        self.tasks.append(Task(w.text, chunks, after="" if split is not None else end_of(self.sides)))
         if split is not None:
             self._add_parts(chunks)
+
+    def _begin_sides(self, w: Writer) -> None:
+        for side in self.sides:
+            side.begin(w)
+        self.regions += regions_of(self.sides)
 
     def _main_in_slab(self, plan: Plan) -> None:
         """The loops of one piece within the loop over the slabs."""
@@ -349,20 +361,29 @@ class TileWriter:
         """The parts of a split sum, added up in their order, and what follows."""
         size = product(self.node.output.shape)
         self.regions.append(Region("parts", self.node.output.dtype, size * PARTS))
-        vars = [Var("i0", size)]
-        at = variable(vars[0])
+        # The results of each sum need an index for themselves; those of one are a part of those of the next.
+        counts = sorted({1, *(side.count for side in self.sides)}, reverse=True)
+        extents = [divide(outer, inner) for outer, inner in zip([size, *counts], counts)]
+        shape = tuple(extent for extent in extents if extent is not None)
+        assert len(shape) == len(extents), "sums keep whole trailing axes"
+        vars = [Var(f"i{axis}", extent) for axis, extent in enumerate(shape)]
+        at = linear([variable(var) for var in vars], shape)
         body = self.body()
         total = body.element("parts", at, self.regions[-1].count, self.type)
         body.preset(self.node.output, Position(self.node.output.shape, None, at), total)
         stores = [Store(self.name(self.node.output), at, total, size)] if self.keeps_result else []
         stores += self.kernel.root_stores(body, at)
+        stores += [side.store(body, at, variable(LANE)) for side in self.sides]
+        box = box_of([var for var in vars if var.extent != 1], body, stores, [LANE] if self.sides else [])
+        box.merge()
+        step = c_size(product(var.extent for var in box.vars[1:] if var.extent is not None))
         first = Writer()
         first.line(f"const long count = {chunks};")
         with first.block("for (long part = 1; part < count; part++)"):
             first.line("CR_INDEPENDENT")
-            first.line(f"for (long k = low; k < high; k++) parts[k] += parts[part * {c_size(size)} + k];")
-        box = box_of(vars if size != 1 else [], body, stores)
-        self.tasks.append(write_box(box, comment="the parts of the sum", first=first.lines))
+            loop = f"for (long k = low * {step}; k < high * {step}; k++)"
+            first.line(f"{loop} parts[k] += parts[part * {c_size(size)} + k];")
+        self.tasks.append(write_box(box, comment="the parts of the sum", first=first.lines, sides=self.sides))
 
 
 def _most(x: Dim, y: Dim) -> Dim:
