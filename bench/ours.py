@@ -1,0 +1,172 @@
+"""Our side, through the public interface, on the cpu engine.
+
+Per-call rows are a compiled step with donated state, as the documentation writes one; rows in which an epoch is one call are
+:meth:`Trainer.fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import chainrule as cr
+from bench.steps import Contestant, NotApplicable, OneProduct, PerCall
+from bench.workloads import COMPARED, Product, Workload
+from chainrule import nn, optim
+from chainrule.core import trees
+from chainrule.train import BatchEvent
+
+ENGINE = "cpu"
+
+LOSSES = {"squared_error": nn.losses.squared_error, "cross_entropy": nn.losses.cross_entropy}
+
+
+def build(workload: Workload | Product, form: str) -> Contestant:
+    if isinstance(workload, Product):
+        return _product(workload)
+    return _Fit(workload) if workload.epoch else PerCall(workload, _step(workload))
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def _dense(activation: type[nn.Module], last: bool) -> Callable[[Any], nn.Module]:
+    """Layers with an activation between them, and after the last where asked for."""
+
+    def make(shapes: list[tuple[int, ...]]) -> nn.Module:
+        layers: list[nn.Module] = []
+        for inner, outer in (shape for shape in shapes if len(shape) == 2):
+            layers += [nn.Linear(inner, outer), activation()]
+        return nn.Sequential(*(layers if last else layers[:-1]))
+
+    return make
+
+
+NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
+    "sigmoid": _dense(nn.Sigmoid, last=True),
+    "relu": _dense(nn.ReLU, last=False),
+}
+
+
+def model_of(workload: Workload) -> nn.Module:
+    """The network with the initial weights in it; raises :class:`NotApplicable` where there is no such layer."""
+    if workload.network not in NETWORKS:
+        raise NotApplicable(f"Chainrule has no layers for {workload.network} yet")
+    initial = workload.initial()
+    model = NETWORKS[workload.network]([w.shape for w in initial.values()])
+    return _replaced(model, dict(zip(model.named_parameters(), initial.values(), strict=True)))
+
+
+def _replaced(model: nn.Module, arrays: Any) -> nn.Module:
+    for path, old in model.named_parameters().items():
+        if arrays[path].shape != old.shape:
+            raise ValueError(f"{path} has shape {old.shape}, but the initial weight has {arrays[path].shape}")
+    changed: nn.Module = trees.replace_leaves(model, arrays)
+    return changed
+
+
+def optimizer_of(workload: Workload) -> optim.Optimizer:
+    return optim.Adam(workload.rate, workload.betas) if workload.optimizer == "adam" else optim.SGD(workload.rate)
+
+
+# --- a step per call --------------------------------------------------------------------------------------------------
+
+
+def _step(workload: Workload) -> Callable[[int], float]:
+    loss, optimizer = LOSSES[workload.loss], optimizer_of(workload)
+
+    def objective(model: nn.Module, x: Any, y: Any) -> Any:
+        return loss(model(x, training=True), y)
+
+    def train_step(state: Any, x: Any, y: Any) -> Any:
+        (value, model), gradients = cr.value_and_grad(objective, state=True)(state["model"], x, y)
+        parameters = state["model"].named_parameters()
+        updates, memory = optimizer.update(gradients.named_parameters(), state["optimizer"], parameters)
+        model = trees.replace_leaves(model, optim.apply_updates(parameters, updates))
+        return {"model": model, "optimizer": memory}, value
+
+    compiled = cr.compile(train_step, donate=("state",), batch=("x", "y"), engine=ENGINE)
+    model = model_of(workload)
+    state: Any = {"model": model, "optimizer": optimizer.init(model.named_parameters())}
+    x, y = workload.data()
+    size = workload.batch
+    batches = [(x[k : k + size], y[k : k + size]) for k in range(0, len(x), size)]
+
+    def step(number: int) -> float:
+        nonlocal state
+        state, value = compiled(state, *batches[number])
+        return float(value)
+
+    return step
+
+
+# --- an epoch per call ------------------------------------------------------------------------------------------------
+
+
+class _Losses(cr.Callback):
+    """Notes the loss of every batch."""
+
+    def __init__(self) -> None:
+        self.noted: list[float] = []
+
+    def on_batch_end(self, trainer: Any, event: BatchEvent) -> None:
+        self.noted.append(event.loss)
+
+
+class _Fit:
+    """``Trainer.fit`` for several epochs: what a user calls, with what comes before and after the epochs in it."""
+
+    EPOCHS = 5
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.data = workload.data()
+        self.steps = self.EPOCHS * workload.batches
+        self.trainer = self._trainer()
+
+    def _trainer(self) -> cr.Trainer:
+        workload = self.workload
+        return cr.Trainer(
+            model_of(workload), loss=LOSSES[workload.loss], optimizer=optimizer_of(workload), engine=ENGINE
+        )
+
+    def compared(self) -> list[float]:
+        """Losses of the first batches, as callbacks see them, and the mean of the first epoch without callbacks."""
+        losses, count = _Losses(), COMPARED * self.workload.batch
+        x, y = self.data
+        self._trainer().fit((x[:count], y[:count]), epochs=1, callbacks=[losses], **self._how())
+        history = self.trainer.fit(self.data, epochs=1, **self._how())
+        return [*losses.noted, float(history.records[0]["loss"])]
+
+    def call(self) -> None:
+        self.trainer.fit(self.data, epochs=self.EPOCHS, **self._how())
+
+    def _how(self) -> Any:
+        return {"batch_size": self.workload.batch, "shuffle": False}
+
+
+# --- single products --------------------------------------------------------------------------------------------------
+
+
+def _product(product: Product) -> Contestant:
+    forward, left, right = _forward(product), *product.operands()
+    function = {
+        "forward": forward,
+        "input-gradient": lambda g, w: _pulled(forward, np.zeros(product.input, np.float32), w, g, 0),
+        "weight-gradient": lambda x, g: _pulled(forward, x, np.zeros(product.weight, np.float32), g, 1),
+    }[product.role]
+    compiled = cr.compile(function, engine=ENGINE)
+    return OneProduct(product, lambda: compiled(left, right), np.asarray)
+
+
+def _forward(product: Product) -> Callable[[Any, Any], Any]:
+    if len(product.weight) == 2:
+        return cr.matmul
+    raise NotApplicable("Chainrule has no convolution yet")
+
+
+def _pulled(forward: Callable[[Any, Any], Any], x: Any, w: Any, cotangent: Any, which: int) -> Any:
+    """The gradient of a product by one factor alone; the value of that factor does not matter."""
+    return cr.vjp(forward, x, w, cotangents=cotangent)[1][which]
