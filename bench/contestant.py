@@ -13,9 +13,11 @@ Before the first command it says ``{"ready": true}``. ``{"missing": ...}`` is sa
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -132,7 +134,14 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else ""
 
 
+def _die_with_parent() -> None:
+    """A stopped process would outlive a parent that is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def main() -> None:
+    _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     name, workload = sys.argv[1:3]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -102,25 +103,48 @@ def resnet20(p: Parameters, state: Parameters, x: Any) -> Any:
     return _linear(p, "fc", tf.reduce_mean(x, (1, 2)))
 
 
-def lstm(p: Parameters, state: Parameters, x: Any) -> Any:
-    """The input's share of all gates is one product; then one step of time after another, without a loop in the graph."""
-    inputs = _linear(p, "input", x) + p["hidden.bias"]
-    h = c = tf.zeros((x.shape[0], 128))
-    for from_input in tf.unstack(inputs, axis=1):
+def _over_time(step: Callable[..., Any], start: tuple[Any, ...], inputs: Any, unrolled: bool) -> tuple[Any, ...]:
+    """What ``step(carried, input)`` carries to the end: without a loop in the graph, or with one, for which XLA compiles faster."""
+    if unrolled:
+        carried = start
+        for from_input in tf.unstack(inputs, axis=1):
+            carried = step(carried, from_input)
+        return carried
+    by_time = tf.transpose(inputs, (1, 0, 2))
+    length = by_time.shape[0]
+    _, carried = tf.while_loop(
+        lambda t, _: t < length,
+        lambda t, carried: (t + 1, step(carried, by_time[t])),
+        (tf.constant(0), start),
+        maximum_iterations=length,
+    )
+    return carried  # type: ignore[no-any-return]
+
+
+def lstm(p: Parameters, state: Parameters, x: Any, unrolled: bool = True) -> Any:
+    """The input's share of all gates is one product."""
+
+    def step(carried: tuple[Any, ...], from_input: Any) -> tuple[Any, ...]:
+        h, c = carried
         i, f, g, o = tf.split(from_input + h @ p["hidden.weight"], 4, axis=1)
         c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
-        h = tf.sigmoid(o) * tf.tanh(c)
+        return tf.sigmoid(o) * tf.tanh(c), c
+
+    start = tf.zeros((x.shape[0], 128))
+    h, _ = _over_time(step, (start, start), _linear(p, "input", x) + p["hidden.bias"], unrolled)
     return _linear(p, "fc", h)
 
 
-def gru(p: Parameters, state: Parameters, x: Any) -> Any:
-    h = tf.zeros((x.shape[0], 128))
-    for from_input in tf.unstack(_linear(p, "input", x), axis=1):
+def gru(p: Parameters, state: Parameters, x: Any, unrolled: bool = True) -> Any:
+    def step(carried: tuple[Any, ...], from_input: Any) -> tuple[Any, ...]:
+        (h,) = carried
         r, z, n = tf.split(from_input, 3, axis=1)
         hr, hz, hn = tf.split(_linear(p, "hidden", h), 3, axis=1)
         z = tf.sigmoid(z + hz)
         n = tf.tanh(n + tf.sigmoid(r + hr) * hn)
-        h = (1 - z) * n + z * h
+        return ((1 - z) * n + z * h,)
+
+    (h,) = _over_time(step, (tf.zeros((x.shape[0], 128)),), _linear(p, "input", x), unrolled)
     return _linear(p, "fc", h)
 
 
@@ -182,3 +206,4 @@ NETWORKS: dict[str, Callable[[Parameters, Parameters, Any], Any]] = {
     "encoder": encoder,
     "gpt": gpt,
 }
+UNDER_XLA = {**NETWORKS, "lstm": functools.partial(lstm, unrolled=False), "gru": functools.partial(gru, unrolled=False)}

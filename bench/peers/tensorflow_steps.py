@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from bench.peers.tensorflow_networks import (
     NETWORKS,
+    UNDER_XLA,
     convolution,
     discriminator,
     generator,
@@ -29,7 +30,11 @@ def build(workload: Workload | Product, form: str) -> Contestant:
     initial = workload.initial()
     p = {name: tf.Variable(weight) for name, weight in initial.items()}
     state = running_statistics(initial)
-    update = (_adversarial if workload.loss == "adversarial" else _update)(workload, p, state)
+    networks = UNDER_XLA if xla else NETWORKS
+    if workload.loss == "adversarial":
+        update = _adversarial(workload, p, state)
+    else:
+        update = _update(workload, p, networks[workload.network], state)
     x, y = workload.data()
     return _whole_epoch(workload, update, x, y, xla) if workload.epoch else _per_call(workload, update, x, y, xla)
 
@@ -67,8 +72,7 @@ def _whole_epoch(workload: Workload, update: Any, x: Any, y: Any, xla: bool) -> 
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
-def _update(workload: Workload, p: Any, state: Any) -> Any:
-    forward = NETWORKS[workload.network]
+def _update(workload: Workload, p: Any, forward: Any, state: Any) -> Any:
     apply = _optimizer(workload, p)
 
     def update(x: Any, y: Any) -> Any:

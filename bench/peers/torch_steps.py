@@ -71,7 +71,7 @@ def _step(workload: Workload, layout: torch.memory_format, form: str) -> Step:
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
-        return float(value)
+        return value.item()
 
     return step
 
@@ -85,7 +85,7 @@ def _sgd(workload: Workload, parameters: Parameters, loss: Any, batches: list[An
         gradients = torch.autograd.grad(value, leaves)
         with torch.no_grad():
             torch._foreach_add_(leaves, gradients, alpha=-workload.rate)
-        return float(value)
+        return value.item()
 
     return step
 
@@ -137,7 +137,7 @@ def _adversarial(
         for p, g in zip(makers, torch.autograd.grad(deceived, makers)):
             p.grad = g
         second.step()
-        return float(judged + deceived)
+        return (judged.detach() + deceived.detach()).item()
 
     return step
 
