@@ -9,7 +9,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help check-python venv demo test test-slow kills lint format bench-tables bench-step docs-tour clean
+.PHONY: help check-python venv demo test test-slow kills lint format bench bench-tables bench-step docs-tour clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ format: $(VENV)/.installed-lint ## format the sources and fix what can be fixed 
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.installed-bench ## time training steps against PyTorch, JAX, TensorFlow and scikit-learn
+	$(BIN)/python -m bench
+
 bench-tables: $(VENV)/.installed-test ## compare default training with scikit-learn on its bundled tables
 	$(BIN)/python -m bench.tables
 
@@ -58,6 +61,7 @@ clean: ## remove what was generated, but not .venv
 EXTRAS_demo := tables,demo
 EXTRAS_test := test
 EXTRAS_lint := tables,lint
+EXTRAS_bench := bench
 EXTRAS_dev := dev
 
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.race import Budget, Failed, Result, race
-from bench.steps import PEERS
+from bench.race import Budget, ContestantError, Result, race
+from bench.steps import CONTESTANTS
 from bench.table import disagrees, table_of
 from bench.workloads import chosen
 
@@ -24,10 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyError as error:
         print(error.args[0], file=sys.stderr)
         return 2
-    contestants = options.contestants or ["ours", *PEERS]
-    unknown = [name for name in contestants if name not in ("ours", *PEERS)]
+    names = options.contestants or list(CONTESTANTS)
+    unknown = [name for name in names if name not in CONTESTANTS]
     if unknown:
-        print(f"there is no contestant {unknown[0]!r}; there are ours, {', '.join(PEERS)}", file=sys.stderr)
+        print(f"there is no contestant {unknown[0]!r}; there are {', '.join(CONTESTANTS)}", file=sys.stderr)
         return 2
     budget = Budget(run=options.seconds, prepare=options.prepare)
     results: list[Result] = []
@@ -35,13 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             result = race(
                 workload,
-                contestants,
+                {name: CONTESTANTS[name] for name in names},
                 budget,
                 compile_times=not options.no_compile_times,
                 say=lambda text: print(text, file=sys.stderr, flush=True),
                 before_timing=_wait_for_enter if options.ask else lambda: None,
             )
-        except Failed as failure:
+        except ContestantError as failure:
             print(f"{workload.name} is left out: {failure}", file=sys.stderr)
             continue
         results.append(result)
@@ -58,8 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as a list of objects")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these workloads; `kernel` for all products")
-    parser.add_argument("--contestants", nargs="+", metavar="NAME", help=f"of ours, {', '.join(PEERS)}")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="these workloads; `kernel` for all products"
+    )
+    parser.add_argument("--contestants", nargs="+", metavar="NAME", help=f"of {', '.join(CONTESTANTS)}")
     parser.add_argument("--seconds", type=float, default=6.0, help="of running for each contestant (6)")
     parser.add_argument("--prepare", type=float, default=120.0, help="most seconds for starting and compiling (120)")
     parser.add_argument("--no-compile-times", action="store_true", help="do not measure how long ours compiles")

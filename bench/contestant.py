@@ -1,8 +1,8 @@
-"""One contestant in a process of its own: ``python -m bench.contestant NAME WORKLOAD``.
+"""One contestant in a process of its own: ``python -m bench.contestant MODULE:FORM WORKLOAD``.
 
 It reads commands, one JSON object on each line of its standard input, and answers each with one on its standard output:
 
-* ``{"do": "prepare"}`` builds it and answers ``{"compared": [numbers], "steps": steps of a call}``;
+* ``{"do": "prepare"}`` builds it and answers ``{"compared": [numbers]}``;
 * ``{"do": "run", "seconds": s}`` calls it again and again for as long, and answers ``{"ms": [milliseconds of each step]}``;
 * ``{"do": "compile"}`` builds it, and answers ``{"seconds": the first call's, without one step}``;
 * ``{"do": "end"}`` answers ``{"memory_mb": the most memory it held, above what it held after imports}`` and ends.
@@ -13,6 +13,7 @@ Before the first command it says ``{"ready": true}``. ``{"missing": ...}`` is sa
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench.steps import Contestant, NotApplicable, importer
+from bench.steps import Contestant, NotApplicableError, importer
 from bench.workloads import ALL, Product, Workload
 
 MOST_CALLS = 2000  # of one answer
@@ -37,10 +38,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.before = _resident("VmRSS")
-        try:
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak of the imports
-        except OSError:
-            pass
 
     def peak_mb(self) -> float:
         return max(0.0, (_resident("VmHWM") - self.before) / _MIB)
@@ -73,7 +72,7 @@ class Session:
 
     def _prepare(self, command: dict[str, Any]) -> dict[str, Any]:
         self.contestant = self.build()
-        return {"compared": self.contestant.compared(), "steps": self.contestant.steps}
+        return {"compared": self.contestant.compared()}
 
     def _run(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self.contestant is not None
@@ -102,7 +101,7 @@ class Session:
         return {"memory_mb": self.memory.peak_mb()}
 
 
-def serve(name: str, workload: Workload | Product, commands: TextIO, answers: TextIO) -> None:
+def serve(source: str, workload: Workload | Product, commands: TextIO, answers: TextIO) -> None:
     """Answer commands until the last one."""
 
     def say(answer: dict[str, Any]) -> None:
@@ -110,7 +109,7 @@ def serve(name: str, workload: Workload | Product, commands: TextIO, answers: Te
         answers.flush()
 
     try:
-        build = importer(name)
+        build = importer(source)
     except ImportError as error:
         say({"missing": str(error)})
         return
@@ -120,7 +119,7 @@ def serve(name: str, workload: Workload | Product, commands: TextIO, answers: Te
         command = json.loads(line)
         try:
             say(session.answer(command))
-        except NotApplicable as error:
+        except NotApplicableError as error:
             say({"failed": str(error)})
         except Exception as error:  # whatever a framework raises ends its part in the race, and not the race
             sys.excepthook(type(error), error, error.__traceback__)
@@ -144,8 +143,8 @@ def main() -> None:
     _die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    name, workload = sys.argv[1:3]
-    serve(name, ALL[workload], sys.stdin, answers)
+    source, workload = sys.argv[1:3]
+    serve(source, ALL[workload], sys.stdin, answers)
     sys.stderr.flush()
     # Some frameworks hang or crash in their own last rites.
     os._exit(0)

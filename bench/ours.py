@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 import chainrule as cr
-from bench.steps import Contestant, NotApplicable, OneProduct, PerCall
+from bench.steps import Contestant, NotApplicableError, OneProduct, PerCall
 from bench.workloads import COMPARED, Product, Workload
 from chainrule import nn, optim
 from chainrule.core import trees
+from chainrule.nn import models
 from chainrule.train import BatchEvent
 
 ENGINE = "cpu"
@@ -44,26 +45,43 @@ def _dense(activation: type[nn.Module], last: bool) -> Callable[[Any], nn.Module
     return make
 
 
+def _lenet(shapes: Any) -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(3136, 128), nn.ReLU(), nn.Linear(128, 10)),
+    )
+
+
+def _recurrent(layer: type[nn.Module]) -> Callable[[Any], nn.Module]:
+    return lambda shapes: nn.Sequential(layer(32, 128, return_sequences=False, return_state=False), nn.Linear(128, 10))
+
+
 NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
     "sigmoid": _dense(nn.Sigmoid, last=True),
     "relu": _dense(nn.ReLU, last=False),
+    "lenet": _lenet,
+    "resnet20": lambda shapes: models.resnet20(),
+    "lstm": _recurrent(nn.LSTM),
+    "gru": _recurrent(nn.GRU),
 }
 
 
 def model_of(workload: Workload) -> nn.Module:
-    """The network with the initial weights in it; raises :class:`NotApplicable` where there is no such layer."""
+    """The network with the initial weights in it; raises :class:`NotApplicableError` where there is no such layer."""
     if workload.network not in NETWORKS:
-        raise NotApplicable(f"Chainrule has no layers for {workload.network} yet")
-    initial = workload.initial()
-    model = NETWORKS[workload.network]([w.shape for w in initial.values()])
-    return _replaced(model, dict(zip(model.named_parameters(), initial.values(), strict=True)))
+        raise NotApplicableError(f"Chainrule has no layers for {workload.network} yet")
+    initial = list(workload.initial().values())
+    return _with_weights(NETWORKS[workload.network]([w.shape for w in initial]), initial)
 
 
-def _replaced(model: nn.Module, arrays: Any) -> nn.Module:
+def _with_weights(model: nn.Module, arrays: list[Any]) -> nn.Module:
+    """The model with these parameters, which come in the order in which it holds them."""
+    named = dict(zip(model.named_parameters(), arrays, strict=True))
     for path, old in model.named_parameters().items():
-        if arrays[path].shape != old.shape:
-            raise ValueError(f"{path} has shape {old.shape}, but the initial weight has {arrays[path].shape}")
-    changed: nn.Module = trees.replace_leaves(model, arrays)
+        if named[path].shape != old.shape:
+            raise ValueError(f"{path} has shape {old.shape}, but the initial weight has {named[path].shape}")
+    changed: nn.Module = trees.replace_leaves(model, named)
     return changed
 
 
@@ -75,21 +93,8 @@ def optimizer_of(workload: Workload) -> optim.Optimizer:
 
 
 def _step(workload: Workload) -> Callable[[int], float]:
-    loss, optimizer = LOSSES[workload.loss], optimizer_of(workload)
-
-    def objective(model: nn.Module, x: Any, y: Any) -> Any:
-        return loss(model(x, training=True), y)
-
-    def train_step(state: Any, x: Any, y: Any) -> Any:
-        (value, model), gradients = cr.value_and_grad(objective, state=True)(state["model"], x, y)
-        parameters = state["model"].named_parameters()
-        updates, memory = optimizer.update(gradients.named_parameters(), state["optimizer"], parameters)
-        model = trees.replace_leaves(model, optim.apply_updates(parameters, updates))
-        return {"model": model, "optimizer": memory}, value
-
+    train_step, state = (_adversarial if workload.loss == "adversarial" else _supervised)(workload)
     compiled = cr.compile(train_step, donate=("state",), batch=("x", "y"), engine=ENGINE)
-    model = model_of(workload)
-    state: Any = {"model": model, "optimizer": optimizer.init(model.named_parameters())}
     x, y = workload.data()
     size = workload.batch
     batches = [(x[k : k + size], y[k : k + size]) for k in range(0, len(x), size)]
@@ -100,6 +105,70 @@ def _step(workload: Workload) -> Callable[[int], float]:
         return float(value)
 
     return step
+
+
+def _supervised(workload: Workload) -> tuple[Callable[..., Any], Any]:
+    """A step ``(state, x, y) -> (state, loss)``, and the first state."""
+    loss, optimizer, model = LOSSES[workload.loss], optimizer_of(workload), model_of(workload)
+
+    def objective(model: nn.Module, x: Any, y: Any) -> Any:
+        return loss(model(x, training=True), y)
+
+    def train_step(state: Any, x: Any, y: Any) -> Any:
+        (value, model), gradients = cr.value_and_grad(objective, state=True)(state["model"], x, y)
+        model, memory = _updated(optimizer, model, gradients, state["optimizer"])
+        return {"model": model, "optimizer": memory}, value
+
+    return train_step, {"model": model, "optimizer": optimizer.init(model.named_parameters())}
+
+
+def _updated(optimizer: optim.Optimizer, model: nn.Module, gradients: nn.Module, memory: Any) -> tuple[nn.Module, Any]:
+    parameters = model.named_parameters()
+    updates, memory = optimizer.update(gradients.named_parameters(), memory, parameters)
+    return trees.replace_leaves(model, optim.apply_updates(parameters, updates)), memory
+
+
+def _adversarial(workload: Workload) -> tuple[Callable[..., Any], Any]:
+    """One update of the discriminator, then one of the generator against the new discriminator; the sum of their losses."""
+    initial = workload.initial()
+    generator, discriminator = (
+        _with_weights(model, [w for name, w in initial.items() if name.startswith(letter)])
+        for letter, model in (("g", models.DCGANGenerator(32)), ("d", models.DCGANDiscriminator(32)))
+    )
+    optimizer = optimizer_of(workload)
+
+    def towards(discriminator: nn.Module, images: Any, goal: float) -> Any:
+        logits = discriminator(images, training=True)
+        return nn.losses.binary_cross_entropy(logits, 0 * logits + goal)
+
+    def judge(discriminator: nn.Module, made: Any, real: Any) -> Any:
+        return towards(discriminator, real, 1.0) + towards(discriminator, made, 0.0)
+
+    def deceive(pair: Any, z: Any) -> Any:
+        return towards(pair["discriminator"], pair["generator"](z, training=True), 1.0)
+
+    def train_step(state: Any, x: Any, y: Any) -> Any:
+        generator, discriminator = state["generator"], state["discriminator"]
+        with nn.collect_state():  # the same images are made again below, once for both in the compiled step
+            made = generator(x, training=True)
+        (judged, discriminator), slopes = cr.value_and_grad(judge, state=True)(discriminator, made, y)
+        discriminator, judging = _updated(optimizer, discriminator, slopes, state["judging"])
+        pair = {"generator": generator, "discriminator": discriminator}
+        (deceived, pair), slopes = cr.value_and_grad(deceive, state=True)(pair, x)
+        generator, making = _updated(optimizer, pair["generator"], slopes["generator"], state["making"])
+        return {
+            "generator": generator,
+            "discriminator": pair["discriminator"],
+            "making": making,
+            "judging": judging,
+        }, judged + deceived
+
+    return train_step, {
+        "generator": generator,
+        "discriminator": discriminator,
+        "making": optimizer.init(generator.named_parameters()),
+        "judging": optimizer.init(discriminator.named_parameters()),
+    }
 
 
 # --- an epoch per call ------------------------------------------------------------------------------------------------
@@ -164,7 +233,7 @@ def _product(product: Product) -> Contestant:
 def _forward(product: Product) -> Callable[[Any, Any], Any]:
     if len(product.weight) == 2:
         return cr.matmul
-    raise NotApplicable("Chainrule has no convolution yet")
+    return lambda x, w: cr.convolution(x, w, stride=product.stride, padding=1)
 
 
 def _pulled(forward: Callable[[Any, Any], Any], x: Any, w: Any, cotangent: Any, which: int) -> Any:

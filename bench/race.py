@@ -12,31 +12,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.steps import gap
+from bench.steps import PEAK, gap
 from bench.workloads import Product, Workload
 
 AGREEMENT = 1e-3  # of the first losses of ours and PyTorch's, relative
 FOLDER = Path(__file__).parents[1]
 
 
-class Failed(Exception):
+class ContestantError(Exception):
     """A contestant cannot go on; the message says why."""
 
 
 class Process:
     """One contestant. It is stopped whenever it is not asked for something, so that its threads cannot spin."""
 
-    def __init__(self, name: str, workload: str, environment: Mapping[str, str] | None = None) -> None:
-        self.name = name
-        self.errors = tempfile.TemporaryFile()
+    def __init__(self, source: str, workload: str, environment: Mapping[str, str] | None = None) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         paths = [str(FOLDER), str(FOLDER / "src"), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.contestant", name, workload],
+            [sys.executable, "-m", "bench.contestant", source, workload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -49,7 +48,7 @@ class Process:
         """Wait until it has imported its framework, and stop it.
 
         Raises:
-            Failed: where it cannot, or takes longer than this.
+            ContestantError: where it cannot, or takes longer than this.
         """
         self._received(seconds)
         self._signal(signal.SIGSTOP)
@@ -58,7 +57,7 @@ class Process:
         """Let it run for one command, for so many seconds at most.
 
         Raises:
-            Failed: where it says that it cannot, dies, or takes longer than this.
+            ContestantError: where it says that it cannot, dies, or takes longer than this.
         """
         assert self.process.stdin is not None
         self._signal(signal.SIGCONT)
@@ -66,7 +65,7 @@ class Process:
             self.process.stdin.write(json.dumps(command).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:
-            raise Failed(self._last_words()) from None
+            raise ContestantError(self._last_words()) from None
         answer = self._received(most)
         self._signal(signal.SIGSTOP)
         return answer
@@ -86,16 +85,16 @@ class Process:
         while b"\n" not in self.unread:
             ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
             if not ready:
-                raise Failed(f"took longer than {seconds:.0f} s")
+                raise ContestantError(f"took longer than {seconds:.0f} s")
             received = os.read(descriptor, 1 << 16)
             if not received:
-                raise Failed(self._last_words())
+                raise ContestantError(self._last_words())
             self.unread += received
         line, _, self.unread = self.unread.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         for why in ("missing", "failed"):
             if why in answer:
-                raise Failed(answer[why])
+                raise ContestantError(answer[why])
         return answer
 
     def _last_words(self) -> str:
@@ -151,60 +150,63 @@ class _Part:
 
     process: Process
     compared: list[float]
-    steps: int
     times: list[float]
     memory: float = 0.0
 
 
 def race(
     workload: Workload | Product,
-    contestants: Sequence[str],
+    contestants: Mapping[str, str],
     budget: Budget,
     *,
     compile_times: bool = True,
     say: Callable[[str], None] = print,
     before_timing: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Time ``"ours"`` and its peers on a workload.
+    """Time ``"ours"`` and its peers, given as ``{name: "module:form"}``, on a workload.
 
-    ``before_timing`` is called when everybody is ready. Raises :class:`Failed` where ours cannot run.
+    ``before_timing`` is called when everybody is ready. Raises :class:`ContestantError` where ours cannot run.
     """
     with tempfile.TemporaryDirectory(prefix="chainrule-bench-") as cache, contextlib.ExitStack() as stack:
         environment = {"CHAINRULE_CACHE": cache}
-        cold = warm = None
+        peak = cold = warm = None
         if compile_times and "ours" in contestants:
-            cold, warm = (_compile_seconds(workload.name, environment, budget) for _ in range(2))
+            cold, warm = (_compile_seconds(contestants["ours"], workload.name, environment, budget) for _ in range(2))
         parts: dict[str, _Part] = {}
         skipped: dict[str, str] = {}
-        for name in ("peak", *contestants):
-            process = Process(name, workload.name, environment)
+        for name, source in {"peak": PEAK, **contestants}.items():
+            process = Process(source, workload.name, environment)
             stack.callback(process.close)
             try:
                 process.start(budget.prepare)
-                prepared = process.ask(budget.prepare, do="prepare")
-            except Failed as failure:
+                compared = process.ask(budget.prepare, do="prepare")["compared"]
+            except ContestantError as failure:
                 process.close()
                 skipped[name] = str(failure)
                 say(f"{workload.name}: {name} is left out: {failure}")
+                continue
+            if name == "peak":
+                process.close()
+                peak = compared[0]
             else:
-                parts[name] = _Part(process, prepared["compared"], prepared["steps"], [])
+                parts[name] = _Part(process, compared, [])
         if "ours" in contestants and "ours" not in parts:
-            raise Failed(skipped["ours"])
+            raise ContestantError(skipped["ours"])
         before_timing()
         for name, failure in _take_turns(parts, budget):
             skipped[name] = failure
             say(f"{workload.name}: {name} is left out: {failure}")
             if name == "ours":
-                raise Failed(failure)
+                raise ContestantError(failure)
         for part in parts.values():
-            with contextlib.suppress(Failed):
+            with contextlib.suppress(ContestantError):
                 part.memory = part.process.ask(budget.prepare, do="end")["memory_mb"]
-    return _result(workload, parts, skipped, cold, warm)
+    return _result(workload, parts, skipped, peak, cold, warm)
 
 
-def _compile_seconds(workload: str, environment: Mapping[str, str], budget: Budget) -> float:
+def _compile_seconds(source: str, workload: str, environment: Mapping[str, str], budget: Budget) -> float:
     """How much longer the first step takes than the others, in a fresh process."""
-    process = Process("ours", workload, environment)
+    process = Process(source, workload, environment)
     try:
         process.start(budget.prepare)
         return float(process.ask(budget.prepare, do="compile")["seconds"])
@@ -216,10 +218,10 @@ def _take_turns(parts: dict[str, _Part], budget: Budget) -> Iterator[tuple[str, 
     """Run everybody in every round, the first of which is to warm up; yields who failed, and why."""
     for number in range(budget.rounds + 1):
         for name, part in list(parts.items()):
-            share = 0.2 if name == "peak" else 1.0 if number else 0.5
+            seconds = (1.0 if number else 0.5) * budget.run / budget.rounds
             try:
-                times = part.process.ask(budget.prepare, do="run", seconds=share * budget.run / budget.rounds)["ms"]
-            except Failed as failure:
+                times = part.process.ask(budget.prepare, do="run", seconds=seconds)["ms"]
+            except ContestantError as failure:
                 parts.pop(name).process.close()
                 yield name, str(failure)
             else:
@@ -230,20 +232,17 @@ def _result(
     workload: Workload | Product,
     parts: Mapping[str, _Part],
     skipped: dict[str, str],
+    peak: float | None,
     cold: float | None,
     warm: float | None,
 ) -> Result:
     medians = {name: statistics.median(part.times) for name, part in parts.items()}
     ours_ms = medians.get("ours", float("nan"))
-    peers = {name: ms for name, ms in medians.items() if name not in ("ours", "peak")}
+    peers = {name: ms for name, ms in medians.items() if name != "ours"}
     gflops = 1e-6 * workload.flops / ours_ms
-    # The fastest of many short measurements: whatever disturbs one makes it slower.
-    peak = 1e-6 * parts["peak"].compared[0] / min(parts["peak"].times) if "peak" in parts else None
     reference = parts["torch"].compared if "torch" in parts else None
     gaps = {
-        name: gap(part.compared, reference)
-        for name, part in parts.items()
-        if reference is not None and name not in ("peak", "torch")
+        name: gap(part.compared, reference) for name, part in parts.items() if reference is not None and name != "torch"
     }
     epoch = isinstance(workload, Workload) and workload.epoch
     return Result(

@@ -9,7 +9,7 @@ from typing import Protocol
 from bench.workloads import COMPARED, Product, Workload
 
 
-class NotApplicable(Exception):
+class NotApplicableError(Exception):
     """A framework that cannot run a workload, or not in this form; the message says why."""
 
 
@@ -32,25 +32,24 @@ class Contestant(Protocol):
 
 # Name of a contestant: the module that builds it, and the form it is built in.
 CONTESTANTS = {
-    "ours": ("bench.ours", ""),
-    "torch": ("bench.peers.torch_steps", "eager"),
-    "torch.compile": ("bench.peers.torch_steps", "compile"),
-    "jax": ("bench.peers.jax_steps", ""),
-    "tensorflow": ("bench.peers.tensorflow_steps", ""),
-    "tensorflow-xla": ("bench.peers.tensorflow_steps", "xla"),
-    "scikit-learn": ("bench.peers.sklearn_steps", ""),
-    "peak": ("bench.peak", ""),
+    "ours": "bench.ours:",
+    "torch": "bench.peers.torch_steps:eager",
+    "torch.compile": "bench.peers.torch_steps:compile",
+    "jax": "bench.peers.jax_steps:",
+    "tensorflow": "bench.peers.tensorflow_steps:",
+    "tensorflow-xla": "bench.peers.tensorflow_steps:xla",
+    "scikit-learn": "bench.peers.sklearn_steps:",
 }
-PEERS = [name for name in CONTESTANTS if name not in ("ours", "peak")]
+PEAK = "bench.peak:"
 
 
-def importer(name: str) -> Callable[[Workload | Product], Contestant]:
-    """Import the framework of a contestant, and return what builds it.
+def importer(source: str) -> Callable[[Workload | Product], Contestant]:
+    """Import the module of ``module:form``, with its framework, and return what builds the contestant.
 
     Raises:
-        ImportError: where it is not installed.
+        ImportError: where the framework is not installed.
     """
-    module, form = CONTESTANTS[name]
+    module, _, form = source.partition(":")
     build = importlib.import_module(module).build
     return lambda workload: build(workload, form)
 

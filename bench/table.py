@@ -21,7 +21,9 @@ def table_of(results: Sequence[Result]) -> str:
 
 def _row(result: Result) -> list[str]:
     best = result.best_peer
-    others = ", ".join(f"{name} {_number(ms)}" for name, ms in sorted(result.peers_ms.items(), key=lambda pair: pair[1]))
+    others = ", ".join(
+        f"{name} {_number(ms)}" for name, ms in sorted(result.peers_ms.items(), key=lambda pair: pair[1])
+    )
     return [
         result.workload,
         _number(result.ours_ms),

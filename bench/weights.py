@@ -95,7 +95,9 @@ def recurrent(gates: int) -> Callable[[np.random.Generator], Weights]:
         drawing.matrix("input", 32, gates * 128, std=std)
         drawing.matrix("hidden", 128, gates * 128, std=std)
         drawing.matrix("fc", 128, 10, std=std)
-        return drawing.weights
+        # Both matrices come before both biases.
+        order = ("input.weight", "hidden.weight", "input.bias", "hidden.bias", "fc.weight", "fc.bias")
+        return {name: drawing.weights[name] for name in order}
 
     return draw
 
@@ -125,14 +127,9 @@ def gpt(rng: np.random.Generator) -> Weights:
 def dcgan(rng: np.random.Generator) -> Weights:
     """Windows are 4×4. Names of the generator begin with g, those of the discriminator with d."""
     drawing = _Drawing(rng)
-    for number, (before, after) in enumerate(zip(GENERATOR, GENERATOR[1:])):
-        last = number == len(GENERATOR) - 2
-        drawing.matrix(f"g{number}", 4, 4, before, after, std=0.02, bias=last)
-        if not last:
-            drawing.norm(f"g{number}.norm", after)
-    for number, (before, after) in enumerate(zip(DISCRIMINATOR, DISCRIMINATOR[1:])):
-        ends = number in (0, len(DISCRIMINATOR) - 2)
-        drawing.matrix(f"d{number}", 4, 4, before, after, std=0.02, bias=ends)
-        if not ends:
-            drawing.norm(f"d{number}.norm", after)
+    for letter, maps, with_norm in (("g", GENERATOR, (0, 1, 2)), ("d", DISCRIMINATOR, (1, 2))):
+        for number, (before, after) in enumerate(zip(maps, maps[1:])):
+            drawing.matrix(f"{letter}{number}", 4, 4, before, after, std=0.02, bias=False)
+            if number in with_norm:
+                drawing.norm(f"{letter}{number}.norm", after)
     return drawing.weights

@@ -35,7 +35,9 @@ class Workload:
     network: str
     weights: Callable[[np.random.Generator], weights.Weights]
     examples: Callable[[np.random.Generator, int], tuple[NDArray, NDArray]]
-    macs: tuple[tuple[float, bool], ...]  # products of one step: multiplications, and whether the input gradient is needed
+    macs: tuple[
+        tuple[float, bool], ...
+    ]  # products of one step: multiplications, and whether the input gradient is needed
     batch: int
     loss: str = "cross_entropy"
     optimizer: str = "adam"
@@ -90,13 +92,14 @@ class Product:
         return left, right
 
     def digest(self, result: NDArray) -> list[float]:
-        """Twenty positive numbers that depend on every element, its sign and its place: what contestants compare.
+        """Twenty positive numbers that depend on the value and the place of every element: what contestants compare.
 
         ``result`` is in our layout: (examples, height, width, channels), (height, width, in, out), or a matrix.
         """
         flat = np.asarray(result, np.float64).ravel()
         expected = np.random.default_rng(4).standard_normal(flat.size)
-        squares = (flat / flat.std() - expected) ** 2
+        spread = math.sqrt(self.flops / (2 * flat.size))  # a sum of so many products of normal numbers
+        squares = (flat / spread - expected) ** 2
         return [float(part.mean()) for part in np.array_split(squares, COMPARED)]
 
 
@@ -108,9 +111,7 @@ def _rows(features: int, classes: int) -> Callable[[np.random.Generator, int], t
     return _signals((features,), classes)
 
 
-def _signals(
-    shape: tuple[int, ...], classes: int
-) -> Callable[[np.random.Generator, int], tuple[NDArray, NDArray]]:
+def _signals(shape: tuple[int, ...], classes: int) -> Callable[[np.random.Generator, int], tuple[NDArray, NDArray]]:
     def examples(rng: np.random.Generator, count: int) -> tuple[NDArray, NDArray]:
         x = rng.standard_normal((count, *shape), np.float32)
         teacher = rng.standard_normal((math.prod(shape), classes), np.float32)
@@ -138,7 +139,7 @@ def _tokens_and_next(rng: np.random.Generator, count: int) -> tuple[NDArray, NDA
 def _noise_and_images(rng: np.random.Generator, count: int) -> tuple[NDArray, NDArray]:
     """The generator's input, and images as the discriminator's real examples."""
     images = np.tanh(rng.standard_normal((count, 32, 32, 3), np.float32))
-    return rng.standard_normal((count, 1, 1, 100), np.float32), images
+    return rng.standard_normal((count, 100), np.float32), images
 
 
 # --- how much there is to compute -------------------------------------------------------------------------------------
@@ -244,6 +245,8 @@ def chosen(names: list[str]) -> list[Workload | Product]:
     for name in names or list(ALL):
         here = {each: ALL[each] for each in ALL if each == name or each.startswith(f"{name}:")}
         if not here:
-            raise KeyError(f"there is no workload {name!r}; there are {', '.join(WORKLOADS)}, kernel, {', '.join(PRODUCTS)}")
+            raise KeyError(
+                f"there is no workload {name!r}; there are {', '.join(WORKLOADS)}, kernel, {', '.join(PRODUCTS)}"
+            )
         found |= here
     return list(found.values())

@@ -158,9 +158,11 @@ def gpt(p: Parameters, state: Parameters, x: Any) -> Any:
 def generator(p: Parameters, state: Parameters, z: Any) -> Any:
     state = dict(state)
     last = len(GENERATOR) - 2
+    z = z[:, None, None]
     for k in range(last + 1):
         z = _transposed(z, p[f"g{k}.weight"], *((1, 0) if k == 0 else (2, 1)))
-        z = jax.nn.relu(_batch_norm(p, state, f"g{k}.norm", z)) if k < last else z + p[f"g{k}.bias"]
+        if k < last:
+            z = jax.nn.relu(_batch_norm(p, state, f"g{k}.norm", z))
     return jnp.tanh(z), state
 
 
@@ -168,7 +170,8 @@ def discriminator(p: Parameters, state: Parameters, x: Any) -> Any:
     state = dict(state)
     for k in range(4):
         x = convolution(x, p[f"d{k}.weight"], *((1, 0) if k == 3 else (2, 1)))
-        x = _batch_norm(p, state, f"d{k}.norm", x) if k in (1, 2) else x + p[f"d{k}.bias"]
+        if k in (1, 2):
+            x = _batch_norm(p, state, f"d{k}.norm", x)
         if k < 3:
             x = jnp.where(x > 0, x, 0.2 * x)
     return x.ravel(), state

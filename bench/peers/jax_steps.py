@@ -99,7 +99,11 @@ def _adversarial(workload: Workload) -> Any:
             lambda images: towards(judges, running, images, 1.0), has_aux=True
         )(made)
         makers, makers_adam = _adam(workload, makers, pull(slope)[0], state["adam"])
-        adam = {"t": makers_adam["t"], "m": judges_adam["m"] | makers_adam["m"], "v": judges_adam["v"] | makers_adam["v"]}
+        adam = {
+            "t": makers_adam["t"],
+            "m": judges_adam["m"] | makers_adam["m"],
+            "v": judges_adam["v"] | makers_adam["v"],
+        }
         return {"p": makers | judges, "running": running, "adam": adam}, judged + deceived
 
     return update

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from bench.steps import Contestant, NotApplicable, PerCall, first_and_mean
+from bench.steps import Contestant, NotApplicableError, PerCall, first_and_mean
 from bench.workloads import COMPARED, Product, Workload
 
 
 def build(workload: Workload | Product, form: str) -> Contestant:
     if isinstance(workload, Product) or workload.network != "relu":
-        raise NotApplicable("scikit-learn has only fully connected networks with losses of its own")
+        raise NotApplicableError("scikit-learn has only fully connected networks with losses of its own")
     return _Epochs(workload) if workload.epoch else PerCall(workload, _step(workload))
 
 

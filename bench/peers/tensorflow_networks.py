@@ -177,12 +177,14 @@ def gpt(p: Parameters, state: Parameters, x: Any) -> Any:
 
 def generator(p: Parameters, state: Parameters, z: Any) -> Any:
     last = len(GENERATOR) - 2
+    z = z[:, None, None]
     for k in range(last + 1):
         size, stride, padding = (4, 1, "VALID") if k == 0 else (2 * z.shape[1], 2, "SAME")
         # The window of TensorFlow's transposed convolution has the outputs before the inputs.
         window = tf.transpose(p[f"g{k}.weight"], (0, 1, 3, 2))
         z = tf.nn.conv2d_transpose(z, window, (z.shape[0], size, size, GENERATOR[k + 1]), stride, padding)
-        z = tf.nn.relu(_batch_norm(p, state, f"g{k}.norm", z)) if k < last else tf.nn.bias_add(z, p[f"g{k}.bias"])
+        if k < last:
+            z = tf.nn.relu(_batch_norm(p, state, f"g{k}.norm", z))
     return tf.tanh(z)
 
 
@@ -190,7 +192,8 @@ def discriminator(p: Parameters, state: Parameters, x: Any) -> Any:
     for k in range(4):
         stride, padding = (1, "VALID") if k == 3 else (2, "SAME")  # SAME is one pixel at each side here
         x = tf.nn.conv2d(x, p[f"d{k}.weight"], stride, padding)
-        x = _batch_norm(p, state, f"d{k}.norm", x) if k in (1, 2) else tf.nn.bias_add(x, p[f"d{k}.bias"])
+        if k in (1, 2):
+            x = _batch_norm(p, state, f"d{k}.norm", x)
         if k < 3:
             x = tf.nn.leaky_relu(x, 0.2)
     return tf.reshape(x, (-1,))

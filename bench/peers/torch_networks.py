@@ -133,9 +133,10 @@ def gpt(p: Parameters, state: Parameters, x: torch.Tensor) -> torch.Tensor:
 
 def generator(p: Parameters, state: Parameters, z: torch.Tensor) -> torch.Tensor:
     last = len(GENERATOR) - 2
+    z = z[:, :, None, None]
     for k in range(last + 1):
         how = {"stride": 1, "padding": 0} if k == 0 else {"stride": 2, "padding": 1}
-        z = F.conv_transpose2d(z, p[f"g{k}.weight"], p.get(f"g{k}.bias"), **how)
+        z = F.conv_transpose2d(z, p[f"g{k}.weight"], **how)
         if k < last:
             z = F.relu(_batch_norm(p, state, f"g{k}.norm", z))
     return torch.tanh(z)
@@ -144,7 +145,7 @@ def generator(p: Parameters, state: Parameters, z: torch.Tensor) -> torch.Tensor
 def discriminator(p: Parameters, state: Parameters, x: torch.Tensor) -> torch.Tensor:
     for k in range(4):
         how = {"stride": 1, "padding": 0} if k == 3 else {"stride": 2, "padding": 1}
-        x = F.conv2d(x, p[f"d{k}.weight"], p.get(f"d{k}.bias"), **how)
+        x = F.conv2d(x, p[f"d{k}.weight"], **how)
         if k in (1, 2):
             x = _batch_norm(p, state, f"d{k}.norm", x)
         if k < 3:

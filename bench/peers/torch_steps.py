@@ -1,7 +1,7 @@
 """PyTorch, eager and compiled.
 
-Eager: the functional interface, PyTorch's own Adam with ``fused=True``, and for images the faster of its two memory layouts.
-Compiled: the whole step, with gradients from ``torch.func``, where that can be compiled, or else forward and loss, in the same layouts.
+The functional interface, PyTorch's own Adam with ``fused=True``, and for images the faster of its two memory layouts.
+Compiled: forward and loss, from which the compiled backward pass follows; the fused update stays as it is, one kernel.
 """
 
 from __future__ import annotations
