@@ -102,6 +102,19 @@ def test_pooling_layers_compute_what_the_operations_do() -> None:
     np.testing.assert_array_equal(nn.AvgPool1d(3, 1, 1)(x[0]), cr.average_pool(x[0], (3,), 1, 1))
 
 
+def test_upsampling_equals_pytorch() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    image = torch.tensor(np.moveaxis(x, -1, 1).copy())
+    for factor in (2, (3, 1)):
+        expected = t.Upsample(scale_factor=factor)(image)
+        np.testing.assert_array_equal(np.moveaxis(nn.Upsample(factor)(x), -1, 1), expected.numpy())
+    np.testing.assert_array_equal(nn.Upsample(3)(x[0]), np.repeat(x[0], 3, axis=1))
+    gradient = cr.grad(lambda x: (nn.Upsample()(x) * np.arange(8.0)[:, None]).sum())(x)
+    np.testing.assert_allclose(gradient, np.broadcast_to([[2], [10], [18], [26]], x.shape))
+    with pytest.raises(ShapeError, match=r"Upsample by \(2, 2\) needs input of shape"):
+        nn.Upsample((2, 2))(x[0])
+
+
 def test_flatten() -> None:
     x = np.arange(24.0).reshape(2, 3, 4)
     np.testing.assert_array_equal(nn.Flatten()(x), x.reshape(2, 12))

@@ -7,7 +7,7 @@ import pytest
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, ShapeError
 
 ONES = np.ones((200, 300), np.float32)
 
@@ -85,3 +85,14 @@ def test_an_infinite_element_that_is_dropped_is_zero() -> None:
 def test_rates_that_are_no_probability_are_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match="rate of Dropout"):
         nn.Dropout(rate)
+
+
+def test_channels_are_dropped_as_a_whole() -> None:
+    cr.seed(0)
+    found = nn.Dropout2d(0.25)(np.ones((50, 3, 4, 40), np.float32), training=True)
+    assert (found == found[:, :1, :1]).all()
+    assert abs((found[:, 0, 0] == 0).mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 2000)
+    np.testing.assert_allclose(found[found != 0], 1 / 0.75, rtol=1e-6)
+    assert nn.Dropout2d(0.25)(ONES) is ONES
+    with pytest.raises(ShapeError, match=r"Dropout2d: the input should have shape \(batch"):
+        nn.Dropout2d()(np.ones(3), training=True)

@@ -11,7 +11,7 @@ import torch
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.core.errors import ConfigError, TraceError
+from chainrule.core.errors import ConfigError, ShapeError, TraceError
 
 NDArray = np.ndarray[Any, Any]
 
@@ -43,6 +43,29 @@ def test_batch_norm_equals_pytorch(equals_torch: Callable[..., None], shape: tup
 @pytest.mark.parametrize("shape", [(4,), (6, 4), (2, 3, 5, 4)])
 def test_layer_norm_equals_pytorch(equals_torch: Callable[..., None], shape: tuple[int, ...]) -> None:
     equals_torch(nn.LayerNorm(4, eps=1e-4), torch.nn.LayerNorm(4, eps=1e-4), inputs(*shape))
+
+
+@pytest.mark.parametrize("shape", [(4,), (6, 4), (2, 3, 4)])
+def test_rms_norm_equals_pytorch(equals_torch: Callable[..., None], shape: tuple[int, ...]) -> None:
+    equals_torch(nn.RMSNorm(4, eps=1e-3), torch.nn.RMSNorm(4, eps=1e-3), inputs(*shape))
+
+
+@pytest.mark.parametrize(("groups", "affine"), [(1, True), (2, True), (4, False)])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 5, 4), (2, 3, 5, 4)])
+def test_group_norm_equals_pytorch(
+    equals_torch: Callable[..., None], shape: tuple[int, ...], groups: int, affine: bool
+) -> None:
+    theirs = ChannelsLast(torch.nn.GroupNorm(groups, 4, 1e-3, affine))
+    names = {"weight": "layer.weight", "bias": "layer.bias"} if affine else {}
+    for training in (False, True):
+        equals_torch(nn.GroupNorm(groups, 4, 1e-3, affine), theirs, inputs(*shape), names, training=training)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_instance_norm_equals_pytorch(equals_torch: Callable[..., None], affine: bool) -> None:
+    names = {"weight": "layer.weight", "bias": "layer.bias"} if affine else {}
+    theirs = ChannelsLast(torch.nn.InstanceNorm2d(4, affine=affine))
+    equals_torch(nn.InstanceNorm(4, affine=affine), theirs, inputs(2, 3, 5, 4), names)
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0])
@@ -153,6 +176,27 @@ def test_running_statistics_are_state_and_not_parameters() -> None:
     layer = nn.BatchNorm(2)
     assert list(layer.named_parameters()) == ["weight", "bias"]
     assert list(layer.state_leaves()) == ["running_mean", "running_var"]
+
+
+def test_running_statistics_of_images_follow_pytorch() -> None:
+    ours, theirs = nn.BatchNorm2d(3).astype("float64"), torch.nn.BatchNorm2d(3).double()
+    for number, size in enumerate([4, 1]):
+        x = inputs(size, 3, 2, 3, seed=number)
+        with nn.collect_state() as collected:
+            ours(x, training=True)
+        ours = collected.apply(ours)
+        theirs(torch.tensor(x).movedim(-1, 1))
+    np.testing.assert_allclose(ours.running_mean.value, theirs.running_mean.numpy(), rtol=1e-10)
+    np.testing.assert_allclose(ours.running_var.value, theirs.running_var.numpy(), rtol=1e-10)
+
+
+def test_groups_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="GroupNorm cannot cut 6 channels into 4 groups"):
+        nn.GroupNorm(4, 6)
+    with pytest.raises(ShapeError, match=r"GroupNorm: the input should have shape \(batch, \*spatial, channels\)"):
+        nn.GroupNorm(2, 4)(np.zeros(4))
+    with pytest.raises(ShapeError, match="InstanceNorm: the last axis of the input should have size 4"):
+        nn.InstanceNorm(4)(np.zeros((2, 3, 5)))
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

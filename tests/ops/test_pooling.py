@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import chainrule as cr
+from chainrule import nn
 from chainrule.core.errors import ConfigError, ShapeError
 
 NDArray = np.ndarray[Any, Any]
@@ -52,10 +53,23 @@ def test_average_pool_equals_pytorch(
     )
 
 
+@pytest.mark.parametrize("places", [(3, 4), (4, 3), (1, 1), (9, 8), (12, 5)])
+def test_adaptive_pools_equal_pytorch(same_as_torch: Same, places: tuple[int, int], engine: str) -> None:
+    same_as_torch(
+        lambda x: cr.adaptive_average_pool(x, places), lambda x: F.adaptive_avg_pool2d(x, places), TIES, engine=engine
+    )
+    if places != (12, 5):
+        same_as_torch(
+            lambda x: cr.adaptive_max_pool(x, places), lambda x: F.adaptive_max_pool2d(x, places), TIES, engine=engine
+        )
+
+
 def test_sequences_are_pooled_too(same_as_torch: Same) -> None:
     x = TIES[:, :, 0]
     same_as_torch(lambda x: cr.max_pool(x, (3,), 2, 1), lambda x: F.max_pool1d(x, 3, 2, 1), x)
     same_as_torch(lambda x: cr.average_pool(x, (3,), 2, 1), lambda x: F.avg_pool1d(x, 3, 2, 1), x)
+    same_as_torch(lambda x: nn.AdaptiveAvgPool1d(4)(x), lambda x: F.adaptive_avg_pool1d(x, 4), x)
+    same_as_torch(lambda x: nn.AdaptiveMaxPool1d(4)(x), lambda x: F.adaptive_max_pool1d(x, 4), x)
 
 
 def test_the_gradient_of_equal_elements_goes_to_the_first() -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.ops import random
 from chainrule.ops.math import where
 from chainrule.trace.array import ArrayLike, as_array, operation
 from chainrule.trace.scope import is_training
+from chainrule.trace.values import show_shape
 
 
 class Dropout(Module):
     """In training, zeroes each element with probability ``rate`` and divides the others by ``1 - rate``; else the identity.
 
-    The mean of every element stays what it was, so nothing changes at inference. Random numbers come from ``key=`` of the
-    call where it is given, else from the step's key or :func:`chainrule.seed`. Srivastava et al., JMLR 2014.
+    The mean of every element stays what it was, so nothing changes at inference. Random numbers come from ``key=`` of
+    the call where it is given, else from the step's key or :func:`chainrule.seed`. Srivastava et al., JMLR 2014.
     """
 
     def __init__(self, rate: float = 0.5) -> None:
@@ -28,8 +29,26 @@ class Dropout(Module):
         return _dropped(x, self.rate, key) if is_training() and self.rate else x
 
 
+class Dropout2d(Dropout):
+    """Dropout of whole channels: one draw for all positions of (batch, *spatial, channels). Tompson et al., CVPR 2015.
+
+    Neighbouring positions of an image are alike, so that dropping single ones would leave their information in place.
+    Raises :class:`ShapeError` for an input without a batch axis.
+    """
+
+    def forward(self, x: ArrayLike, *, key: ArrayLike | None = None) -> Any:
+        return _dropped(x, self.rate, key, channels=True) if is_training() and self.rate else x
+
+
 @operation
-def _dropped(x: ArrayLike, rate: float, key: ArrayLike | None) -> Any:
+def _dropped(x: ArrayLike, rate: float, key: ArrayLike | None, channels: bool = False) -> Any:
     array = as_array(x)
-    kept = random.bernoulli(1 - rate, array.shape, key=key)
+    shape = array.shape
+    if channels:
+        if array.ndim < 2:
+            raise ShapeError(
+                f"the input should have shape (batch, *spatial, channels), but it has shape {show_shape(shape)}"
+            )
+        shape = (shape[0], *[1] * (array.ndim - 2), shape[-1])
+    kept = random.bernoulli(1 - rate, shape, key=key)
     return where(kept, array * (1 / (1 - rate)), 0)

@@ -8,7 +8,7 @@ from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_image
 from chainrule.ops.convolutions import PerAxis, per_axis
-from chainrule.ops.pooling import average_pool, max_pool
+from chainrule.ops.pooling import adaptive_average_pool, adaptive_max_pool, average_pool, max_pool
 from chainrule.trace.array import ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 
@@ -78,6 +78,47 @@ class AvgPool2d(_AvgPool):
     rank = 2
 
 
+class _AdaptivePool(Module):
+    rank: ClassVar[int]
+
+    def __init__(self, output_size: PerAxis) -> None:
+        self.output_size = per_axis(output_size, self.rank, "output_size")
+
+
+class AdaptiveAvgPool1d(_AdaptivePool):
+    """The mean under ``output_size`` windows along (..., time, channels); see :class:`AdaptiveAvgPool2d`."""
+
+    rank = 1
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _adapted_mean(x, self.output_size)
+
+
+class AdaptiveAvgPool2d(AdaptiveAvgPool1d):
+    """The mean under windows that cover (..., height, width, channels) in ``output_size`` places along each axis.
+
+    Place o of n along an axis of a given size covers the positions from ``⌊o·size/n⌋`` to before ``⌈(o+1)·size/n⌉``, as
+    in PyTorch.
+    """
+
+    rank = 2
+
+
+class AdaptiveMaxPool1d(_AdaptivePool):
+    """The largest under ``output_size`` windows along (..., time, channels), placed as by :class:`AdaptiveAvgPool2d`."""
+
+    rank = 1
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _adapted_largest(x, self.output_size)
+
+
+class AdaptiveMaxPool2d(AdaptiveMaxPool1d):
+    """The largest under windows placed as by :class:`AdaptiveAvgPool2d`; of equal ones the first gets the gradient."""
+
+    rank = 2
+
+
 class GlobalAveragePooling(Module):
     """The mean over all positions: (batch, *spatial, channels) to (batch, channels). Lin, Chen & Yan, ICLR 2014.
 
@@ -110,6 +151,20 @@ def _mean(x: ArrayLike, window: tuple[int, ...], stride: tuple[int, ...], paddin
     array = as_array(x)
     check_image(array, len(window))
     return average_pool(array, window, stride, padding, count)
+
+
+@operation
+def _adapted_mean(x: ArrayLike, places: tuple[int, ...]) -> Any:
+    array = as_array(x)
+    check_image(array, len(places))
+    return adaptive_average_pool(array, places)
+
+
+@operation
+def _adapted_largest(x: ArrayLike, places: tuple[int, ...]) -> Any:
+    array = as_array(x)
+    check_image(array, len(places))
+    return adaptive_max_pool(array, places)
 
 
 @operation

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
+from chainrule.ops.arrays import broadcast_to
+from chainrule.ops.convolutions import per_axis
 from chainrule.trace.array import ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 
@@ -24,6 +27,37 @@ class Flatten(Module):
 
     def forward(self, x: ArrayLike) -> Any:
         return _flattened(x, self.start_axis)
+
+
+class Upsample(Module):
+    """Every position repeated ``scale_factor`` times along each spatial axis of (batch, *spatial, channels): nearest neighbours.
+
+    ``scale_factor`` is one integer or one for each axis. Raises :class:`ShapeError` when the input has another number
+    of axes.
+    """
+
+    def __init__(self, scale_factor: int | Sequence[int] = 2) -> None:
+        count = len(scale_factor) if isinstance(scale_factor, list | tuple) else 1
+        factors = per_axis(scale_factor, count, "scale_factor")
+        self.scale_factor = factors if isinstance(scale_factor, list | tuple) else factors[0]
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _repeated(x, self.scale_factor)
+
+
+@operation
+def _repeated(x: ArrayLike, factor: int | tuple[int, ...]) -> Any:
+    array = as_array(x)
+    rank = array.ndim - 2
+    factors = (factor,) * rank if isinstance(factor, int) else factor
+    if rank < 1 or len(factors) != rank:
+        raise ShapeError(
+            f"Upsample by {factor} needs input of shape (batch, *spatial, channels), not {show_shape(array.shape)}"
+        )
+    apart = array.reshape((array.shape[0], *(part for n in array.shape[1:-1] for part in (n, 1)), array.shape[-1]))
+    pairs = list(zip(array.shape[1:-1], factors, strict=True))
+    spread = broadcast_to(apart, (array.shape[0], *(part for pair in pairs for part in pair), array.shape[-1]))
+    return spread.reshape((array.shape[0], *(n * k for n, k in pairs), array.shape[-1]))
 
 
 @operation

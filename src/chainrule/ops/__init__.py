@@ -58,5 +58,7 @@ from chainrule.ops.math import square as square
 from chainrule.ops.math import stop_gradient as stop_gradient
 from chainrule.ops.math import tanh as tanh
 from chainrule.ops.math import where as where
+from chainrule.ops.pooling import adaptive_average_pool as adaptive_average_pool
+from chainrule.ops.pooling import adaptive_max_pool as adaptive_max_pool
 from chainrule.ops.pooling import average_pool as average_pool
 from chainrule.ops.pooling import max_pool as max_pool

@@ -13,7 +13,7 @@ import numpy as np
 from chainrule.core.dtypes import FLOATS
 from chainrule.core.errors import ConfigError
 from chainrule.ir.contraction import Contraction, affine, plain
-from chainrule.ops.arrays import arange, contract, full, pad
+from chainrule.ops.arrays import arange, concatenate, contract, full, pad
 from chainrule.ops.convolutions import Padding, PerAxis, padding_of, per_axis, spatial_axes, window_positions
 from chainrule.ops.loops import operation_with_rule
 from chainrule.ops.math import maximum, where
@@ -104,6 +104,50 @@ def average_pool(
     ]
     inside = reduce(np.multiply.outer, [np.asarray(count, float) for count in counts])
     return contract(spec, array, 1.0) * (1 / inside[..., None]).astype(array.dtype)
+
+
+@operation
+def adaptive_average_pool(x: ArrayLike, places: Sequence[int]) -> Any:
+    """The mean under windows that cover x in a given number of places: place o of n covers ``⌊o·size/n⌋`` to ``⌈(o+1)·size/n⌉``.
+
+    x is (..., *spatial, channels), the result (..., *places, channels). Windows overlap where n does not divide the
+    size.
+    """
+    array = as_array(x)
+    array = array if array.value.dtype in FLOATS else array.astype("float32")
+    counts = per_axis(places, len(places), "the number of places")
+    spatial = spatial_axes(array, len(counts), "adaptive pooling")
+    if not any(size % count for size, count in zip(spatial, counts)):
+        return average_pool(array, [size // count for size, count in zip(spatial, counts)])
+    for k, (size, count) in enumerate(zip(spatial, counts)):
+        shares = np.zeros((count, size))
+        for row, (start, stop) in zip(shares, _cover(size, count)):
+            row[start:stop] = 1 / (stop - start)
+        # Windows of a box are products of windows along its axes, so that means can be taken one axis at a time.
+        axis = array.ndim - len(counts) - 1 + k
+        array = (array.swapaxes(axis, -1) @ shares.T.astype(array.dtype)).swapaxes(axis, -1)
+    return array
+
+
+@operation
+def adaptive_max_pool(x: ArrayLike, places: Sequence[int]) -> Any:
+    """The largest under windows placed as by :func:`adaptive_average_pool`; the first of equal ones gets the gradient."""
+    array = as_array(x)
+    counts = per_axis(places, len(places), "the number of places")
+    spatial = spatial_axes(array, len(counts), "adaptive pooling")
+    if not any(size % count for size, count in zip(spatial, counts)):
+        return max_pool(array, [size // count for size, count in zip(spatial, counts)])
+    windows = itertools.product(*(_cover(size, count) for size, count in zip(spatial, counts)))
+    largest = [
+        max_pool(array[(..., *(slice(*bounds) for bounds in window), slice(None))], [b - a for a, b in window])
+        for window in windows
+    ]
+    lead = array.shape[: array.ndim - len(counts) - 1]
+    return concatenate(largest, len(lead)).reshape((*lead, *counts, array.shape[-1]))
+
+
+def _cover(size: int, count: int) -> list[tuple[int, int]]:
+    return [(o * size // count, -(-(o + 1) * size // count)) for o in range(count)]
 
 
 def _windows(
