@@ -259,7 +259,7 @@ def test_a_longer_sequence_makes_no_larger_program_and_memory_grows_with_its_len
     sizes = {}
     for steps in (8, 16, 32):
         step(model, np.ones((N, steps, C)))
-        program: Any = next(p for p, traced in step._programs.values() if traced is step._last)
+        program: Any = step._last.program
         sizes[steps] = (count(step.graph), len(program.c_source), program._library.cr_arena(1))
     nodes, texts, arenas = zip(*sizes.values(), strict=True)
     assert len(set(nodes)) == 1
