@@ -26,10 +26,13 @@ from chainrule.transforms import compare as compare
 from chainrule.transforms import compile as compile
 from chainrule.transforms import feedback_alignment as feedback_alignment
 from chainrule.transforms import grad as grad
+from chainrule.transforms import hessian as hessian
 from chainrule.transforms import hessian_vector_product as hessian_vector_product
+from chainrule.transforms import jacobian as jacobian
 from chainrule.transforms import jvp as jvp
 from chainrule.transforms import trace as trace
 from chainrule.transforms import value_and_grad as value_and_grad
 from chainrule.transforms import vjp as vjp
+from chainrule.transforms import vmap as vmap
 
 __version__ = "0.1.0.dev0"

@@ -11,4 +11,7 @@ from chainrule.transforms.derivatives import hessian_vector_product as hessian_v
 from chainrule.transforms.derivatives import jvp as jvp
 from chainrule.transforms.derivatives import value_and_grad as value_and_grad
 from chainrule.transforms.derivatives import vjp as vjp
+from chainrule.transforms.jacobians import hessian as hessian
+from chainrule.transforms.jacobians import jacobian as jacobian
 from chainrule.transforms.rules import feedback_alignment as feedback_alignment
+from chainrule.transforms.vectorise import vmap as vmap

@@ -71,7 +71,7 @@ class _Pulled:
         return results
 
 
-def _compiled_outside(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
+def extend_or_compile(inner: Callable[..., Any], name: str) -> Callable[..., Any]:
     """A function that extends the trace where there is one, and otherwise compiles and runs."""
     inner.__name__ = name
     program: Compiled[..., Any] = Compiled(inner, (), "reference", ())
@@ -119,7 +119,7 @@ def value_and_grad(
             head = (*head, aux)
         return (head[0] if len(head) == 1 else head), (gradients[0] if isinstance(argnums, int) else tuple(gradients))
 
-    return _compiled_outside(inner, f"value_and_grad({getattr(function, '__name__', 'function')})")
+    return extend_or_compile(inner, f"value_and_grad({getattr(function, '__name__', 'function')})")
 
 
 class _no_collection:  # noqa: N801 - used like a function
@@ -151,7 +151,7 @@ def grad(
     def inner(*args: Any, **kwargs: Any) -> Any:
         return both(*args, **kwargs)[1]
 
-    return _compiled_outside(inner, f"grad({getattr(function, '__name__', 'function')})")
+    return extend_or_compile(inner, f"grad({getattr(function, '__name__', 'function')})")
 
 
 def vjp(function: Callable[..., Tree], *args: Tree, cotangents: Tree, rules: RuleSet = STANDARD) -> Any:
@@ -165,7 +165,7 @@ def vjp(function: Callable[..., Tree], *args: Tree, cotangents: Tree, rules: Rul
         found = call.pull([a.value for a in arrays], seeds)
         return trees.unflatten(definition, arrays), tuple(found)
 
-    return _compiled_outside(inner, f"vjp({getattr(function, '__name__', 'function')})")(args, cotangents)
+    return extend_or_compile(inner, f"vjp({getattr(function, '__name__', 'function')})")(args, cotangents)
 
 
 def jvp(function: Callable[..., Tree], args: Sequence[Tree], tangents: Sequence[Tree]) -> Any:
@@ -189,7 +189,7 @@ def jvp(function: Callable[..., Tree], args: Sequence[Tree], tangents: Sequence[
         found = transposed.pull([a.value for a in pulled], _like(pulled, tangents, "tangents"))
         return trees.unflatten(definition, arrays), trees.unflatten(definition, found)
 
-    return _compiled_outside(inner, f"jvp({getattr(function, '__name__', 'function')})")(tuple(args), tuple(tangents))
+    return extend_or_compile(inner, f"jvp({getattr(function, '__name__', 'function')})")(tuple(args), tuple(tangents))
 
 
 def hessian_vector_product(function: Callable[..., Any], args: Sequence[Tree], vectors: Sequence[Tree]) -> Any:
@@ -206,7 +206,7 @@ def hessian_vector_product(function: Callable[..., Any], args: Sequence[Tree], v
 
         return grad(along, range(count))(*args)
 
-    return _compiled_outside(inner, f"hvp({getattr(function, '__name__', 'function')})")(tuple(args), tuple(vectors))
+    return extend_or_compile(inner, f"hvp({getattr(function, '__name__', 'function')})")(tuple(args), tuple(vectors))
 
 
 def _like(arrays: Sequence[Array], given: Tree, what: str) -> list[Value]:
