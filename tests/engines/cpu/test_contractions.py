@@ -147,5 +147,5 @@ def test_long_sums_are_split():
 def test_rows_that_alias_are_copied():
     text, a, b = "[B, 1024] i0:B i1:1024 i2:300 | [i0, i1] += [i0, i2] * [i2, i1]", (BATCH, 300), (300, 1024)
     graph = graph_of(*next(roles(text, a, b)))
-    assert "panels" in ENGINE.load(graph).c_source
+    assert "vectors_y" in ENGINE.load(graph).c_source
     compare(graph, 70, np.random.default_rng(0), 1e-4)

@@ -21,6 +21,7 @@ from chainrule.engines.cpu.sides import sides_of
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
 from chainrule.engines.cpu.timing import timed, timing_text
+from chainrule.engines.cpu.vectors import transposition_text, vector_text
 from chainrule.engines.cpu.work import Work, work_of_nest
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
@@ -40,6 +41,11 @@ static inline long cr_cut(long extent, long chunk, long chunks) { return extent 
 static inline long cr_chunks(long work, long grain, long limit) {
     const long wanted = work / grain, most = cr_least(limit, 64);
     return wanted < 1 || most < 1 ? 1 : cr_least(wanted, most);
+}
+/* Into how many shares the work within each of few ranges is divided. */
+static inline long cr_shares(long work, long grain, long ranges, long limit) {
+    const long wanted = cr_least(cr_least(work / grain, 32) / ranges, limit);
+    return ranges >= 8 || wanted < 1 ? 1 : wanted;
 }
 
 /* Threefry-2x32 with 20 rounds (Salmon et al., 2011): word `place % 2` of the block of counter (place / 2, stream). */
@@ -62,17 +68,6 @@ static inline uint32_t cr_random_word(uint32_t key0, uint32_t key1, uint64_t pla
     return place % 2 ? x1 : x0;
 }
 """
-
-
-def _vector_types(vector_bytes: int) -> str:
-    lines = []
-    for dtype, type in (("float32", "float"), ("float64", "double")):
-        name = f"cr_{dtype}_vector"
-        lines.append(f"typedef {type} {name} __attribute__((vector_size({vector_bytes}), may_alias));")
-        lines.append(
-            f"typedef {type} {name}_anywhere __attribute__((vector_size({vector_bytes}), aligned({BYTES[dtype]}), may_alias));"
-        )
-    return "\n".join(lines) + "\n"
 
 
 @dataclass(slots=True)
@@ -134,14 +129,21 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
         writer.line("cr_end(state);")
         writer.line("return 0;")
     text = (
-        _vector_types(vector_bytes)
+        vector_text(vector_bytes)
         + PRELUDE
+        + _transpositions(emitter.functions)
         + (timing_text(len(emitter.work)) if profiled else "")
         + "".join(f"\n{function}" for function in emitter.functions)
         + "\n"
         + writer.text
     )
     return Source(text, emitter.constants, memory.written_over, emitter.makers, emitter.work)
+
+
+def _transpositions(functions: Sequence[str]) -> str:
+    """The transpositions of blocks that are called."""
+    used = sorted({found for text in functions for found in re.findall(r"\bcr_transpose_(float\d\d)x(\d+)\(", text)})
+    return "".join(transposition_text(dtype, int(lanes)) for dtype, lanes in used)
 
 
 class _Emitter:

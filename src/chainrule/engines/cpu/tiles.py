@@ -2,10 +2,14 @@
 
     out[o, r, v] = Σ_k  x[o, r, k] · y[o, k, v]
 
-``v``, the index along which the output is contiguous, runs in vectors; ``r`` in rows. A tile of rows × vectors of the output stays in
-registers for the whole sum; each step of the sum loads a few vectors of y and multiplies them by broadcast elements of x. x and y
-are read where they lie, unless reads leave the operand (a copy with a border of zeros is made) or y is not contiguous along v or does
-not fill whole vectors (it is copied into panels). What follows the contraction elementwise is computed on the finished tile.
+``v``, the index along which the output is contiguous, runs in vectors; ``r``, one or two indices, in rows. A tile of rows ×
+vectors of the output stays in registers for the whole sum. Each step of the sum may unroll up to two of its indices; a distinct
+element of x is loaded once in it, broadcast, and multiplied by vectors of y. Where x and y are contiguous along the sum, and there
+is too little of ``v``, vectors lie along the sum instead.
+
+x and y are read where they lie, unless reads leave the operand (a copy with a border of zeros is made) or y is not contiguous
+along v or does not fill whole vectors (it is copied into such). Copies that follow the batch are made item by item, by the
+thread that uses them at once. What follows the contraction elementwise is computed on the finished tile.
 
 A long sum into few results is split into parts, added up in order. Their number depends on sizes alone, so that results do not
 depend on the number of threads.
@@ -14,38 +18,63 @@ depend on the number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from chainrule.engines.cpu.body import Body, Position
-from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, variable
-from chainrule.engines.cpu.lattice import Piece, margins
-from chainrule.engines.cpu.loops import Box, Store, Writer, box_of
-from chainrule.engines.cpu.nests import Region, Task, cut_range, regions_of, write_box, write_loops
+from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
+from chainrule.engines.cpu.lattice import Piece
+from chainrule.engines.cpu.loops import Store, Writer, box_of
+from chainrule.engines.cpu.nests import Region, Task, regions_of, write_box, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
+from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import (
-    MOST_SPLIT,
-    PARTS,
+    COPY,
+    TRANSPOSE,
+    Border,
     Operand,
     Plan,
+    Product,
+    Way,
     aliases,
-    classify,
-    merged,
-    part_count,
-    sum_order,
-    tile_chunks,
-    tile_shape,
-    units_of,
-    work_of_tiles,
+    border_of,
+    bordered,
+    plan_of,
+    registers_of,
+    ways,
 )
+from chainrule.engines.cpu.tile_shape import NOMINAL
+from chainrule.engines.cpu.tile_units import GRAIN, Units, tile_chunks, typical
 from chainrule.ir.graph import Node, Value
-from chainrule.ir.sizes import Dim, Shape, Size, divide, product
+from chainrule.ir.sizes import Dim, Size, at, divide, product
 
-BLOCK = 32
+PARTS = 8
+# A sum is only split where its result is at most this many elements, because every part has a copy of it.
+MOST_SPLIT = 1 << 16
+# Steps of a split sum in one part at least.
+FEWEST_STEPS = 128
+# Bytes of both operands that a part of a sum goes through before the next tile; they stay in the second cache.
+BLOCK = 1 << 18
+# Steps of the sum within an item at least, where it is one over items.
+FEWEST_IN_ITEM = 16
 # Fewer items than this cannot be divided well among threads.
-FEWEST_SLABS = 8
+FEWEST_ITEMS = 8
 
-Border = tuple[list[Dim], list[Dim]]
+
+@dataclass(slots=True)
+class Layout:
+    """One way to run a contraction: borders of the operands, the loops over items around it, and a plan for every piece."""
+
+    way: Way
+    borders: list[Border | None]
+    items: list[Var]
+    plans: list[tuple[Plan, list[Packing]] | None]
+    cost: float
+
+    @property
+    def in_items(self) -> set[str]:
+        return {var.name for var in self.items}
 
 
 class TileWriter:
@@ -69,295 +98,365 @@ class TileWriter:
         self.type = C_TYPES[node.output.dtype]
         self.regions: list[Region] = []
         self.tasks: list[Task] = []
-        self.slab: Var | None = None
         self.kernel = KernelWriter(node, body, name, roots, keeps_result, sides)
-        self.slab_border, self.slab_units = Writer(), Writer()
-        self.slab_copy: Box | None = None
-        self.slab_work: Dim = 0
 
     def write(self) -> list[Task]:
-        sides = ("a", "b")
-        borders = [self._border_of(value, [getattr(p, side) for p in self._summing]) for side, value in self._operands]
-        self.slab = self.kernel.slab = self._find_slab(borders)
-        operands: list[tuple[str, Shape, list[Dim]]] = []
-        for (side, value), border in zip(self._operands, borders, strict=True):
-            if border is None:
-                operands.append((self.name(value), value.shape, [0] * len(value.shape)))
-            elif self.slab is not None:
-                operands.append((f"border_{side}", self._border_in_slab(value, border, side), border[0]))
-            else:
-                operands.append((f"border_{side}", self._border_at_once(value, border, side), border[0]))
-        for number, piece in enumerate(self.pieces):
-            out = linear(piece.out, self.node.output.shape)
+        found = [self._layout(way) for way in ways(self.node, self.pieces, self.vector_bytes)]
+        layout = min((one for one in found if one is not None), key=lambda one: one.cost)
+        copies = [self._border(layout, number) for number in (0, 1)]
+        for piece in self.pieces:
             if piece.is_zero:
-                self._zero(piece, out)
-                continue
-            places = []
-            for side, (pointer, shape, low) in zip(sides, operands, strict=True):
-                place = linear([i + n for i, n in zip(getattr(piece, side), low, strict=True)], shape)
-                if self.slab is not None and pointer == f"border_{side}":
-                    place = place.replace({self.slab: Index()})
-                places.append(Operand(pointer, place, product(shape)))
-            self._piece(piece, out, places[0], places[1], number)
-        if self.slab is not None:
-            self._slab_task()
+                self._zero(piece)
+        inside = [copy for copy in copies if copy is not None]
+        if layout.items:
+            self._items(layout, inside)
+        else:
+            for number, planned in enumerate(layout.plans):
+                if planned is not None:
+                    self._piece(planned[0], planned[1], number)
         for task in self.tasks:
             task.regions = list({region.name: region for region in (*self.regions, *task.regions)}.values())
         return self.tasks
 
-    @property
-    def _operands(self) -> list[tuple[str, Value]]:
-        return list(zip(("a", "b"), self.node.inputs, strict=True))
+    # How it runs.
 
-    @property
-    def _summing(self) -> list[Piece]:
-        return [piece for piece in self.pieces if not piece.is_zero]
-
-    def _border_of(self, value: Value, places: Sequence[tuple[Index, ...]]) -> Border | None:
-        """How far the reads of all pieces go beyond the operand on each axis, or None if they never do."""
-        low: list[Dim] = [0] * len(value.shape)
-        high: list[Dim] = [0] * len(value.shape)
-        for indices in places:
-            for axis, (index, size) in enumerate(zip(indices, value.shape, strict=True)):
-                if not index.within(size):
-                    found = margins(index, size)
-                    assert found is not None, "only operands with known margins are tiled"
-                    low[axis], high[axis] = _most(low[axis], found[0]), _most(high[axis], found[1])
-        return (low, high) if any(d != 0 for d in (*low, *high)) else None
-
-    def _find_slab(self, borders: Sequence[Border | None]) -> Var | None:
-        """The batch index, if the one operand with a border can be copied item by item, to be used while still in cache."""
-        if (borders[0] is None) == (borders[1] is None):
-            return None
-        which = 0 if borders[0] is not None else 1
-        side, value = self._operands[which]
-        border = borders[which]
-        assert border is not None, "chosen above"
-        places: list[Index] = [getattr(piece, side)[0] for piece in self._summing]
-        first = places[0]
-        few = isinstance(value.shape[0], int) and value.shape[0] < FEWEST_SLABS
-        if few or border[0][0] != 0 or border[1][0] != 0 or len(first.terms) != 1:
-            return None
-        slab, factor = first.terms[0]
-        if factor != 1 or any(place != variable(slab) for place in places) or slab.extent != value.shape[0]:
-            return None
-        found = [classify(self.node, piece, self.vector_bytes) for piece in self._summing]
-        if any(classes is None or slab in classes[:2] for classes in found):
-            return None
-        if all(slab in piece.kept for piece in self._summing):
-            return slab
-        summed = len(self.pieces) == 1 and not isinstance(product(self.node.output.shape), Size)
-        return slab if summed and slab in self.pieces[0].summed else None
-
-    def _border_box(self, value: Value, border: Border, side: str, skip: int) -> tuple[Shape, Box]:
-        low, high = border
-        shape = tuple(before + size + after for before, size, after in zip(low, value.shape, high, strict=True))
-        body = self.body()
-        vars = [Var(f"i{axis}", size) for axis, size in enumerate(shape)]
-        indices = [variable(var) for var in vars]
-        if skip:
-            assert self.slab is not None, "only axis 0 is skipped, for slabs"
-            indices[0], shape = variable(self.slab), (1, *shape[1:])
-        inner = [index - before for index, before in zip(indices, low, strict=True)]
-        guard = body.both(*(body.inside(i, size) for i, size in zip(inner, value.shape, strict=True)))
-        element = body.load(value, linear(inner, value.shape), guard)
-        at = linear([Index() if axis < skip else i for axis, i in enumerate(indices)], shape)
-        store = Store(f"border_{side}", at, element, product(shape))
-        slabs = [self.slab] if self.slab is not None else []
-        box = box_of([var for var in vars[skip:] if var.extent != 1], body, [store], slabs)
-        return shape, box
-
-    def _border_at_once(self, value: Value, border: Border, side: str) -> Shape:
-        shape, box = self._border_box(value, border, side, 0)
-        self.regions.append(Region(f"border_{side}", value.dtype, product(shape)))
-        self.tasks.append(write_box(box, comment=f"{self.name(value)} with a border of zeros"))
-        return shape
-
-    def _border_in_slab(self, value: Value, border: Border, side: str) -> Shape:
-        shape, box = self._border_box(value, border, side, 1)
-        w = self.slab_border
-        w.line(
-            f"{self.type} *restrict const border_{side} = cr_scratch({c_size(product(shape))} * sizeof({self.type}));"
+    def _layout(self, way: Way) -> Layout:
+        summing = [piece for piece in self.pieces if not piece.is_zero]
+        places = [[piece.a for piece in summing], [piece.b for piece in summing]]
+        borders = [border_of(value, some, way) for value, some in zip(self.node.inputs, places, strict=True)]
+        items = self._items_of(way, borders, summing)
+        cost = sum(
+            COPY * at(product(bordered(value.shape, border)), NOMINAL)
+            for value, border in zip(self.node.inputs, borders, strict=True)
+            if border is not None
         )
-        box.merge()
-        self.slab_copy = box
-        return shape
+        plans: list[tuple[Plan, list[Packing]] | None] = []
+        for number, piece in enumerate(self.pieces):
+            if piece.is_zero:
+                plans.append(None)
+                continue
+            plan, packings, price = self._plan(way, borders, items, piece, number)
+            plans.append((plan, packings))
+            cost += price
+        return Layout(way, borders, items, plans, cost)
 
-    def _slab_task(self) -> None:
-        """All pieces for one item after another, each with a copy of the bordered operand that stays in cache."""
-        slab = self.slab
-        assert slab is not None, "asked for slabs"
-        assert slab.extent is not None, "a batch index has an extent"
-        summed = slab in self.pieces[0].summed
-        w = Writer()
-        if summed:
-            chunks = part_count(self.slab_work, slab)
-            count = c_size(product(self.node.output.shape))
-            w.line(f"memset(parts + chunk * {count}, 0, {count} * sizeof *parts);")
+    def _items_of(self, way: Way, borders: Sequence[Border | None], summing: Sequence[Piece]) -> list[Var]:
+        """The batch indices over the items of which operands are copied, to be used while still in cache; empty if none are."""
+        for number, border in enumerate(borders):
+            if border is not None:
+                found = self._batch_index(way, number, border, summing)
+                if found is not None:
+                    return [found]
+        if any(border is not None for border in borders) or len(summing) > 1:
+            return []
+        (piece,) = summing
+        places = [linear(i, v.shape) for i, v in zip((piece.a, piece.b), self.node.inputs, strict=True)]
+        for place in places:
+            if not way.along_sum and place.coefficient(way.vector) not in (0, 1):
+                items = [var for var in piece.kept if place.coefficient(var) != 0 and var != way.vector]
+                count = product(var.extent for var in items if var.extent is not None)
+                own = product(var.extent for var, _ in place.terms if var not in items and var.extent is not None)
+                if items and not isinstance(own, Size) and (isinstance(count, Size) or count >= FEWEST_ITEMS):
+                    return items
+        return []
+
+    def _batch_index(self, way: Way, number: int, border: Border, summing: Sequence[Piece]) -> Var | None:
+        value = self.node.inputs[number]
+        first: list[Index] = [(piece.a, piece.b)[number][0] for piece in summing]
+        few = isinstance(value.shape[0], int) and value.shape[0] < FEWEST_ITEMS
+        if few or border[0][0] != 0 or border[1][0] != 0 or len(first[0].terms) != 1:
+            return None
+        item, factor = first[0].terms[0]
+        if factor != 1 or any(place != variable(item) for place in first) or item.extent != value.shape[0]:
+            return None
+        if item == way.vector or isinstance(product(value.shape[1:]), Size):
+            return None
+        if all(item in piece.kept for piece in summing):
+            return item
+        steps = product(var.extent for var in self.pieces[0].summed if var != item and var.extent is not None)
+        long_sum = isinstance(steps, Size) or steps >= FEWEST_IN_ITEM
+        summed = long_sum and len(self.pieces) == 1 and not isinstance(product(self.node.output.shape), Size)
+        return item if summed and item in self.pieces[0].summed else None
+
+    def _is_per_item(self, items: Sequence[Var], number: int, border: Border) -> bool:
+        """Whether a copy with a border is made item by item."""
+        if (
+            len(items) != 1
+            or isinstance(product(self.node.inputs[number].shape[1:]), Size)
+            or border[0][0] != 0
+            or border[1][0] != 0
+        ):
+            return False
+        places = [(piece.a, piece.b)[number][0] for piece in self.pieces if not piece.is_zero]
+        return (
+            all(place == variable(items[0]) for place in places)
+            and items[0].extent == self.node.inputs[number].shape[0]
+        )
+
+    def _plan(
+        self, way: Way, borders: Sequence[Border | None], items: Sequence[Var], piece: Piece, number: int
+    ) -> tuple[Plan, list[Packing], float]:
+        operands = []
+        for k, (value, indices, border) in enumerate(zip(self.node.inputs, (piece.a, piece.b), borders, strict=True)):
+            pointer = f"border_{'ab'[k]}" if border is not None else self.name(value)
+            low = border[0] if border is not None else [0] * len(value.shape)
+            place = linear([i + n for i, n in zip(indices, low, strict=True)], bordered(value.shape, border))
+            if border is not None and self._is_per_item(items, k, border):
+                place = place.replace({items[0]: Index()})
+            size = product(bordered(value.shape, border))
+            operands.append(Operand(pointer, place, size, place.coefficient(way.vector) != 0))
+        y, x = operands if way.swapped else operands[::-1]
+        out = linear(piece.out, self.node.output.shape)
+        p = Product(way, out, x, y, list(piece.kept), list(piece.summed), None, self.node.output.dtype)
+        p.apart = [side.count for side in self.sides if not side.in_lanes]
+        packings: list[Packing] = []
+        price = 0.0
+        if way.along_sum:
+            assert isinstance(way.vector.extent, int), "an index in vectors has a constant extent"
+            whole, p.tail = divmod(way.vector.extent, way.lanes)
+            steps = Var(f"{way.vector.name}_vector", whole)
+            known = {way.vector: Index(((steps, way.lanes),)) if whole != 1 or p.tail else Index()}
+            p.x.at, p.y.at = p.x.at.replace(known), p.y.at.replace(known)
+            p.summed = [steps if var == way.vector else var for var in p.summed]
+            p.summed = [var for var in p.summed if var.extent != 1 or (p.tail and var == steps)]
+            if p.tail:
+                p.last = steps
         else:
-            chunks = tile_chunks(self.slab_work, c_size(slab.extent))
-        cut_range(w, c_size(slab.extent), chunks)
-        if not summed:
+            p.column = Var("column", way.vectors)
+            p.kept.remove(way.vector)
+            column = {way.vector: variable(p.column) * way.lanes}
+            p.out = p.out.replace(column)
+            order = [*p.summed]
+            for side in ("y", "x"):
+                operand: Operand = getattr(p, side)
+                step = operand.at.coefficient(way.vector)
+                if step == 0 or (step == 1 and not (side == "y" and not items and aliases(p))):
+                    operand.at = operand.at.replace(column)
+                    continue
+                packing = packing_of(p, operand, way.vector, p.column, items, f"vectors_{side}_{number}")
+                packings.append(packing)
+                setattr(p, side, packing.operand)
+                across = any(operand.at.coefficient(var) == 1 for var in packing.steps)
+                around = product(var.extent for var in items if var.extent is not None)
+                used = around if any(operand.at.coefficient(var) != 0 for var in items) else 1
+                price += (TRANSPOSE if across else 1.0) * at(packing.count * used, NOMINAL)
+            assert order == p.summed, "copies leave the sum as it is"
+        plan, cost = plan_of(p, items, registers_of(self.vector_bytes))
+        return plan, packings, cost + price
+
+    # Copies.
+
+    def _border(self, layout: Layout, number: int) -> tuple[str, Dim, Copy] | None:
+        """Copy an operand with a border now, or say how an item of it is copied."""
+        border, value = layout.borders[number], self.node.inputs[number]
+        if border is None:
+            return None
+        target = f"border_{'ab'[number]}"
+        shape = bordered(value.shape, border)
+        if self._is_per_item(layout.items, number, border):
+            copy = border_of_item(self.body, value, border, target, layout.items[0])
+            return target, product(shape[1:]), copy
+        self.regions.append(Region(target, value.dtype, product(shape)))
+        box = border_at_once(self.body(), value, border, target)
+        self.tasks.append(write_box(box, comment=f"{self.name(value)} with a border of zeros"))
+        return None
+
+    def _pack(self, packings: Sequence[Packing]) -> None:
+        for packing in packings:
+            self.regions.append(Region(packing.target, packing.dtype, packing.count))
+            self.tasks.append(packing.task(self.body()))
+
+    # Item by item.
+
+    def _items(self, layout: Layout, borders: Sequence[tuple[str, Dim, Copy]]) -> None:
+        """All pieces for one item after another, each with copies that stay in cache."""
+        items, w = layout.items, Writer()
+        summed = items[0] in self.pieces[0].summed
+        extent = product(var.extent for var in items if var.extent is not None)
+        buffers = [(name, count) for name, count, _ in borders]
+        plans: list[tuple[Plan, Units]] = []
+        inner: list[list[Packing]] = []
+        work: Dim = 0
+        for planned in layout.plans:
+            if planned is None:
+                continue
+            plan, packings = planned
+            own = [packing for packing in packings if _follows(packing, items, [name for name, _, _ in borders])]
+            self._pack([packing for packing in packings if packing not in own])
+            buffers += [(packing.target, packing.count) for packing in own]
+            inner.append(own)
+            plans.append((plan, Units(plan)))
+        for _, units in plans:
+            work = work + units.work * extent
+        least = plans[0][1].count
+        ranges = f"cr_chunks({c_size(work)}, {GRAIN}, {c_size(extent)})"
+        ranges = f"cr_least({ranges}, {PARTS})" if summed else ranges
+        chunks = self._shares(w, ranges, work, least)
+        size = c_size(product(self.node.output.shape))
+        w.line(
+            f"const long first = cr_cut({c_size(extent)}, range, ranges), last = cr_cut({c_size(extent)}, range + 1, ranges);"
+        )
+        if summed:
+            self._target(w, size, "first == last")
+        else:
             self._begin_sides(w)
-        w.lines.extend(self.slab_border.lines)
-        with w.loop(slab, "low", "high"):
-            assert self.slab_copy is not None, "slabs have a border"
-            write_loops(w, self.slab_copy)
-            w.lines.extend("    " + line for line in self.slab_units.lines)
+        self._scratch(w, buffers)
+        for _, _, (zeros, _) in borders:
+            for box in zeros:
+                write_loops(w, box)
+        with w.block("for (long item = first; item < last; item++)"):
+            if summed:
+                w.line("const _Bool fresh = item == first;")
+            self._item_indices(w, items)
+            for _, _, (_, inside) in borders:
+                write_loops(w, inside)
+            for (plan, units), own in zip(plans, inner, strict=True):
+                for packing in own:
+                    packing.write(w, self.body())
+                with w.block(""):
+                    w.line(f"const long units = {units.count};")
+                    w.line("const long low = cr_cut(units, share, shares), high = cr_cut(units, share + 1, shares);")
+                    self.kernel.units(w, plan, units, None)
         self.tasks.append(Task(w.text, chunks, after="" if summed else end_of(self.sides)))
         if summed:
-            self._add_parts(chunks)
+            self._add_parts(ranges)
 
-    def _piece(self, piece: Piece, out: Index, a: Operand, b: Operand, number: int) -> None:
-        found = classify(self.node, piece, self.vector_bytes)
-        assert found is not None, "only pieces that can be tiled come here"
-        vector, row, swapped = found
-        x, y = (b, a) if swapped else (a, b)
-        fixed = (vector, row, *([self.slab] if self.slab is not None else []))
-        places, kept, summed = merged([out, x.at, y.at], piece.kept, piece.summed, fixed)
-        out, x.at, y.at = places
-        width = self.vector_bytes // BYTES[self.node.output.dtype]
-        vectors, most = tile_shape(vector, row, width)
-        outer = [var for var in kept if var not in (vector, row)]
-        order = sum_order(summed, x.at, y.at)
-        plan = Plan(vector, row, outer, order, width, vectors, most, x, y, out, self.node.output.dtype)
-        if y.pointer.startswith("border_") and self.slab is not None:
-            packs = y.at.coefficient(vector) != 1 or not plan.full
-            assert not packs, "a bordered operand inside a slab is read where it lies"
-        if y.at.coefficient(vector) != 1 or not plan.full or (aliases(plan, y.at) and self.slab is None):
-            self._pack(plan, number)
+    def _item_indices(self, w: Writer, items: Sequence[Var]) -> None:
+        w.line("long left = item;" if len(items) > 1 else f"const long {items[0].name} = item;")
+        for var in reversed(items[1:]):
+            assert var.extent is not None, "an item index has an extent"
+            w.line(f"const long {var.name} = left % {c_size(var.extent)};")
+            w.line(f"left /= {c_size(var.extent)};")
+        if len(items) > 1:
+            w.line(f"const long {items[0].name} = left;")
+
+    def _scratch(self, w: Writer, buffers: Sequence[tuple[str, Dim]]) -> None:
+        size = BYTES[self.node.output.dtype]
+        total: Dim = 0
+        starts = []
+        for _, count in buffers:
+            starts.append(total)
+            assert isinstance(count, int), "the copy of an item has a constant size"
+            total = total + -(-count * size // 64) * 64
+        w.line(f"char *const scratch = cr_scratch({c_size(total)});")
+        for (name, _), start in zip(buffers, starts, strict=True):
+            w.line(f"{self.type} *restrict const {name} = ({self.type} *)(scratch + {c_size(start)});")
+
+    def _shares(self, w: Writer, ranges: str, work: Dim, units: str) -> str:
+        """Decode a chunk into a range of items (or of the sum) and a share of the units; the number of chunks."""
+        shares = f"cr_shares({c_size(work)}, {GRAIN}, {ranges}, {units})"
+        w.line(f"const long ranges = {ranges}, shares = {shares};")
+        w.line("const long range = chunk / shares, share = chunk % shares;")
+        return f"{ranges} * {shares}"
+
+    def _target(self, w: Writer, size: str, empty: str) -> None:
+        """Where the part of a sum goes: straight to the result if it is the only one and nothing follows."""
+        if self.roots or self.sides:
+            w.line(f"{self.type} *const target = parts + range * {size};")
         else:
-            self._point_at_panel(plan)
-        if self.slab is not None:
-            self._main_in_slab(plan)
-            return
-        if aliases(plan, plan.x.at) and plan.x.at.coefficient(row) == 1 and not isinstance(row.extent, Size):
-            self._pack_rows(plan, number)
-        self._main(plan)
+            result = self.name(self.node.output)
+            w.line(f"{self.type} *const target = ranges > 1 ? parts + range * {size} : {result};")
+        w.line(f"if ({empty} && !share) memset(target, 0, (size_t)({size}) * sizeof *target);")
+        self.kernel.target = "target"
 
-    def _pack_rows(self, plan: Plan, number: int) -> None:
-        """x copied so that the elements of a tile's rows for one step of the sum lie together."""
-        x = plan.x
-        extent = plan.row.extent
-        assert isinstance(extent, int), "only rows of a constant number are copied"
-        tiles = -(-extent // plan.most_rows)
-        tile, lane = Var("tile", tiles), Var("lane", plan.most_rows)
-        vars = [v for v in plan.outer if x.at.coefficient(v) != 0]
-        steps = [v for v in plan.summed if x.at.coefficient(v) != 0]
-        order = [*vars, tile, *steps, lane]
-        shape = tuple(var.extent for var in order if var.extent is not None)
-        region = f"rows_{number}"
-        self.regions.append(Region(region, plan.dtype, product(shape)))
-        packed = linear([variable(var) for var in order], shape)
-        body = self.body()
-        first = Var(body.emit("const long", variable(tile), f" * {extent} / {tiles}"))
-        # The last element again where a tile has fewer rows.
-        row = Var(body.emit("const long", "cr_least(", variable(first) + variable(lane), f", {extent - 1})"), extent)
-        element = body.element(x.pointer, x.at.replace({plan.row: variable(row)}), x.size, self.type)
-        loops = [var for var in (*vars, tile, *steps, lane) if var.extent != 1]
-        box = box_of(loops, body, [Store(region, packed, element, product(shape))])
-        self.tasks.append(write_box(box, comment=f"{x.pointer} in tiles of {plan.most_rows} rows"))
-        plan.x = Operand(region, packed.replace({lane: variable(Var("row_in_tile"))}), product(shape))
-        plan.rows_packed = True
+    # All at once.
 
-    def _point_at_panel(self, plan: Plan) -> None:
-        panel = Var("panel", plan.panels)
-        plan.y = Operand(plan.y.pointer, plan.y.at.replace({plan.vector: variable(panel) * plan.panel}), plan.y.size)
-
-    def _pack(self, plan: Plan, number: int) -> None:
-        """y copied into panels: for each panel its vectors one after another in the order of the sum."""
-        y = plan.y
-        panel, lane = Var("panel", plan.panels), Var("lane", plan.panel)
-        vars = [*(v for v in plan.outer if y.at.coefficient(v) != 0), panel]
-        steps = [v for v in plan.summed if y.at.coefficient(v) != 0]
-        shape = tuple(var.extent for var in (*vars, *steps, lane) if var.extent is not None)
-        region = f"panels_{number}"
-        self.regions.append(Region(region, plan.dtype, product(shape)))
-        order = [*vars, *steps, lane]
-        packed = linear([variable(var) if var is not lane else Index(((lane, 1),)) for var in order], shape)
-        body = self.body()
-        place = variable(panel) * plan.panel + variable(lane)
-        assert plan.vector.extent is not None, "the vector index has an extent"
-        guard = body.inside(place, plan.vector.extent)
-        source = y.at.replace({plan.vector: place})
-        element = body.element(y.pointer, source, y.size, self.type, guard)
-        box = box_of(order, body, [Store(region, packed, element, product(shape))])
-        inner = [*steps, lane]
-        if steps and y.at.coefficient(steps[-1]) == 1:
-            inner = [lane, *steps]
-            size = steps[-1].extent
-            if isinstance(size, int) and size % BLOCK == 0 and size > BLOCK:
-                # A transposition, in blocks of which the lines stay in the first cache.
-                block, step = Var("step_block", size // BLOCK), Var("step", BLOCK)
-                box.replace({steps[-1]: variable(block) * BLOCK + variable(step)})
-                inner = [*steps[:-1], block, lane, step]
-        box.vars = [var for var in (*vars, *inner) if var.extent != 1]
-        self.tasks.append(write_box(box, comment=f"{y.pointer} in panels of {plan.panel} columns"))
-        plan.y = Operand(region, packed.replace({lane: Index()}), product(shape))
-
-    # The main loop.
-
-    def _main(self, plan: Plan) -> None:
+    def _piece(self, plan: Plan, packings: Sequence[Packing], number: int) -> None:
+        self._pack(packings)
+        if self._gathers_rows(plan):
+            region = f"rows_{number}"
+            box, plan.x, count = pack_rows(self.body(), plan, region)
+            plan.rows_packed = True
+            self.regions.append(Region(region, plan.dtype, count))
+            self.tasks.append(write_box(box, comment=f"{plan.x.pointer} in tiles of {plan.rows[0][1]} rows"))
         split = self._split_sum(plan)
+        units = Units(plan)
+        if split is not None:
+            self._parts(plan, units, split)
+            return
         w = Writer()
-        units = units_of(plan)
-        work = work_of_tiles(plan)
-        if split is not None:
-            assert split.extent is not None, "an index of a sum has an extent"
-            chunks = part_count(work, split)
-            w.line(f"const long chunks = {chunks};")
-            w.line(f"const long first_{split.name} = cr_cut({c_size(split.extent)}, chunk, chunks);")
-            w.line(f"const long last_{split.name} = cr_cut({c_size(split.extent)}, chunk + 1, chunks);")
-            w.line(f"const long low = 0, high = {units};")
-        else:
-            chunks = tile_chunks(work, units)
-            cut_range(w, units, chunks)
-            self._begin_sides(w)
-        self.kernel.units(w, plan, split)
-        self.tasks.append(Task(w.text, chunks, after="" if split is not None else end_of(self.sides)))
-        if split is not None:
-            self._add_parts(chunks)
+        chunks = tile_chunks(units.work, units.count)
+        w.line(f"const long chunks = {chunks}, units = {units.count};")
+        w.line("const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);")
+        self._begin_sides(w)
+        self.kernel.units(w, plan, units, None)
+        self.tasks.append(Task(w.text, chunks, after=end_of(self.sides)))
 
     def _begin_sides(self, w: Writer) -> None:
         for side in self.sides:
             side.begin(w)
         self.regions += regions_of(self.sides)
 
-    def _main_in_slab(self, plan: Plan) -> None:
-        """The loops of one piece within the loop over the slabs."""
-        slab = self.slab
-        assert slab is not None, "asked for slabs"
-        self.slab_work = self.slab_work + work_of_tiles(plan)
-        split = slab if slab in plan.summed else None
-        plan.outer = [var for var in plan.outer if var != slab]
-        plan.summed = [var for var in plan.summed if var != slab]
-        with self.slab_units.block(""):
-            self.slab_units.line(f"const long low = 0, high = {units_of(plan)};")
-            self.kernel.units(self.slab_units, plan, split)
+    def _parts(self, plan: Plan, units: Units, split: Var) -> None:
+        """The sum in parts, each of which goes block by block through all tiles."""
+        assert split.extent is not None, "an index of a sum has an extent"
+        w = Writer()
+        extent = c_size(split.extent)
+        ranges = f"cr_least(cr_chunks({c_size(units.work)}, {GRAIN}, {extent} / {FEWEST_STEPS}), {PARTS})"
+        chunks = self._shares(w, ranges, units.work, units.count)
+        block = self._block(plan, split)
+        w.line(f"const long start = cr_cut({extent}, range, ranges), end = cr_cut({extent}, range + 1, ranges);")
+        self._target(w, c_size(product(self.node.output.shape)), "start == end")
+        w.line(f"const long units = {units.count};")
+        w.line("const long low = cr_cut(units, share, shares), high = cr_cut(units, share + 1, shares);")
+        first, last = f"first_{split.name}", f"last_{split.name}"
+        with w.block(f"for (long {first} = start; {first} < end; {first} += {block})"):
+            w.line(f"const long {last} = cr_least({first} + {block}, end);")
+            w.line(f"const _Bool fresh = {first} == start;")
+            self.kernel.units(w, plan, units, split)
+        self.tasks.append(Task(w.text, chunks))
+        self._add_parts(ranges)
+
+    def _block(self, plan: Plan, split: Var) -> int:
+        """Steps of the split index that keep what is read of both operands in the second cache."""
+        elements: Dim = 0
+        for operand in (plan.x, plan.y):
+            vars = [*plan.outer, *(v for v, _ in plan.rows), *plan.summed, *(v for v, _ in plan.unrolled)]
+            sizes = [v.extent for v in vars if v != split and v.extent is not None and operand.at.coefficient(v) != 0]
+            if operand.in_vectors and plan.column is not None:
+                sizes.append(plan.width)
+            elements = elements + product(map(typical, sizes))
+        assert isinstance(elements, int), "typical sizes are numbers"
+        return max(32, BLOCK // max(1, elements * BYTES[plan.dtype]) // 8 * 8)
 
     def _split_sum(self, plan: Plan) -> Var | None:
         """The index of the sum to split into parts, where there are too few outputs to divide among threads."""
-        sizes = [var.extent for var in (*plan.outer, plan.row)]
-        if any(isinstance(size, Size) for size in sizes) or len(self.pieces) > 1:
+        sizes = [var.extent for var in (*plan.outer, *(var for var, _ in plan.rows))]
+        if any(isinstance(size, Size) for size in sizes) or len(self.pieces) > 1 or not plan.summed:
             return None
         outputs = product(self.node.output.shape)
         split = plan.summed[0]
+        if plan.tail and len(plan.summed) == 1:
+            return None
         long_sum = isinstance(plan.depth, Size) or plan.depth >= 1024
         divisible = isinstance(split.extent, Size) or (split.extent or 0) >= 32
         return split if long_sum and divisible and outputs <= MOST_SPLIT else None
 
-    def _zero(self, piece: Piece, out: Index) -> None:
+    def _gathers_rows(self, plan: Plan) -> bool:
+        """Whether the steps of a long sum through x fall on few sets of the caches, and rows side by side would help."""
+        if len(plan.rows) != 1 or not plan.summed or plan.x.in_vectors:
+            return False
+        row, last = plan.rows[0][0], plan.summed[-1]
+        if not isinstance(row.extent, int) or row.extent < 64 or plan.x.at.coefficient(row) != 1:
+            return False
+        long_sum = isinstance(last.extent, Size) or (last.extent or 0) >= 256
+        step = plan.x.at.coefficient(last)
+        return long_sum and isinstance(step, int) and step * BYTES[plan.dtype] % 4096 == 0
+
+    # What is left.
+
+    def _zero(self, piece: Piece) -> None:
         """Where nothing is summed."""
+        out = linear(piece.out, self.node.output.shape)
         body = self.body()
         body.preset(self.node.output, Position(self.node.output.shape, None, out), "0")
-        stores = (
-            [Store(self.name(self.node.output), out, "0", product(self.node.output.shape))] if self.keeps_result else []
-        )
+        size = product(self.node.output.shape)
+        stores = [Store(self.name(self.node.output), out, "0", size)] if self.keeps_result else []
         stores += self.kernel.root_stores(body, out)
         box = box_of([var for var in piece.kept if var.extent != 1], body, stores)
         self.tasks.append(write_box(box, comment="nothing is summed here"))
 
-    def _add_parts(self, chunks: str) -> None:
+    def _add_parts(self, ranges: str) -> None:
         """The parts of a split sum, added up in their order, and what follows."""
         size = product(self.node.output.shape)
         self.regions.append(Region("parts", self.node.output.dtype, size * PARTS))
@@ -367,24 +466,30 @@ class TileWriter:
         shape = tuple(extent for extent in extents if extent is not None)
         assert len(shape) == len(extents), "sums keep whole trailing axes"
         vars = [Var(f"i{axis}", extent) for axis, extent in enumerate(shape)]
-        at = linear([variable(var) for var in vars], shape)
+        place = linear([variable(var) for var in vars], shape)
         body = self.body()
-        total = body.element("parts", at, self.regions[-1].count, self.type)
-        body.preset(self.node.output, Position(self.node.output.shape, None, at), total)
-        stores = [Store(self.name(self.node.output), at, total, size)] if self.keeps_result else []
-        stores += self.kernel.root_stores(body, at)
-        stores += [side.store(body, at, variable(LANE)) for side in self.sides]
+        total = body.element("parts", place, self.regions[-1].count, self.type)
+        body.preset(self.node.output, Position(self.node.output.shape, None, place), total)
+        stores = [Store(self.name(self.node.output), place, total, size)] if self.keeps_result else []
+        stores += self.kernel.root_stores(body, place)
+        stores += [side.store(body, place, variable(LANE)) for side in self.sides]
         box = box_of([var for var in vars if var.extent != 1], body, stores, [LANE] if self.sides else [])
         box.merge()
         step = c_size(product(var.extent for var in box.vars[1:] if var.extent is not None))
         first = Writer()
-        first.line(f"const long count = {chunks};")
+        first.line(f"const long count = {ranges};")
         with first.block("for (long part = 1; part < count; part++)"):
             first.line("CR_INDEPENDENT")
             loop = f"for (long k = low * {step}; k < high * {step}; k++)"
             first.line(f"{loop} parts[k] += parts[part * {c_size(size)} + k];")
-        self.tasks.append(write_box(box, comment="the parts of the sum", first=first.lines, sides=self.sides))
+        task = write_box(box, comment="the parts of the sum", first=first.lines, sides=self.sides)
+        if not self.roots and not self.sides:
+            # A single part is already the result.
+            task.chunks = f"({ranges} > 1 ? {task.chunks} : 0)"
+        self.tasks.append(task)
 
 
-def _most(x: Dim, y: Dim) -> Dim:
-    return y if at_least(y - x, 0) else x
+def _follows(packing: Packing, items: Sequence[Var], copied: Sequence[str]) -> bool:
+    """Whether a copy differs from item to item."""
+    source = packing.source
+    return source.pointer in copied or any(source.at.coefficient(var) != 0 for var in items)

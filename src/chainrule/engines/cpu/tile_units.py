@@ -1,0 +1,110 @@
+"""The tiles of a plan as numbered units of work, and how many chunks they are divided into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chainrule.engines.cpu.indexing import Var, c_size
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.scalars import BYTES
+from chainrule.engines.cpu.tile_plan import Plan
+from chainrule.ir.sizes import Dim, Size, product
+
+# Fused multiplications and additions in one chunk at least, and in one unit (a block of rows of a panel) about.
+GRAIN = 1 << 18
+UNIT = 1 << 17
+# Half of the second cache of a core, in bytes, on most machines.
+SECOND_CACHE = 1 << 19
+# A dimension of a batch counts as this many where the order of loops is chosen.
+TYPICAL = 128
+
+
+@dataclass(slots=True)
+class Units:
+    """A unit is a block of tiles of the first index of rows, for all tiles of the second, in one panel of vectors."""
+
+    plan: Plan
+    rows: list[tuple[Var, int]] = field(init=False)
+    blocks: str = field(init=False)
+    per_unit: int = field(init=False)
+    tiles: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Symbolic rows are outside, of others those that make more tiles.
+        self.rows = sorted(self.plan.rows, key=lambda row: _tiles(*row), reverse=True)
+        if not self.rows:
+            self.blocks, self.per_unit, self.tiles = "1", 1, "1"
+            return
+        row, most = self.rows[0]
+        points = most
+        for var, _ in self.rows[1:]:
+            assert isinstance(var.extent, int), "only the first index of rows may be symbolic"
+            points *= var.extent
+        per_unit = max(1, UNIT // max(1, typical(self.plan.depth) * self.plan.panel * points))
+        if isinstance(row.extent, Size):
+            self.per_unit = per_unit
+            self.tiles = f"({c_size(row.extent)} + {most - 1}) / {most}"
+            self.blocks = f"(({c_size(row.extent)} + {most * per_unit - 1}) / {most * per_unit})"
+            return
+        tiles = _tiles(row, most)
+        self.per_unit = min(per_unit, tiles)
+        self.tiles = str(tiles)
+        self.blocks = str(-(-tiles // self.per_unit))
+
+    @property
+    def count(self) -> str:
+        outer = product(var.extent for var in self.plan.outer if var.extent is not None)
+        rest = c_size(outer * self.plan.panels)
+        return rest if self.blocks == "1" else f"{rest} * {self.blocks}"
+
+    @property
+    def work(self) -> Dim:
+        """Multiplications, those with padding included."""
+        plan = self.plan
+        points = product(var.extent for var in (*plan.outer, *(var for var, _ in plan.rows)) if var.extent is not None)
+        columns = plan.column.extent if plan.column is not None else 1
+        assert isinstance(columns, int), "a number of vectors is constant"
+        return plan.depth * points * (columns * plan.lanes)
+
+    def decode(self, w: Writer) -> None:
+        """The indices of a unit from its number."""
+        plan = self.plan
+        order = [("block", self.blocks), ("panel", str(plan.panels))]
+        parts = [(var.name, c_size(var.extent)) for var in plan.outer if var.extent is not None]
+        parts += order if self._goes_by_rows else order[::-1]
+        parts = [part for part in parts if part[1] != "1"]
+        names = {name for name, _ in parts}
+        for name, _ in order:
+            if name not in names:
+                w.line(f"const long {name} = 0;")
+        if len(parts) > 1:
+            w.line("long rest = unit;")
+        for name, extent in reversed(parts[1:]):
+            w.line(f"const long {name} = rest % {extent};")
+            w.line(f"rest /= {extent};")
+        if parts:
+            w.line(f"const long {parts[0][0]} = {'rest' if len(parts) > 1 else 'unit'};")
+        if self.rows:
+            w.line(f"const long last_tile = cr_least((block + 1) * {self.per_unit}, {self.tiles});")
+
+    @property
+    def _goes_by_rows(self) -> bool:
+        """Whether a block of rows meets all panels before the next one: if y fits in the second cache, which keeps the output's
+        rows, and what is updated along with them, in long streams."""
+        plan = self.plan
+        return typical(plan.depth) * plan.panels * plan.panel * BYTES[plan.dtype] <= SECOND_CACHE
+
+
+def _tiles(var: Var, most: int) -> int:
+    if isinstance(var.extent, Size):
+        return 1 << 60
+    assert var.extent is not None, "an index of rows has an extent"
+    return -(-var.extent // most)
+
+
+def typical(size: Dim) -> int:
+    return TYPICAL * sum(size.coefficients) if isinstance(size, Size) else size
+
+
+def tile_chunks(work: Dim, units: str) -> str:
+    return f"cr_chunks({c_size(work)}, {GRAIN}, {units})"
