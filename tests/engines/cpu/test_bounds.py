@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainrule.core.dtypes import ALL
-from chainrule.engines.cpu import body, tiles
+from chainrule.engines.cpu import body, tile_plan, tiles
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.bounds import follows, prove
 from chainrule.engines.cpu.indexing import Index, Var, variable
@@ -135,7 +135,7 @@ def convolution() -> Graph:
 
 def test_a_border_that_is_too_narrow_is_caught(monkeypatch):
     lower(convolution(), frozenset(), 32)
-    monkeypatch.setattr(tiles, "margins", lambda index, size: (1, 0))
+    monkeypatch.setattr(tile_plan, "margins", lambda index, size: (1, 0))
     with pytest.raises(AssertionError, match=r"border_a.* may lie outside"):
         lower(convolution(), frozenset(), 32)
 
@@ -144,7 +144,7 @@ def test_a_border_that_is_too_narrow_is_caught(monkeypatch):
 def test_working_memory_that_is_too_small_is_caught(width, monkeypatch):
     lower(convolution(), frozenset(), width)
     monkeypatch.setattr(tiles, "product", lambda dims: product(dims) - 1)
-    with pytest.raises(AssertionError, match=r"(border|panels|t)_\w+\[.* may lie outside"):
+    with pytest.raises(AssertionError, match=r"(border|vectors|t)_\w+\[.* may lie outside"):
         lower(convolution(), frozenset(), width)
 
 

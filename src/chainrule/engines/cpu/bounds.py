@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from chainrule.engines.cpu.indexing import Index, Var
+from chainrule.engines.cpu.indexing import Index, Var, at_least
 from chainrule.ir.sizes import Dim, divide
 
 _FEW = 4
@@ -29,7 +29,7 @@ def prove(what: str, at: Index, size: Dim, facts: Sequence[Fact] = ()) -> None:
 
 def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
     """Whether ``at`` is known to lie in [0, size) wherever the facts hold (sufficient, not necessary)."""
-    if at.within(size):
+    if at.within(size) or any(_never(*fact) for fact in facts):
         return True
     for number, (index, extent) in enumerate(facts):
         fresh = Index(((Var(f"fact {len(facts)}", extent), 1),))
@@ -39,6 +39,12 @@ def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
             if follows(at - index * factor + fresh * factor, size, others):
                 return True
     return False
+
+
+def _never(index: Index, extent: Dim) -> bool:
+    """Whether an index is known to lie outside [0, extent), so that what is guarded by it never runs."""
+    found = index.bounds()
+    return found is not None and (at_least(-found[1], 1) or at_least(found[0] - extent, 0))
 
 
 def _factors(at: Index, index: Index) -> Iterator[Dim]:
