@@ -58,7 +58,7 @@ def test_many_runs_have_the_bits_of_single_runs(engine, donated, shuffled, batch
     program = engine.load(recurrence(), donated)
     how = Repetition(steps, batch, CARRIED, GATHERED, rows)
     found = program.repeat(copies(arrays), how)
-    expected = repeat_plainly(engine.load(recurrence()), recurrence(), copies(arrays), how)
+    expected = repeat_plainly(engine.load(recurrence(), donated), recurrence(), copies(arrays), how)
     defined = repeat_plainly(REFERENCE.load(recurrence()), recurrence(), copies(arrays), how)
     for x, y, z in zip(found, expected, defined, strict=True):
         assert x.shape == z.shape

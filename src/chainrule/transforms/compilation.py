@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -59,12 +59,16 @@ class Traced:
 
 @dataclass(slots=True)
 class _Prepared:
-    """A function compiled for one structure of arguments; ``is_known`` once its calls were written as a function."""
+    """A function compiled for one structure of arguments; ``is_known`` once its calls were written as a function.
+
+    ``repeated`` has, for each argument that was carried from run to run, the numbers of its arrays and of those that are gathered.
+    """
 
     program: Program
     traced: Traced
     calls: int = 0
     is_known: bool = False
+    repeated: dict[str, tuple[list[int], frozenset[int]]] = field(default_factory=dict)
 
 
 # Calls of so many structures are tried one after the other before the arguments are looked up in general.
@@ -137,15 +141,23 @@ class Compiled(Generic[P, R]):
             raise ConfigError(
                 f"{_name_of(self.function)} draws random numbers without a key; every run would draw the same, so pass a key"
             )
+        if carry not in found.repeated:
+            found.repeated[carry] = self._carried(traced, bound, carry, donated)
+        state, gathered = found.repeated[carry]
+        how = Repetition(steps, batch, dict(enumerate(state)), gathered, rows)
+        operands = writable(arrays, frozenset(state))
+        return self._results(traced, found.program.repeat(operands, how), operands, arrays, donated)
+
+    def _carried(
+        self, traced: Traced, bound: dict[str, Any], carry: str, donated: frozenset[int]
+    ) -> tuple[list[int], frozenset[int]]:
+        """Which of the arrays passed are the state, and which are gathered."""
         inside = [name for name, argument in bound.items() for leaf in trees.leaves(argument) if _is_traced(leaf)]
         state = [number for number, name in enumerate(inside) if name == carry]
         if not donated <= set(state):
             raise ConfigError(f"only {carry!r} can be donated where it is what one run hands on to the next")
         _check_state(traced, bound[carry], carry)
-        gathered = frozenset(number for number, name in enumerate(inside) if name in self._batch)
-        how = Repetition(steps, batch, dict(enumerate(state)), gathered, rows)
-        operands = writable(arrays, frozenset(state))
-        return self._results(traced, found.program.repeat(operands, how), operands, arrays, donated)
+        return state, frozenset(number for number, name in enumerate(inside) if name in self._batch)
 
     def _results(
         self,

@@ -10,6 +10,8 @@ from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.toolchain import Toolchain
 
 ONE_ARGUMENT = ("exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "logistic", "erf")
+# Other forms of the same functions, for code that evaluates one element at a time.
+ALONE = ("alone_exp", "alone_tanh", "alone_logistic")
 
 # Exact enough: the C library's float64 functions are good to 1 ulp of float64.
 _COMMON = """
@@ -25,6 +27,13 @@ static double logistic(double x) {
     double e = exp(-fabs(x));
     return (x >= 0 ? 1 : e) / (1 + e);
 }
+
+#define alone_exp exp
+#define alone_tanh tanh
+#define alone_logistic logistic
+#define cr_alone_exp_f64 cr_exp_f64
+#define cr_alone_tanh_f64 cr_tanh_f64
+#define cr_alone_logistic_f64 cr_logistic_f64
 
 /* In units of the last place of a float32 at the exact value; infinite where NaN, infinity or the sign of zero is wrong. */
 static double distance(float got, double exact) {
@@ -120,14 +129,14 @@ class Worst:
 def load(toolchain: Toolchain) -> ctypes.CDLL:
     """The functions and their measurement, compiled for one target."""
     library = load_library(source(), name="accuracy", toolchain=toolchain)
-    for name in ONE_ARGUMENT:
+    for name in (*ONE_ARGUMENT, *ALONE):
         getattr(library, f"survey_of_{name}").restype = ctypes.c_double
     library.survey_of_pow.restype = ctypes.c_double
     return library
 
 
 def source() -> str:
-    return _COMMON + "".join(_ONE.format(name=name) for name in ONE_ARGUMENT) + _TWO
+    return _COMMON + "".join(_ONE.format(name=name) for name in (*ONE_ARGUMENT, *ALONE)) + _TWO
 
 
 def survey(library: ctypes.CDLL, name: str, stride: int, first: int = 0) -> Worst:

@@ -18,6 +18,7 @@ from chainrule.engines.cpu.memory import Memory, bytes_of
 from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
 from chainrule.engines.cpu.sides import sides_of
+from chainrule.engines.cpu.straight import is_small, write_straight
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
 from chainrule.engines.cpu.timing import timed, timing_text
@@ -101,11 +102,14 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
     writer.line(
         "/* Runs the program once, or many times: pointers to operands, results and constants, working memory, and the rest. */"
     )
+    repeated = f"cr_repeat_program(graph_{number}, arrays, constants, arena, how);"
+    if number in emitter.alone:
+        repeated = f"if (how->batch == 1 && cr_is_in_place(how)) {emitter.alone[number]}(arrays, how); else {repeated}"
     for head, call in (
         ("void cr_run(char **arrays, char *arena, long B)", f"graph_{number}(arrays, constants, arena, B);"),
         (
             "void cr_repeat(char **arrays, char *arena, const cr_repetition *how)",
-            f"cr_repeat_program(graph_{number}, arrays, constants, arena, how);",
+            repeated,
         ),
     ):
         with writer.block(f"CR_EXPORT {head}"):
@@ -156,6 +160,7 @@ class _Emitter:
         self.constants: list[Value] = []
         self.makers: dict[Value, Node] = {}
         self.numbers: dict[Graph, int] = {}
+        self.alone: dict[int, str] = {}
         self.nests = 0
 
     def graph(self, grouping: Grouping, memory: Memory) -> None:
@@ -173,6 +178,9 @@ class _Emitter:
                 shown = formula_of(nest, grouping, lowering.pointer_name)
                 raise AssertionError(f"{error}; in the nest {shown}") from None
         number = self.numbers[grouping.graph] = len(self.numbers)
+        if not self.profiled and is_small(grouping.graph):
+            self.alone[number] = f"graph_{number}_of_one"
+            self.functions.append(write_straight(grouping.graph, memory, self.alone[number]))
         self._arena_function(number, memory, lowering)
         self._graph_function(number, grouping.graph, memory, first_constant, calls)
 
@@ -193,7 +201,15 @@ class _Emitter:
         w = Writer()
         head = f"static void graph_{number}(char **arrays, char **constants, char *arena, long B)"
         total = memory.fixed + len(memory.arena)
+        alone = self.alone.get(number)
         with w.block(head):
+            if alone is not None:
+                slots = len(graph.inputs) + len(graph.outputs)
+                with w.block("if (B == 1)"):
+                    w.line(f"static const int64_t still[{max(1, slots)}];")
+                    w.line("const cr_repetition once = {.steps = 1, .batch = 1, .bytes = still};")
+                    w.line(f"{alone}(arrays, &once);")
+                    w.line("return;")
             w.line(f"char *slot[{max(1, total)}];")
             given = len(graph.inputs) + len(graph.outputs)
             w.line(f"for (long k = 0; k < {given}; k++) slot[k] = arrays[k];")

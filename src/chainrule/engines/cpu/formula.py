@@ -30,7 +30,7 @@ def formula_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> 
     for value in nest.made:
         origin = grouping.makers[value].origin
         places[f"{origin.path or 'step'} {origin.phase}"] = None
-    return _harmless(f"{', '.join(list(places)[:3])}: ") + ";\n   ".join(_formulas(nest, grouping, name))
+    return harmless(f"{', '.join(list(places)[:3])}: ") + ";\n   ".join(_formulas(nest, grouping, name))
 
 
 def formulas_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> str:
@@ -38,7 +38,8 @@ def formulas_of(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) ->
     return "; ".join(_formulas(nest, grouping, name))
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """A text that can stand in a C comment."""
     return re.sub(r"[^\x20-\x7e]|\*/|/\*|\\|\?\?", "_", text)
 
 
@@ -72,5 +73,5 @@ def _formulas(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> l
     for value in nest.made:
         target = name(value) if grouping.is_stored(value) else "result"
         shown = operation(grouping.makers[value], 0)
-        parts.append(_harmless(f"{target} = {shown[:_LONGEST]}{'...' if len(shown) > _LONGEST else ''}"))
+        parts.append(harmless(f"{target} = {shown[:_LONGEST]}{'...' if len(shown) > _LONGEST else ''}"))
     return parts

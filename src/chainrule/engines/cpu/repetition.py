@@ -18,10 +18,9 @@ class _Text(ctypes.Structure):
     """``cr_repetition``."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("steps", "batch", "slots")),
-        ("rows", ctypes.c_void_p),
-        *((name, ctypes.c_void_p) for name in ("moving", "gathered", "reported", "exchanged")),
-        *((name, ctypes.c_int64) for name in ("movings", "gathereds", "reporteds", "exchangeds")),
+        *((name, ctypes.c_int64) for name in ("steps", "batch", "inputs", "outputs")),
+        *((name, ctypes.c_void_p) for name in ("rows", "examples", "bytes", "over", "exchanged")),
+        ("exchanges", ctypes.c_int64),
         ("homes", ctypes.c_void_p),
     )
 
@@ -38,7 +37,6 @@ class Schedule:
         written_over: Mapping[int, int],
     ) -> None:
         self._how = how
-        first = len(graph.inputs)
         self.operands = list(arrays)
         self.results = [
             self.operands[written_over[k]]
@@ -46,37 +44,30 @@ class Schedule:
             else np.empty(shape if k in how.carried else (how.steps, *shape), dtype)
             for k, (shape, dtype) in enumerate(forms)
         ]
-        moving, gathered, reported = [], [], []
-        for number in sorted(how.gathered):
-            example = arrays[number].nbytes // max(1, len(arrays[number]))
-            shape = (how.batch, *arrays[number].shape[1:])
-            if how.rows is None:
-                self.operands[number] = arrays[number][: how.batch]
-                moving.append((number, how.batch * example))
-            else:
-                gathered.append((number, example, arrays[number].ctypes.data))
-                if how.batch != 1:
-                    self.operands[number] = np.empty(shape, arrays[number].dtype)
+        inputs, outputs = len(self.operands), len(self.results)
+        examples = np.zeros(inputs, np.int64)
+        moved = np.zeros(inputs + outputs, np.int64)
+        over = np.full(outputs, -1)
+        for number in how.gathered:
+            whole = arrays[number]
+            examples[number], moved[number] = whole.ctypes.data, whole.nbytes // max(1, len(whole))
+            if how.rows is not None and how.batch != 1:
+                self.operands[number] = np.empty((how.batch, *whole.shape[1:]), whole.dtype)
         for number, stack in enumerate(self.results):
             if number not in how.carried:
-                step = stack.nbytes // how.steps
-                if number in written_over:
-                    reported.append((written_over[number], step, stack.ctypes.data))
-                else:
-                    moving.append((first + number, step))
-        self._homes = np.arange(first + len(graph.outputs))
+                moved[inputs + number] = stack.nbytes // how.steps
+                over[number] = written_over.get(number, -1)
         rows = None if how.rows is None else np.ascontiguousarray(how.rows, np.int64)
-        lists = [
-            np.array(rows, np.int64) for rows in (moving, gathered, reported, _exchanges(graph, how, written_over))
-        ]
-        self._kept = (rows, *lists)
+        exchanged = np.array(_exchanges(graph, how, written_over), np.int64)
+        self._homes = np.arange(inputs + outputs)
+        self._kept = (rows, examples, moved, over, exchanged)
         self._table = _Text(
             how.steps,
             how.batch,
-            len(self._homes),
-            None if rows is None else rows.ctypes.data,
-            *(table.ctypes.data for table in lists),
-            *(len(table) for table in lists),
+            inputs,
+            outputs,
+            *(None if table is None else table.ctypes.data for table in self._kept),
+            len(exchanged),
             self._homes.ctypes.data,
         )
 

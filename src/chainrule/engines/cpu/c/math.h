@@ -72,15 +72,55 @@ CR_INLINE float cr_logistic_f32(float x) {
     return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
-CR_INLINE float cr_tanh_f32(float x) {
-    float size = fabsf(x), z = x * x, p = -0x1.96d7b2p-8f;
+CR_INLINE float cr_tanh_near_zero(float size) {
+    float z = size * size, p = -0x1.96d7b2p-8f;
     p = p * z + 0x1.58843cp-6f;
     p = p * z - 0x1.b913aep-5f;
     p = p * z + 0x1.110cb2p-3f;
     p = p * z - 0x1.55554ap-2f;
-    float near = size + size * (z * p);
-    float far = 1.0f - 2.0f / (cr_exp_f32(2.0f * size) + 1.0f);
-    return copysignf(size < 0.55f ? near : far, x);
+    return size + size * (z * p);
+}
+
+CR_INLINE float cr_tanh_f32(float x) {
+    float size = fabsf(x), far = 1.0f - 2.0f / (cr_exp_f32(2.0f * size) + 1.0f);
+    return copysignf(size < 0.55f ? cr_tanh_near_zero(size) : far, x);
+}
+
+/* --- the same, for code that evaluates one element and waits for it: short chains of operations, and branches --- */
+
+#if defined(__FP_FAST_FMAF) || defined(__FMA__)
+CR_INLINE float cr_without_ln2(float x, float whole) { /* x - whole ln 2: the product is exact inside the sum */
+    return __builtin_fmaf(whole, -0x1.62e430p-1f, x);
+}
+#define CR_REST 0x1.05c610p-29f /* what is left of -ln 2: small enough to be added where nothing waits for it */
+#else
+CR_INLINE float cr_without_ln2(float x, float whole) { return (x - whole * 0x1.62e4p-1f) - whole * 0x1.7f7d1cp-20f; }
+#define CR_REST 0.0f
+#endif
+
+CR_INLINE float cr_exp_of_normal(float x) { /* -87 <= x <= 88 */
+    float shifted = x * 0x1.715476p+0f + CR_ROUNDER, whole = shifted - CR_ROUNDER;
+    float scale = cr_power_of_two((int32_t)(cr_bits(shifted) - cr_bits(CR_ROUNDER))), r = cr_without_ln2(x, whole);
+    float z = r * r, high = 0x1.123a6cp-7f * r + 0x1.5558f4p-5f, low = 0x1.555490p-3f * r + 0x1.fffffcp-2f;
+    float q = (0x1.6a234ep-10f * z + high) * z + low;
+    return q * (z * scale) + (1.0f + (r + whole * CR_REST)) * scale;
+}
+
+CR_INLINE float cr_alone_exp_f32(float x) {
+    if (__builtin_expect(!(fabsf(x) <= 87.0f), 0)) return cr_exp_f32(x);
+    return cr_exp_of_normal(x);
+}
+
+CR_INLINE float cr_alone_logistic_f32(float x) {
+    if (__builtin_expect(!(fabsf(x) <= 87.0f), 0)) return cr_logistic_f32(x);
+    return 1.0f / (1.0f + cr_exp_of_normal(-x));
+}
+
+CR_INLINE float cr_alone_tanh_f32(float x) {
+    float size = fabsf(x);
+    if (__builtin_expect(!(size <= 40.0f), 0)) return cr_tanh_f32(x);
+    float far = 1.0f - 2.0f / (cr_exp_of_normal(2.0f * size) + 1.0f);
+    return copysignf(size < 0.55f ? cr_tanh_near_zero(size) : far, x);
 }
 
 /* --- the error function: x plus a polynomial near 0; else 1 - exp(-q(|x|)), where q = -log(1 - erf) --- */

@@ -5,52 +5,50 @@
 typedef void cr_program(char **arrays, char **constants, char *arena, long B);
 
 typedef struct {
-    int64_t slot, bytes;
-} cr_moving; /* the pointer in the slot goes on by so many bytes after every step */
-
-typedef struct {
-    int64_t slot, bytes; /* of one example */
-    char *examples;
-} cr_gathered; /* before every step the slot's buffer is filled with rows; of a single row it gets the place */
-
-typedef struct {
-    int64_t slot, bytes;
-    char *target;
-} cr_reported; /* a stacked result that the program writes over an operand: it is copied out */
-
-typedef struct {
     int64_t to, from;
 } cr_exchanged; /* after every step, what was in slot `from` is in slot `to` */
 
 typedef struct {
-    int64_t steps, batch, slots;
-    const int64_t *rows;
-    const cr_moving *moving;
-    const cr_gathered *gathered;
-    const cr_reported *reported;
+    int64_t steps, batch, inputs, outputs;
+    const int64_t *rows;  /* of all steps; NULL: one after the other */
+    char **examples;      /* of every input that is gathered: where the examples are; else NULL */
+    const int64_t *bytes; /* of every slot: of one example, or of the result of one step; 0 where it stays in its place */
+    const int64_t *over;  /* of every output: the operand that it is written over although it is stacked; else -1 */
     const cr_exchanged *exchanged;
-    int64_t movings, gathereds, reporteds, exchangeds;
+    int64_t exchanges;
     int64_t *homes; /* of every slot: the slot whose first buffer it has; kept up to date */
 } cr_repetition;
 
-CR_INLINE void cr_gather(char **arrays, const cr_repetition *how, const int64_t *rows) {
-    for (long k = 0; k < how->gathereds; k++) {
-        const cr_gathered at = how->gathered[k];
-        if (how->batch == 1) {
-            arrays[at.slot] = at.examples + rows[0] * at.bytes;
+/* The rows of one step: where they lie, or, if there are several here and there, in the buffer of their slot. */
+CR_INLINE void cr_gather(char **arrays, const cr_repetition *how, long step) {
+    const int64_t *rows = how->rows ? how->rows + step * how->batch : NULL;
+    for (long k = 0; k < how->inputs; k++) {
+        const char *examples = how->examples[k];
+        const int64_t bytes = how->bytes[k];
+        if (!examples) continue;
+        if (!rows || how->batch == 1) {
+            arrays[k] = (char *)examples + (rows ? rows[0] : step * how->batch) * bytes;
             continue;
         }
-        char *to = arrays[at.slot];
-        for (long n = 0; n < how->batch; n++) memcpy(to + n * at.bytes, at.examples + rows[n] * at.bytes, at.bytes);
+        for (long n = 0; n < how->batch; n++) memcpy(arrays[k] + n * bytes, examples + rows[n] * bytes, bytes);
+    }
+}
+
+CR_INLINE void cr_report(char **results, char **operands, const cr_repetition *how) {
+    for (long k = 0; k < how->outputs; k++) {
+        const int64_t bytes = how->bytes[how->inputs + k];
+        if (how->over[k] >= 0) memcpy(results[k], operands[how->over[k]], bytes);
+        results[k] += bytes;
     }
 }
 
 CR_INLINE void cr_exchange(char **arrays, const cr_repetition *how) {
-    char *held[how->slots];
-    int64_t homes[how->slots];
+    const long slots = how->inputs + how->outputs;
+    char *held[slots];
+    int64_t homes[slots];
     memcpy(held, arrays, sizeof held);
     memcpy(homes, how->homes, sizeof homes);
-    for (long k = 0; k < how->exchangeds; k++) {
+    for (long k = 0; k < how->exchanges; k++) {
         const cr_exchanged at = how->exchanged[k];
         arrays[at.to] = held[at.from];
         how->homes[at.to] = homes[at.from];
@@ -60,13 +58,16 @@ CR_INLINE void cr_exchange(char **arrays, const cr_repetition *how) {
 CR_INLINE void cr_repeat_program(
     cr_program *program, char **arrays, char **constants, char *arena, const cr_repetition *how) {
     for (long step = 0; step < how->steps; step++) {
-        if (how->gathereds) cr_gather(arrays, how, how->rows + step * how->batch);
+        cr_gather(arrays, how, step);
         program(arrays, constants, arena, how->batch);
-        for (long k = 0; k < how->reporteds; k++) {
-            const cr_reported at = how->reported[k];
-            memcpy(at.target + step * at.bytes, arrays[at.slot], at.bytes);
-        }
-        for (long k = 0; k < how->movings; k++) arrays[how->moving[k].slot] += how->moving[k].bytes;
-        if (how->exchangeds) cr_exchange(arrays, how);
+        cr_report(arrays + how->inputs, arrays, how);
+        if (how->exchanges) cr_exchange(arrays, how);
     }
+}
+
+/* Whether every state is written over itself and every result to its place, so that only addresses differ between steps. */
+CR_INLINE int cr_is_in_place(const cr_repetition *how) {
+    for (long k = 0; k < how->outputs; k++)
+        if (how->over[k] >= 0) return 0;
+    return !how->exchanges;
 }
