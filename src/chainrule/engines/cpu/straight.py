@@ -37,7 +37,7 @@ from chainrule.ir.sizes import at, shape_at
 Names = np.ndarray[Any, Any]
 
 # With more operations than this, loops over vectors take less time than the operations one by one.
-_MOST_OPERATIONS = 3000
+MOST_OPERATIONS = 3000
 # A longer sum is several sums, which do not wait for each other.
 _SHORT_SUM = 8
 _PARTIAL_SUMS = 4
@@ -52,7 +52,7 @@ def is_small(graph: Graph) -> bool:
         if node.primitive.name not in WRITERS:
             return False
         total += _operations(node)
-        if total > _MOST_OPERATIONS:
+        if total > MOST_OPERATIONS:
             return False
     return True
 
