@@ -17,18 +17,18 @@ from chainrule.ir.graph import ArrayType, Graph
 from chainrule.ir.sizes import BATCH
 from chainrule.passes import optimise
 
-NAMES = ["inline calls", "write sums of products", "choose stored values", "group into nests", "plan memory", "write C"]
+NAMES = ["inline calls", "write as maps", "choose stored values", "group into nests", "plan memory", "write C"]
 
 
 def softmax_graph() -> Graph:
-    """Several nests, two of which share a slot of the arena."""
+    """Several nests, because columns cannot be finished one by one; two of them share a slot of the arena."""
     builder = Builder()
     x = builder.input(ArrayType((BATCH, 5), "float32"), "x")
-    largest = builder.reduce_max(x, (1,))
-    raised = builder.exp(builder.sub(x, builder.broadcast(largest, (BATCH, 5), (0,))))
-    total = builder.reduce_sum(raised, (1,))
-    shares = builder.div(raised, builder.broadcast(total, (BATCH, 5), (0,)))
-    squares = builder.reduce_sum(builder.mul(shares, shares), (1,))
+    largest = builder.reduce_max(x, (0,))
+    raised = builder.exp(builder.sub(x, builder.broadcast(largest, (BATCH, 5), (1,))))
+    total = builder.reduce_sum(raised, (0,))
+    shares = builder.div(raised, builder.broadcast(total, (BATCH, 5), (1,)))
+    squares = builder.reduce_sum(builder.mul(shares, shares), (0,))
     return builder.finish("softmax", [builder.reduce_max(squares, (0,)), shares])
 
 
@@ -210,7 +210,7 @@ def test_nothing_is_shown_unasked(setting, monkeypatch):
 def test_a_word_that_means_nothing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHAINRULE_DEBUG", "lowerin\x1b")
     with pytest.raises(
-        ConfigError, match=r"'lowerin\\x1b'; it may have 1, lowering, inline, sums, stored, nests, memory, c"
+        ConfigError, match=r"'lowerin\\x1b'; it may have 1, lowering, inline, maps, stored, nests, memory, c"
     ):
         watcher("step")
     (tmp_path / "file").touch()

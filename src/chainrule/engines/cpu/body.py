@@ -6,7 +6,7 @@ the position. Reads that a pad, a concatenation or a gather may send outside are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL
@@ -48,7 +48,8 @@ class Position:
 class Body:
     """Statements under construction. ``pointer`` names the buffer of a value, or says that it has none here.
 
-    ``facts`` has what holds wherever a guard is true, so that every access can be proved to stay within its buffer.
+    ``facts`` has what holds wherever a guard is true, so that every access can be proved to stay within its buffer. ``rows`` has the
+    buffers that hold one part of their value only: where it begins, and its size.
     """
 
     maker: Callable[[Value], Node | None]
@@ -57,6 +58,7 @@ class Body:
     known: dict[object, str] = field(default_factory=dict)
     prefix: str = "v"
     facts: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[Index, Dim]] = field(default_factory=dict)
 
     def emit(self, type: str, *parts: Part) -> str:
         """The name of a new local constant, or of an earlier one with the same definition."""
@@ -74,7 +76,8 @@ class Body:
         """An element of a value's buffer; 0 where the guard does not hold."""
         pointer = self.pointer(value)
         assert pointer is not None, "only a stored value can be loaded"
-        return self.element(pointer, at, product(value.shape), C_TYPES[value.dtype], guard, is_bool=value.dtype == BOOL)
+        start, size = self.rows.get(pointer, (Index(), product(value.shape)))
+        return self.element(pointer, at - start, size, C_TYPES[value.dtype], guard, is_bool=value.dtype == BOOL)
 
     def element(
         self, pointer: str, at: Index, size: Dim, type: str, guard: Guard = None, *, is_bool: bool = False

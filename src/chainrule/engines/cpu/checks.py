@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from chainrule.engines.cpu.grouping import NESTS, Grouping, Nest
+from chainrule.engines.cpu.grouping import NESTS, Grouping
 from chainrule.engines.cpu.memory import Memory, bytes_of
+from chainrule.engines.cpu.nest import Nest
 from chainrule.engines.cpu.scalars import EXPRESSIONS
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Dim, Size, product

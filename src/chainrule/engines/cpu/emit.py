@@ -11,11 +11,13 @@ from itertools import zip_longest
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.contraction import solved, write_plain, write_scattered
 from chainrule.engines.cpu.formula import formula_of, formulas_of
-from chainrule.engines.cpu.grouping import Grouping, Nest
+from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import Memory, bytes_of
+from chainrule.engines.cpu.nest import Nest
 from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
+from chainrule.engines.cpu.row_nests import RowWriter
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
 from chainrule.engines.cpu.sides import sides_of
 from chainrule.engines.cpu.straight import is_small, write_straight
@@ -271,6 +273,10 @@ class _Lowering:
     def _tasks(self, nest: Nest) -> list[tuple[Task, dict[str, Value]]]:
         body, used, name = self._body(nest)
         node = nest.node
+        if nest.members:
+            sides = sides_of([node for member in nest.members for node in member.sides], name)
+            rows = RowWriter(nest, sides, body.maker, body.pointer, name, self.grouping.canonical)
+            return [(rows.write(), used)]
         if node is None:
             roots = [(value, name(value)) for value in nest.roots]
             return [(write_map(body, nest.shape, roots, sides_of(nest.sides, name)), used)]

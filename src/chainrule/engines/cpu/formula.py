@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from chainrule.engines.cpu.grouping import Grouping, Nest
+from chainrule.engines.cpu.grouping import Grouping
+from chainrule.engines.cpu.nest import Nest
 from chainrule.ir.graph import Node, Value
 
 _INFIX = {
@@ -44,9 +45,14 @@ def harmless(text: str) -> str:
 
 
 def _formulas(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> list[str]:
+    # What only the stages of a row read has no memory, and no name but these.
+    own = {value: f"r{number}" for number, value in enumerate(v for v in nest.made if v in nest.private)}
+
     def text(value: Value, depth: int) -> str:
         if grouping.is_stored(value) and depth:
             return name(value)
+        if grouping.canonical(value) in own and depth:
+            return own[grouping.canonical(value)]
         node = grouping.makers.get(value)
         if node is None:
             return "?"
@@ -71,7 +77,7 @@ def _formulas(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> l
 
     parts = []
     for value in nest.made:
-        target = name(value) if grouping.is_stored(value) else "result"
+        target = name(value) if grouping.is_stored(value) else own.get(value, "result")
         shown = operation(grouping.makers[value], 0)
         parts.append(harmless(f"{target} = {shown[:_LONGEST]}{'...' if len(shown) > _LONGEST else ''}"))
     return parts

@@ -3,66 +3,29 @@
 Elementwise maps and views are expanded into whatever reads them; a value is stored only if something needs it in memory, or if
 computing it again would cost more than reading it back. Maps over the same box then share a nest, and maps of the result of a
 contraction become its epilogue, so that the result itself may never be stored. Sums over the leading axes of what a nest computes
-are added up along with it.
+are added up along with it. Reductions over rows, and the maps around them, run row by row (``rows.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from chainrule.core.dtypes import BOOL, FLOATS
-from chainrule.engines.cpu.scalars import COSTS, EXPRESSIONS
+from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, ancestors, same_bytes
+from chainrule.engines.cpu.rows import join_rows
+from chainrule.engines.cpu.scalars import COSTS
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import Shape, Size, product
+from chainrule.ir.sizes import Size, product
 
 # What runs in a nest of its own.
 NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_add", "scan", "fixed_point"})
-ELEMENTWISE = frozenset({*EXPRESSIONS, "cast", "stop_gradient"})
 _JOINED = frozenset({"map", "contract"})
 # Recomputing up to this many additions is cheaper than a store and a load.
 _CHEAP = 3
 _MAX_ROOTS = 12
 # A sum of more numbers than this is not added up along with what makes its operand: every chunk has a sum of its own.
 _LARGEST_SIDE = 4096
-
-
-@dataclass(eq=False, slots=True)
-class Nest:
-    """One loop nest: a node that needs its own, or none, and the maps and sums (``sides``) computed along with it."""
-
-    kind: str
-    node: Node | None
-    roots: list[Value]
-    order: int
-    reads: dict[Value, bool] = field(default_factory=dict)
-    keeps_result: bool = True
-    sides: list[Node] = field(default_factory=list)
-
-    @property
-    def written(self) -> list[Value]:
-        made = list(self.node.outputs) if self.node is not None and self.keeps_result else []
-        return [*made, *self.roots, *self.totals]
-
-    @property
-    def made(self) -> list[Value]:
-        return [*(self.node.outputs if self.node is not None else ()), *self.roots, *self.totals]
-
-    @property
-    def totals(self) -> list[Value]:
-        """The results of the sums."""
-        return [node.output for node in self.sides]
-
-    @property
-    def shape(self) -> Shape:
-        if self.node is not None:
-            return self.node.outputs[0].shape
-        return self.roots[0].shape if self.roots else self.sides[0].inputs[0].shape
-
-    @property
-    def box(self) -> Shape:
-        return tuple(size for size in self.shape if size != 1)
 
 
 class Grouping:
@@ -77,7 +40,7 @@ class Grouping:
         self.makers: dict[Value, Node] = {value: node for node in graph.nodes for value in node.outputs}
         self.alias: dict[Value, Value] = {}
         for node in graph.nodes:
-            if _same_bytes(node):
+            if same_bytes(node):
                 self.alias[node.output] = self.canonical(node.inputs[0])
         self.results = [self.canonical(value) for value in graph.outputs]
         self.stored = self._choose_stored()
@@ -85,7 +48,7 @@ class Grouping:
 
     def group(self) -> None:
         """Put what is computed into nests, in an order in which they can run. What only its own nest reads is stored no more."""
-        self.nests = self._schedule(self._merge(self._separate()))
+        self.nests = self._schedule(join_rows(self._merge(self._separate()), self))
 
     def canonical(self, value: Value) -> Value:
         """The value whose bytes these are."""
@@ -147,7 +110,7 @@ class Grouping:
             self._collect_from(self.makers[value], same, reads)
 
     def _collect_from(self, node: Node, same: bool, reads: dict[Value, bool]) -> None:
-        same = same and (node.primitive.name in ELEMENTWISE or _same_bytes(node))
+        same = same and (node.primitive.name in ELEMENTWISE or same_bytes(node))
         for value in node.inputs:
             self._collect(value, same, reads)
 
@@ -158,10 +121,11 @@ class Grouping:
             along = nest if nest.kind == "map" else self._as_side(nest)
             if along is not None:
                 home = {value: group for group in groups for value in group.made}
-                above = _ancestors(groups, home)
+                above = ancestors(groups, home)
                 direct = {home[value] for value in along.reads if value in home}
                 target = next(
-                    (g for g in self._candidates(along, groups, direct) if _may_join(along, g, direct, above)), None
+                    (g for g in self._candidates(along, groups, direct, above) if _may_join(along, g, direct, above)),
+                    None,
                 )
             if target is None or along is None:
                 groups.append(nest)
@@ -182,14 +146,20 @@ class Grouping:
         self._collect(nest.node.inputs[0], True, side.reads)
         return side
 
-    def _candidates(self, nest: Nest, groups: Sequence[Nest], direct: set[Nest]) -> list[Nest]:
+    def _candidates(
+        self, nest: Nest, groups: Sequence[Nest], direct: set[Nest], above: Mapping[Nest, set[Nest]]
+    ) -> list[Nest]:
         """Groups over the same box: first those whose results the nest reads, then those that read what it reads."""
         most = _MAX_ROOTS
         same = [g for g in groups if g.box == nest.box and g.kind in _JOINED and len(g.roots) + len(g.sides) < most]
         follows = self.has_sides if nest.sides else self.has_epilogue
         read = [g for g in same if g in direct and (g.node is None or follows(g.node))]
         beside = [g for g in same if g not in direct and g.node is None]
-        sharing = [g for g in beside if not nest.box or g.reads.keys() & nest.reads.keys()]
+        if not nest.box:
+            # Numbers cost nothing to read again: what may wait for more than they do is left alone.
+            before = direct.union(*(above[group] for group in direct))
+            return [*read, *(g for g in beside if above[g] <= before)]
+        sharing = [g for g in beside if g.reads.keys() & nest.reads.keys()]
         return [*sorted(read, key=lambda g: g.kind), *sharing]
 
     def _forget_private(self, groups: list[Nest]) -> None:
@@ -247,24 +217,6 @@ def _may_join(nest: Nest, group: Nest, direct: set[Nest], above: Mapping[Nest, s
     return not any(group in above[other] for other in direct if other is not group)
 
 
-def _ancestors(groups: Sequence[Nest], home: Mapping[Value, Nest]) -> dict[Nest, set[Nest]]:
-    """For every group all groups that must run before it."""
-    found: dict[Nest, set[Nest]] = {}
-
-    def visit(group: Nest) -> set[Nest]:
-        if group not in found:
-            found[group] = set()
-            for value in group.reads:
-                source = home.get(value)
-                if source is not None and source is not group:
-                    found[group] |= {source} | visit(source)
-        return found[group]
-
-    for group in groups:
-        visit(group)
-    return found
-
-
 def _uses(graph: Graph) -> dict[Value, int]:
     uses: dict[Value, int] = {}
     for node in graph.nodes:
@@ -274,36 +226,4 @@ def _uses(graph: Graph) -> dict[Value, int]:
 
 
 def _is_free(node: Node) -> bool:
-    return _same_bytes(node) or (node.primitive.family in ("view", "source") and node.primitive.name != "random_bits")
-
-
-def _same_bytes(node: Node) -> bool:
-    """Whether the result is the operand's bytes under another shape."""
-    name = node.primitive.name
-    if name in ("reshape", "stop_gradient"):
-        return True
-    if name not in (
-        "cast",
-        "broadcast",
-        "transpose",
-        "slice",
-        "flip",
-        "pad",
-        "concatenate",
-        "reduce_sum",
-        "reduce_max",
-    ):
-        return False
-    x, y = node.inputs[0], node.output
-    if x.dtype != y.dtype or [d for d in x.shape if d != 1] != [d for d in y.shape if d != 1]:
-        return False
-    if name == "transpose":
-        moved = [axis for axis in node.attributes["order"] if x.shape[axis] != 1]
-        return moved == sorted(moved)
-    if name == "flip":
-        return all(x.shape[axis] == 1 for axis in node.attributes["axes"])
-    if name == "concatenate":
-        return len(node.inputs) == 1
-    if name in ("reduce_sum", "reduce_max"):
-        return all(x.shape[axis] == 1 for axis in node.attributes["axes"])
-    return True
+    return same_bytes(node) or (node.primitive.family in ("view", "source") and node.primitive.name != "random_bits")

@@ -12,7 +12,7 @@ from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.ir.sizes import Dim, Size, product
 
 # One chunk is at least this many additions, so that handing it to a thread costs little.
-GRAIN = 32768
+GRAIN = 65536
 MOST_CHUNKS = 64
 
 

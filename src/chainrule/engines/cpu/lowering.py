@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from chainrule.engines.cpu import checks, show
+from chainrule.engines.cpu.as_maps import write_as_maps
 from chainrule.engines.cpu.contraction import solved
 from chainrule.engines.cpu.emit import Source, emit_program
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.memory import Memory, plan_memory
-from chainrule.engines.cpu.sums import write_sums
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.ir.graph import Graph, Node
 
@@ -47,8 +47,8 @@ def _inline(lowering: Lowering) -> None:
     lowering.graph = inline_calls(lowering.graph)
 
 
-def _write_sums(lowering: Lowering) -> None:
-    lowering.graph = write_sums(lowering.graph)
+def _write_as_maps(lowering: Lowering) -> None:
+    lowering.graph = write_as_maps(lowering.graph)
 
 
 def _choose_stored(lowering: Lowering) -> None:
@@ -104,9 +104,9 @@ STEPS = (
         lambda lowering: show.graph_text(lowering.graph),
     ),
     Step(
-        "write sums of products",
-        "sums",
-        _write_sums,
+        "write as maps",
+        "maps",
+        _write_as_maps,
         lambda lowering: checks.check_inlined(lowering.graph),
         lambda lowering: show.graph_text(lowering.graph),
     ),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from chainrule.engines.cpu.grouping import Grouping, Nest
+from chainrule.engines.cpu.grouping import Grouping
+from chainrule.engines.cpu.nest import Nest
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.ir.graph import Value
 from chainrule.ir.sizes import Dim, Size, product

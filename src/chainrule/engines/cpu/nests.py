@@ -191,6 +191,14 @@ def write_reduction(r: Reduction) -> Task:
     return writer.write()
 
 
+def write_row(w: Writer, r: Reduction, box: Box, result: str) -> None:
+    """A reduction of everything that the box of ``r`` runs over, into the variable ``result``."""
+    box.merge()
+    writer = _ReductionWriter(r, box, [], box.vars)
+    writer.writer = w
+    writer.row(lambda at, value: f"{result} = {value};")
+
+
 class _ReductionWriter:
     def __init__(self, r: Reduction, box: Box, kept: list[Var], reduced: list[Var]) -> None:
         self.r, self.box, self.kept, self.reduced = r, box, kept, reduced
@@ -270,7 +278,7 @@ class _ReductionWriter:
         elif self.columns:
             self._column_block(chunked, target, first=depth == 0)
         else:
-            self._row(chunked, target)
+            self.row(target, chunked)
 
     def _reduced_loops(self, chunked: str, inner: Inner, vars: Sequence[Var], depth: int = 0) -> None:
         if depth == len(vars):
@@ -314,7 +322,7 @@ class _ReductionWriter:
             at = str(store.at.replace(known))
             w.line(f"for (long l = 0; l < width; l++) {target(at, 'sums[l]')}")
 
-    def _row(self, chunked: str, target: Target) -> None:
+    def row(self, target: Target, chunked: str = "") -> None:
         w, store = self.writer, self.box.stores[0]
         if not self.reduced:
             self.box.write(w)

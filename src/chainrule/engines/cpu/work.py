@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chainrule.core.dtypes import FLOATS
-from chainrule.engines.cpu.grouping import ELEMENTWISE, Grouping, Nest
+from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.memory import bytes_of
+from chainrule.engines.cpu.nest import ELEMENTWISE, Nest
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, product
 
