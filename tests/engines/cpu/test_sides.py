@@ -79,15 +79,16 @@ def test_nothing_but_the_result_of_the_maps_is_stored():
     assert "result = " in ENGINE.load(graph).c_source  # the product itself is not a result and has no memory
 
 
-def test_sums_along_with_maps():
+@pytest.mark.parametrize("rows", [False, True])
+def test_sums_along_with_maps(rows):
     builder = Builder()
     x = builder.input(ArrayType((BATCH, 7, 5), "float32"), "x")
     y = builder.exp(x)
     one = builder.reduce_sum(builder.mul(y, y), (0, 1))
     all = builder.reduce_sum(builder.add(y, x), (0, 1, 2))
-    last = builder.reduce_sum(y, (1, 2))
-    graph = builder.finish("maps", [y, one, all, last])
-    assert nests(graph) == ["map", "reduce_sum"]
+    last = [builder.reduce_sum(y, (1, 2))] if rows else []
+    graph = builder.finish("maps", [y, one, all, *last])
+    assert nests(graph) == ["rows" if rows else "map"]
     for batch in (1, 13, 6000):
         check(graph, batch, 2e-5)
 
