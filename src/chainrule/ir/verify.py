@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from chainrule.core.dtypes import ALL
 from chainrule.core.errors import ChainruleError, GraphError
 from chainrule.ir.attributes import check_attributes
@@ -18,10 +21,11 @@ def verify(graph: Graph) -> Graph:
     :class:`GraphError` naming the graph, the node's number and its origin.
     """
     defined: set[Value] = set()
+    where: Callable[[], str] = partial("graph {!r}, inputs".format, graph.name)
     for value in graph.inputs:
-        _define(value, defined, f"graph {graph.name!r}, inputs")
+        _define(value, defined, where)
     for number, node in enumerate(graph.nodes):
-        where = f"graph {graph.name!r}, node {number} ({node.primitive.name}) from {node.origin}"
+        where = partial(_place, graph, number, node)
         _verify_node(node, defined, where)
         for value in node.outputs:
             _define(value, defined, where)
@@ -33,35 +37,39 @@ def verify(graph: Graph) -> Graph:
     return graph
 
 
-def _define(value: Value, defined: set[Value], where: str) -> None:
+def _place(graph: Graph, number: int, node: Node) -> str:
+    return f"graph {graph.name!r}, node {number} ({node.primitive.name}) from {node.origin}"
+
+
+def _define(value: Value, defined: set[Value], where: Callable[[], str]) -> None:
     if value in defined:
-        raise GraphError(f"{where}: a value is defined twice")
+        raise GraphError(f"{where()}: a value is defined twice")
     sizes = [size for size in value.shape if not isinstance(size, Size)]
     if value.dtype not in ALL or any(type(size) is not int or size < 0 for size in sizes):
-        raise GraphError(f"{where}: a value has the impossible type {value.dtype} of shape {value.shape}")
+        raise GraphError(f"{where()}: a value has the impossible type {value.dtype} of shape {value.shape}")
     defined.add(value)
 
 
-def _verify_node(node: Node, defined: set[Value], where: str) -> None:
+def _verify_node(node: Node, defined: set[Value], where: Callable[[], str]) -> None:
     primitive = node.primitive
     if PRIMITIVES.get(primitive.name) is not primitive:
-        raise GraphError(f"{where}: it is not in the primitive table")
+        raise GraphError(f"{where()}: it is not in the primitive table")
     if set(node.attributes) != set(primitive.attributes):
         raise GraphError(
-            f"{where}: it has attributes {sorted(node.attributes)} instead of {sorted(primitive.attributes)}"
+            f"{where()}: it has attributes {sorted(node.attributes)} instead of {sorted(primitive.attributes)}"
         )
     if primitive.arity is not None and primitive.arity != len(node.inputs):
-        raise GraphError(f"{where}: it has {len(node.inputs)} operands instead of {primitive.arity}")
+        raise GraphError(f"{where()}: it has {len(node.inputs)} operands instead of {primitive.arity}")
     for value in node.inputs:
         if value not in defined:
-            raise GraphError(f"{where}: an operand is used before it is defined")
+            raise GraphError(f"{where()}: an operand is used before it is defined")
     for _, body in node.subgraphs():
         verify(body)
     try:
         check_attributes(primitive.name, node.attributes)
         types = primitive.infer([value.type for value in node.inputs], node.attributes)
     except ChainruleError as error:
-        raise GraphError(f"{where}: {error}") from None
+        raise GraphError(f"{where()}: {error}") from None
     found = tuple(value.type for value in node.outputs)
     if types != found:
-        raise GraphError(f"{where}: its results are typed {found} but the typing rule gives {types}")
+        raise GraphError(f"{where()}: its results are typed {found} but the typing rule gives {types}")

@@ -14,6 +14,7 @@ from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.binding import bind_batch
 from chainrule.engines.cpu.debugging import watcher
+from chainrule.engines.cpu.generated import Generated, generate
 from chainrule.engines.cpu.layout import LAYOUT, call_table
 from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.lowering import lower, steps_of
@@ -21,6 +22,7 @@ from chainrule.engines.cpu.peak import measured_peak
 from chainrule.engines.cpu.repetition import Schedule
 from chainrule.engines.cpu.timing import profile_of
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
+from chainrule.engines.cpu.work import Work
 from chainrule.engines.profile import Profile
 from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph, Node
@@ -39,14 +41,19 @@ class CpuProgram:
 
     def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain, *, profiled: bool = False) -> None:
         self.graph, self._donated, self._toolchain = graph, donated, toolchain
-        lowering = lower(graph, donated, toolchain.vector_bytes, watcher(graph.name), profiled=profiled)
-        source = lowering.source
-        self._work = source.work
-        self.c_source = source.text
-        self._constants = [np.ascontiguousarray(source.arrays[v].attributes["value"]) for v in source.constants]
-        self._written_over = source.written_over
-        self._needs_elements = list(_nonempty_axes(lowering.graph))
-        self._library = load_library(source.text, name=graph.name, toolchain=toolchain)
+        self._work: Sequence[Work] = ()
+        if profiled:
+            source = lower(graph, donated, toolchain.vector_bytes, watcher(graph.name), profiled=True).source
+            self._work = source.work
+            arrays = [source.arrays[value].attributes["value"] for value in source.constants]
+            generated = Generated(source.text, arrays, source.written_over)
+        else:
+            generated = generate(graph, donated, toolchain)
+        self.c_source = generated.text
+        self._constants = [np.ascontiguousarray(array) for array in generated.constants]
+        self._written_over = generated.written_over
+        self._needs_elements = list(_nonempty_axes(graph))
+        self._library = load_library(generated.text, name=graph.name, toolchain=toolchain)
         self._library.cr_arena.restype = ctypes.c_long
         self._library.cr_arena.argtypes = [ctypes.c_long]
         if LAYOUT is not None:

@@ -6,14 +6,19 @@ import ctypes
 import os
 import re
 import threading
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from chainrule.core.files import reason
 from chainrule.engines.cpu.cache import Cache, entry_key, open_cache, temporary_cache
+from chainrule.engines.cpu.parts import parts_of
 from chainrule.engines.cpu.runtime import Runtime
 from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
+
+_SHARED = '#define CR_SHARED __attribute__((visibility("hidden")))\n'
+_PART = '#define CR_SHARED extern __attribute__((visibility("hidden")))\n#define CR_PART 1\n'
 
 _lock = threading.RLock()
 _loaded: dict[str, ctypes.CDLL] = {}
@@ -37,7 +42,7 @@ def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) 
     during calls.
 
     Args:
-        source: C11 with GNU extensions; one translation unit.
+        source: C11 with GNU extensions; where it is long, its loop nests are compiled in several parts.
         name: what error messages and debuggers call it; any text.
         toolchain: the compiler; by default the one that :func:`find_toolchain` finds.
 
@@ -46,7 +51,13 @@ def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) 
     """
     toolchain = _chosen(toolchain)
     runtime = load_runtime()
-    library = _load(f'{prelude()}\n#line 1 "{_file_name(name)}.c"\n{source}', name, toolchain)
+    whole, *parts = parts_of(source)
+    begin = f'{prelude()}\n#line 1 "{_file_name(name)}.c"\n'
+    if parts:
+        texts = [f"{_SHARED}{begin}{whole}", *(f"{_PART}{begin}{part}" for part in parts)]
+    else:
+        texts = [begin + whole]
+    library = _load(texts, name, toolchain)
     runtime.attach(library)
     return library
 
@@ -71,8 +82,7 @@ def load_runtime() -> Runtime:
     with _lock:
         if _runtime is None:
             text = "\n".join(f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "runtime.c"))
-            source = f"#define CR_RUNTIME_ITSELF 1\n{text}"
-            _runtime = Runtime(_load(source, "runtime", _chosen(None)))
+            _runtime = Runtime(_load([f"#define CR_RUNTIME_ITSELF 1\n{text}"], "runtime", _chosen(None)))
         return _runtime
 
 
@@ -92,20 +102,20 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] or "generated"
 
 
-def _load(source: str, name: str, toolchain: Toolchain) -> ctypes.CDLL:
-    key = entry_key(source, toolchain.identity)
+def _load(parts: Sequence[str], name: str, toolchain: Toolchain) -> ctypes.CDLL:
+    key = entry_key(*parts, toolchain.identity)
     library = _loaded.get(key)
     if library is None:
-        path = _compiled(key, source, name, toolchain)
+        path = _compiled(key, parts, name, toolchain)
         with _lock:
             library = _loaded.get(key) or _opened(path)
             _loaded[key] = library
     return library
 
 
-def _compiled(key: str, source: str, name: str, toolchain: Toolchain) -> Path:
+def _compiled(key: str, parts: Sequence[str], name: str, toolchain: Toolchain) -> Path:
     def make(path: Path) -> None:
-        toolchain.compile(source, path, name=name)
+        toolchain.compile(parts, path, name=name)
 
     usual: Cache = open_cache()[0]
     try:

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 from chainrule.core.errors import ChainruleError
 from chainrule.core.names import escape_terminal
 from chainrule.engines.cpu.cache import entry_key, open_cache
-from chainrule.engines.cpu.processor import processor_identity
+from chainrule.engines.cpu.processor import processor_identity, usable_processors
 
 LONGEST_COMPILATION = 600.0  # seconds
 
@@ -104,18 +105,30 @@ class Toolchain:
         """Text that changes whenever the same source might become another library, or one for another processor."""
         return "\n".join((*self.command, self.version, *self.flags, processor_identity()))
 
-    def compile(self, source: str, library: Path, *, name: str = "generated", extra: Sequence[str] = ()) -> None:
-        """Compile a source text into a shared library, in the folder of ``library``, which must be private.
+    def compile(self, parts: str | Sequence[str], library: Path, *, name: str = "generated") -> None:
+        """Compile a source text, or its parts at the same time, into a shared library, in the folder of ``library``, which must
+        be private.
 
         Raises:
             CompilerError: if the compiler fails, is killed, or takes longer than ten minutes.
         """
-        file = library.with_suffix(".c")
-        file.write_text(source, encoding="utf-8")
-        arguments = [*self.command, *self.flags, *extra, "-shared", "-o", str(library), str(file), "-lm"]
-        _run(arguments, library.parent, f"compiling {escape_terminal(name, limit=80)}")
+        sources = [parts] if isinstance(parts, str) else list(parts)
+        files = [library.with_name(f"{library.stem}{f'-{k}' if k else ''}.c") for k in range(len(sources))]
+        for file, source in zip(files, sources, strict=True):
+            file.write_text(source, encoding="utf-8")
+        purpose = f"compiling {escape_terminal(name, limit=80)}"
+        if len(files) > 1:
+            with ThreadPoolExecutor(usable_processors()) as pool:
+                list(pool.map(lambda file: self._compile_part(file, purpose), files))
+            files = [file.with_suffix(".o") for file in files]
+        arguments = [*self.command, *self.flags, "-shared", "-o", str(library), *map(str, files), "-lm"]
+        _run(arguments, library.parent, purpose)
         if not library.is_file():
             raise CompilerError(f"{self.command[0]} reported success but wrote no library for {name}")
+
+    def _compile_part(self, file: Path, purpose: str) -> None:
+        arguments = [*self.command, *self.flags, "-c", "-o", str(file.with_suffix(".o")), str(file)]
+        _run(arguments, file.parent, purpose)
 
 
 def find_toolchain(target: str = "native") -> Toolchain | NoToolchain:

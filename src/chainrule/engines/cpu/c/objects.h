@@ -18,10 +18,12 @@ enum { CR_BATCH, CR_ARRAY_TYPE, CR_CONSTANTS, CR_OPERANDS };
 
 static long cr_items_at, cr_fields_at;
 
+#ifndef CR_PART
 CR_EXPORT void cr_layout(long items_at, long fields_at) {
     cr_items_at = items_at;
     cr_fields_at = fields_at;
 }
+#endif
 
 static inline __attribute__((unused)) const char *cr_item(const char *tuple, long number) {
     const char *object;

@@ -19,9 +19,13 @@ typedef struct {
     void *(*scratch)(size_t bytes);
 } cr_runtime;
 
-static const cr_runtime *cr_attached __attribute__((unused));
+/* A source compiled in several parts has one such pointer. */
+#ifndef CR_SHARED
+#define CR_SHARED static
+#endif
+CR_SHARED const cr_runtime *cr_attached __attribute__((unused));
 
-#ifndef CR_RUNTIME_ITSELF
+#if !defined(CR_RUNTIME_ITSELF) && !defined(CR_PART)
 CR_EXPORT void cr_attach(const cr_runtime *runtime) { cr_attached = runtime; }
 #endif
 
