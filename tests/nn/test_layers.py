@@ -39,6 +39,16 @@ def test_linear_equals_pytorch(equals_torch: Callable[..., None], shape: tuple[i
         (nn.SiLU(), torch.nn.SiLU()),
         (nn.Softmax(), torch.nn.Softmax(dim=-1)),
         (nn.Softmax(axis=1), torch.nn.Softmax(dim=1)),
+        (nn.LogSoftmax(axis=0), torch.nn.LogSoftmax(dim=0)),
+        (nn.ELU(0.7), torch.nn.ELU(0.7)),
+        (nn.SELU(), torch.nn.SELU()),
+        (nn.Softplus(), torch.nn.Softplus(threshold=1000)),
+        (nn.Softplus(2.5), torch.nn.Softplus(2.5, threshold=1000)),
+        (nn.Softsign(), torch.nn.Softsign()),
+        (nn.Mish(), torch.nn.Mish()),
+        (nn.Hardswish(), torch.nn.Hardswish()),
+        (nn.PReLU(), torch.nn.PReLU()),
+        (nn.GLU(axis=1), torch.nn.GLU(dim=1)),
         (nn.Apply(cr.sin), None),
     ],
     ids=lambda layer: repr(layer),
@@ -49,6 +59,23 @@ def test_activation_layers_equal_pytorch(equals_torch: Callable[..., None], ours
             return torch.sin(x)
 
     equals_torch(ours, theirs or Sine(), inputs(3, 4, 5))
+
+
+def test_prelu_has_a_weight_for_each_feature() -> None:
+    rng = np.random.default_rng(0)
+    x, slopes = rng.normal(size=(3, 4, 5)), rng.normal(size=5)
+    image = torch.tensor(x.transpose(0, 2, 1).copy(), requires_grad=True)
+    theirs = torch.tensor(slopes, requires_grad=True)
+    torch.nn.functional.prelu(image, theirs).square().sum().backward()
+    layer = nn.PReLU(5).replace(weight=slopes)
+    gradient, of_input = cr.grad(lambda layer, x: cr.square(layer(x)).sum(), (0, 1))(layer, x)
+    np.testing.assert_allclose(gradient.weight, theirs.grad.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(of_input, image.grad.numpy().transpose(0, 2, 1), rtol=1e-9)
+    assert (nn.PReLU(3, 0.1).weight == np.float32(0.1)).all()
+    with pytest.raises(ShapeError, match="PReLU: the last axis of the input should have size 5"):
+        layer(np.zeros((2, 4)))
+    with pytest.raises(ConfigError, match="Softplus needs beta above 0"):
+        nn.Softplus(0)
 
 
 def test_a_deep_network_equals_pytorch(equals_torch: Callable[..., None]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+
 from chainrule.core.errors import ConfigError
 from chainrule.nn.module import Module
+from chainrule.nn.shapes import check_features, check_size
 from chainrule.ops import activations, math
-from chainrule.trace.array import ArrayLike
+from chainrule.trace.array import ArrayLike, as_array, operation
 
 
 class Sigmoid(Module):
@@ -71,3 +74,101 @@ class Softmax(Module):
 
     def forward(self, x: ArrayLike) -> Any:
         return activations.softmax(x, self.axis)
+
+
+class LogSoftmax(Module):
+    """``x - log Σ e**x`` along an axis, the last by default; see :func:`chainrule.ops.log_softmax`."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.log_softmax(x, self.axis)
+
+
+class ELU(Module):
+    """``x`` where positive, else ``alpha (e**x - 1)``; see :func:`chainrule.ops.elu`."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.elu(x, self.alpha)
+
+
+class SELU(Module):
+    """ELU scaled so that mean 0 and variance 1 are kept; see :func:`chainrule.ops.selu`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.selu(x)
+
+
+class Softplus(Module):
+    """``log(1 + e**(beta x)) / beta``, the smooth ReLU; see :func:`chainrule.ops.softplus`."""
+
+    def __init__(self, beta: float = 1.0) -> None:
+        if not beta > 0:
+            raise ConfigError(f"Softplus needs beta above 0, not {beta!r}")
+        self.beta = float(beta)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _softplus(x, self.beta)
+
+
+class Softsign(Module):
+    """``x / (1 + |x|)``; see :func:`chainrule.ops.softsign`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.softsign(x)
+
+
+class Mish(Module):
+    """``x · tanh(softplus(x))``; see :func:`chainrule.ops.mish`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.mish(x)
+
+
+class Hardswish(Module):
+    """``x · (x + 3) / 6`` between -3 and 3, 0 below and ``x`` above; see :func:`chainrule.ops.hardswish`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.hardswish(x)
+
+
+class PReLU(Module):
+    """``x`` where positive, else ``weight * x`` with learned weights that start at ``init``; see :func:`chainrule.ops.prelu`.
+
+    There is one weight for everything, or with ``num_parameters`` one for each feature, the last axis. Raises
+    :class:`ShapeError` when that axis has another size.
+    """
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        check_size("PReLU", "num_parameters", num_parameters)
+        self.weight = np.full(num_parameters, init, np.float32)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _prelu(x, self.weight)
+
+
+class GLU(Module):
+    """``a · sigmoid(b)`` for the halves a and b of an axis, the last by default; see :func:`chainrule.ops.glu`."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.glu(x, self.axis)
+
+
+@operation
+def _softplus(x: ArrayLike, beta: float) -> Any:
+    return activations.softplus(x) if beta == 1 else activations.softplus(beta * as_array(x)) * (1 / beta)
+
+
+@operation
+def _prelu(x: ArrayLike, weight: ArrayLike) -> Any:
+    array, slopes = as_array(x), as_array(weight)
+    if slopes.shape[0] != 1:
+        check_features(array, int(slopes.shape[0]))
+    return activations.prelu(array, slopes)

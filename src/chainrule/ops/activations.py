@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.ops.arrays import sum
-from chainrule.ops.math import erf, exp, is_finite, log, log1p, stop_gradient, tanh, where
+from chainrule.ops.math import abs, erf, exp, expm1, is_finite, log, log1p, stop_gradient, tanh, where
+from chainrule.trace import values
 from chainrule.trace.array import Array, ArrayLike, Axes, as_array, operation, unary
 
 
@@ -50,6 +51,62 @@ def silu(x: ArrayLike) -> Any:
     """``x · sigmoid(x)``, also called swish. Elfwing, Uchibe & Doya 2018."""
     array = as_array(x)
     return array * sigmoid(array)
+
+
+@operation
+def elu(x: ArrayLike, alpha: float = 1.0) -> Any:
+    """``x`` where positive, else ``alpha (e**x - 1)``. Clevert, Unterthiner & Hochreiter, ICLR 2016."""
+    array = as_array(x)
+    positive = array > 0
+    return where(positive, array, alpha * expm1(where(positive, 0, array)))
+
+
+@operation
+def selu(x: ArrayLike) -> Any:
+    """``1.0507 · elu(x, 1.6733)``: keeps mean 0 and variance 1 behind ``lecun_normal`` weights. Klambauer et al., NIPS 2017."""
+    return 1.0507009873554805 * elu(x, 1.6732632423543772)
+
+
+@operation
+def softsign(x: ArrayLike) -> Any:
+    """``x / (1 + |x|)``. Glorot & Bengio, AISTATS 2010."""
+    array = as_array(x)
+    return array / (1 + abs(array))
+
+
+@operation
+def mish(x: ArrayLike) -> Any:
+    """``x · tanh(softplus(x))``. Misra, BMVC 2020."""
+    array = as_array(x)
+    return array * tanh(softplus(array))
+
+
+@operation
+def hardswish(x: ArrayLike) -> Any:
+    """``x · (x + 3) / 6`` between -3 and 3, 0 below and ``x`` above: silu without an exponential. Howard et al., ICCV 2019."""
+    array = as_array(x)
+    return where(array <= -3, 0, where(array >= 3, array, array * (array + 3) * (1 / 6)))
+
+
+@operation
+def prelu(x: ArrayLike, weight: ArrayLike) -> Any:
+    """``x`` where positive, else ``weight * x``, with one weight or one for each feature, the last axis. He et al., ICCV 2015."""
+    array = as_array(x)
+    return where(array > 0, array, as_array(weight) * array)
+
+
+@operation
+def glu(x: ArrayLike, axis: int = -1) -> Any:
+    """``a · sigmoid(b)`` for the halves a and b of an axis. Dauphin et al., ICML 2017."""
+    array = as_array(x)
+    place = values.normal_axis(axis, array.ndim)
+    size = array.shape[place]
+    if not isinstance(size, int) or size % 2:
+        raise ShapeError(
+            f"glu halves axis {axis}, which has size {size} in an input of shape {values.show_shape(array.shape)}"
+        )
+    before = (slice(None),) * place
+    return array[(*before, slice(size // 2))] * sigmoid(array[(*before, slice(size // 2, None))])
 
 
 @operation

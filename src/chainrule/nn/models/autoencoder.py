@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.activations import ReLU
-from chainrule.nn.losses import Loss, mean_over_examples
+from chainrule.nn.losses.examples import Loss, mean_over_examples
 from chainrule.nn.models.mlp import MLP
 from chainrule.nn.module import Module
 from chainrule.ops import random

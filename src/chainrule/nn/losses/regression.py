@@ -1,0 +1,81 @@
+"""Losses of numbers: squared and absolute errors, what lies between them, and counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from chainrule.core.errors import ConfigError
+from chainrule.nn.losses.examples import aligned, difference, floats, mean_over_examples, refuse_outside
+from chainrule.ops.math import abs, exp, log, where
+from chainrule.trace.array import Array, ArrayLike, operation
+
+
+@operation
+def squared_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+    """``(y - t)²``, the mean over outputs."""
+    distance = difference(outputs, targets)
+    return mean_over_examples(distance * distance, weights)
+
+
+@operation
+def half_squared_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+    """``½ Σ (y - t)²``, the sum over outputs: the loss of textbooks, whose gradient is y - t."""
+    distance = difference(outputs, targets)
+    losses = 0.5 * (distance * distance)
+    return mean_over_examples(losses.sum(tuple(range(1, losses.ndim))) if losses.ndim else losses, weights)
+
+
+@operation
+def absolute_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+    """``|y - t|``, the mean over outputs; its derivative at 0 is 0."""
+    return mean_over_examples(abs(difference(outputs, targets)), weights)
+
+
+@operation
+def huber(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, delta: float = 1.0) -> Any:
+    """``½ (y - t)²`` where ``|y - t| ≤ delta``, else ``delta (|y - t| - ½ delta)``; the mean over outputs. Huber 1964."""
+    if not delta > 0:
+        raise ConfigError(f"huber needs delta above 0, not {delta!r}")
+    return mean_over_examples(_huber(difference(outputs, targets), delta), weights)
+
+
+@operation
+def smooth_l1(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, beta: float = 1.0) -> Any:
+    """``huber / beta``: ``½ (y - t)² / beta`` where ``|y - t| < beta``, else ``|y - t| - ½ beta``. Girshick, ICCV 2015."""
+    if not beta > 0:
+        raise ConfigError(f"smooth_l1 needs beta above 0, not {beta!r}; absolute_error is its limit")
+    return mean_over_examples(_huber(difference(outputs, targets), beta) * (1 / beta), weights)
+
+
+@operation
+def poisson_nll(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+) -> Any:
+    """``e**y - t y``, the negative log-likelihood of counts t whose expected number is ``e**y``; the mean over outputs.
+
+    ``log_input=False`` takes y as the expected number itself: ``y - t log(y + eps)``. ``full`` adds what does not
+    depend on y, by Stirling: ``t log t - t + ½ log 2πt`` for t above 1. Targets are counts from 0 on; others raise
+    :class:`DataError` where they are known.
+    """
+    y = floats(outputs)
+    goal = aligned(targets, y)
+    refuse_outside(targets, math.inf, "poisson_nll needs counts from 0 on as targets")
+    losses = exp(y) - goal * y if log_input else y - goal * log(y + eps)
+    if full:
+        many = goal > 1
+        count = where(many, goal, 1).astype(y.dtype)
+        losses = losses + where(many, count * log(count) - count + 0.5 * log(2 * math.pi * count), 0)
+    return mean_over_examples(losses, weights)
+
+
+def _huber(distance: Array, delta: float) -> Array:
+    size = abs(distance)
+    losses: Array = where(size <= delta, 0.5 * distance * distance, delta * (size - 0.5 * delta))
+    return losses
