@@ -9,7 +9,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help check-python venv demo test test-slow kills lint format bench bench-tables bench-step docs-tour clean
+.PHONY: help check-python venv demo test test-slow kills sanitize fuzz lint format bench bench-tables bench-step docs-tour clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test-slow: $(VENV)/.installed-test ## run the tests marked slow
 
 kills: $(VENV)/.installed-test ## kill a training 100 times at random moments, resume it, and compare the weights
 	$(BIN)/python -m pytest -m slow tests/train/test_kills.py
+
+sanitize: $(VENV)/.installed-test ## run generated C and the worker threads under gcc's or clang's sanitizers
+	$(BIN)/python -m pytest -m "slow or not slow" tests/engines/cpu -k "sanitize"
 
 lint: $(VENV)/.installed-lint ## check style, formatting and types
 	$(BIN)/ruff check .

@@ -1,0 +1,114 @@
+"""The generated code under sanitizers: it reads and writes nothing but its arrays, does nothing that C leaves undefined, and has no
+races; and its results are those of the reference engine."""
+
+import random
+
+import numpy as np
+import pytest
+from tests.engines.cpu import standalone
+from tests.engines.cpu.networks import NETWORKS, training_job
+from tests.engines.cpu.standalone import FailedRunError, Job, run_jobs
+
+from chainrule.core.dtypes import ALL
+from chainrule.engines.cpu.toolchain import find_toolchain
+from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.ir.build import Builder
+from chainrule.ir.graph import ArrayType
+from chainrule.ir.sizes import BATCH, shape_at
+from chainrule.testing import cases, random_program
+
+ADDRESSES = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+RACES = ("-O1", "-fsanitize=thread")
+# The primitives whose places are not simply those of the loops.
+MOVING = ["argmax", "concatenate", "contract", "fixed_point", "flip", "gather", "pad", "reduce_max", "reduce_sum"]
+MOVING += ["scan", "scatter_add", "slice", "transpose"]
+TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-9}}
+
+
+def check(jobs, tmp_path, flags, target="native", threads=0):
+    toolchain = find_toolchain(target)
+    for job, runs in zip(jobs, run_jobs(jobs, toolchain, tmp_path, flags, threads=threads)):
+        reference = REFERENCE.load(job.graph)
+        for operands, found in zip(job.runs, runs, strict=True):
+            for result, expected in zip(found, reference([x.copy() for x in operands]), strict=True):
+                if result.dtype.kind == "f":
+                    np.testing.assert_allclose(result, expected, **TOLERANCE[result.dtype.name], err_msg=job.name)
+                else:
+                    np.testing.assert_array_equal(result, expected, err_msg=job.name)
+
+
+def job_of(case, batches):
+    """A case at several batch sizes, less those that the reference engine refuses."""
+    graph, runs = case.graph(), []
+    for batch in batches if case.is_symbolic else (5,):
+        operands = case.operands(batch)
+        try:
+            REFERENCE.load(graph)(operands)
+        except Exception:
+            continue
+        runs.append(operands)
+    return Job(graph, runs, name=str(case))
+
+
+def random_job(seed, batches):
+    graph = random_program(random.Random(seed).choice, dtype="float64", steps=14)
+    rng = np.random.default_rng(seed)
+    runs = [[np.asarray(rng.normal(size=shape_at(v.shape, batch))) for v in graph.inputs] for batch in batches]
+    return Job(graph, runs, frozenset(range(seed % 2 * len(graph.inputs))), f"program {seed}")
+
+
+def test_cases_stay_in_their_arrays(tmp_path):
+    found = [case for case in cases("float32") if case.primitive in MOVING]
+    check([job_of(case, (1, 6)) for case in found[::4]], tmp_path, ADDRESSES)
+
+
+def test_a_training_step_stays_in_its_arrays(tmp_path):
+    check([training_job("perceptron", (1, 13))], tmp_path, ADDRESSES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", sorted(ALL))
+def test_all_cases_stay_in_their_arrays(dtype, tmp_path):
+    check([job_of(case, (0, 1, 2, 5, 67)) for case in cases(dtype)], tmp_path, ADDRESSES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 100, 20))
+def test_random_programs_stay_in_their_arrays(first, tmp_path):
+    check([random_job(seed, (1, 4)) for seed in range(first, first + 20)], tmp_path, ADDRESSES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["native", "sse2"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_training_steps_stay_in_their_arrays(network, target, tmp_path):
+    check([training_job(network, (1, 2, 7, 33, 64))], tmp_path, ADDRESSES, target)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_threads_of_a_training_step_do_not_race(network, tmp_path):
+    check([training_job(network, (3, 640))], tmp_path, RACES, threads=4)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("x_0[i0]", "x_0[i0 + 1]", "heap-buffer-overflow"),
+        ("x_0[i0]", "x_0[i0 - 1]", "heap-buffer-overflow"),
+        ("[i0] = ", "[(i0 << (62 + B)) % 1] = ", "shift exponent"),
+    ],
+)
+def test_errors_would_be_seen(right, wrong, complaint, tmp_path, monkeypatch):
+    def broken(*arguments):
+        lowering = lower(*arguments)
+        assert right in lowering.source.text
+        lowering.source.text = lowering.source.text.replace(right, wrong)
+        return lowering
+
+    lower = standalone.lower
+    monkeypatch.setattr(standalone, "lower", broken)
+    builder = Builder()
+    graph = builder.finish("negative", [builder.neg(builder.input(ArrayType((BATCH,), "float32"), "x"))])
+    with pytest.raises(FailedRunError, match=complaint):
+        check([Job(graph, [[np.ones(4, np.float32)]])], tmp_path, ADDRESSES)
