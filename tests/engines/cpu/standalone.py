@@ -27,7 +27,7 @@ from chainrule.engines.cpu.toolchain import Toolchain
 from chainrule.ir.graph import Graph
 from chainrule.ir.sizes import shape_at
 
-OUTSIDE = re.compile(r"\b(nest_\w+|graph_\d+\w*|cr_run|cr_arena|cr_repeat)\b(?=\(| *,)")
+DEFINED = re.compile(r"^(?:static|CR_EXPORT) [^=;]*?\b(\w+)\(", re.MULTILINE)
 
 ALONE = """
 static char *cr_alone(long bytes) {
@@ -40,7 +40,7 @@ static char *cr_alone(long bytes) {
 
 MAIN = r"""
 typedef struct {
-    void (*run)(char **, long, char *, long);
+    void (*run)(char **, char *, long);
     long (*arena)(long);
 } built;
 
@@ -67,7 +67,7 @@ int main(int count, char **arguments) {
             if (!is_result[k] && bytes[k] && fread(objects[k], bytes[k], 1, in) != 1) return 4;
         }
         char *arena = malloc(program->arena(B) + 64);
-        program->run(objects, -1, arena, B);
+        program->run(objects, arena, B);
         for (int64_t k = 0; k < arrays; k++)
             if (is_result[k] && bytes[k] && fwrite(objects[k], bytes[k], 1, out) != 1) return 5;
         free(arena);
@@ -111,8 +111,8 @@ def run_jobs(
         text += [types + PRELUDE] if not number else []
         if any("address" in flag for flag in flags):
             own = re.sub(r"= arena, arena \+= cr_round\((.*)\);", r"= cr_alone(\1);", own)
-        # A new line for every name, so that reports tell where they are from.
-        text.append(f"/* {number} */\n" + OUTSIDE.sub(rf"p{number}_\1", own))
+        names = "|".join(sorted(set(DEFINED.findall(own))))
+        text.append(re.sub(rf"\b({names})\b", rf"p{number}_\1", own))
         sources.append(source)
     table = ", ".join(f"{{p{number}_cr_run, p{number}_cr_arena}}" for number in range(len(jobs)))
     start = WITH_THREADS % threads if threads else ""
