@@ -27,7 +27,10 @@ from chainrule.engines.cpu.toolchain import Toolchain
 from chainrule.ir.graph import Graph
 from chainrule.ir.sizes import shape_at
 
-DEFINED = re.compile(r"^(?:static|CR_EXPORT) [^=;]*?\b(\w+)\(", re.MULTILINE)
+# Functions, but not their attributes.
+DEFINED = re.compile(
+    r"^(?:static|CR_EXPORT)\b[^=;\n]*?\b(?!__)(\w+)\((?=void|char|long|const|struct|cr_)", re.MULTILINE
+)
 
 ALONE = """
 static char *cr_alone(long bytes) {

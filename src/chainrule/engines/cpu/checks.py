@@ -156,7 +156,10 @@ def reads_of(nest: Nest, grouping: Grouping) -> dict[Value, bool]:
 
     for value in nest.made:
         maker = grouping.makers[value]
-        follow(maker, maker is not nest.node)
+        if maker in nest.sides:  # what is summed along is read where the nest is
+            visit(maker.inputs[0], True)
+        else:
+            follow(maker, maker is not nest.node)
     return found
 
 

@@ -1,0 +1,83 @@
+"""Random programs of whole numbers on the cpu engine and on the reference engine: the same bits, at several batch sizes in turn, with
+operands donated, and for every number of threads.
+
+``make fuzz`` goes on for ``FUZZ_SECONDS`` (60 if not set) from the seed ``FUZZ_SEED`` (by default the time).
+"""
+
+import os
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.engines.cpu.exact_programs import exact_program, operands_of
+
+from chainrule.core.errors import ChainruleError
+from chainrule.engines.cpu.engine import CpuEngine
+from chainrule.engines.cpu.loading import load_runtime
+from chainrule.engines.cpu.toolchain import Toolchain, find_toolchain
+from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.ir.sizes import at, product
+
+MANY = 200_000  # elements in the largest array of a run with several threads
+
+
+def check_seed(seed, toolchain):
+    graph, donated = exact_program(seed)
+    program = CpuEngine(toolchain).load(graph, donated)
+    reference = REFERENCE.load(graph)
+    for batch in (3, 1, 5, 0, 3):
+        check_run(program, reference, operands_of(graph, batch, seed), donated, f"seed {seed}, batch {batch}")
+    values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
+    batch = max(5, *(b for b in (64, 500, 3000) if max(at(product(v.shape), b) for v in values) <= MANY), 5)
+    operands, found = operands_of(graph, batch, seed), []
+    for threads in (1, 2, 5):
+        with load_runtime().using_threads(threads):
+            found.append(program([x.copy() for x in operands]))
+    for results in found[1:]:
+        for result, first in zip(results, found[0], strict=True):
+            np.testing.assert_array_equal(result, first, err_msg=f"seed {seed}, batch {batch}, threads")
+
+
+def check_run(program, reference, operands, donated, what):
+    try:
+        expected = reference([x.copy() for x in operands])
+    except ChainruleError:
+        with pytest.raises(ChainruleError):
+            program([x.copy() for x in operands])
+        return
+    given = [x.copy() for x in operands]
+    found = program(given)
+    for number, (result, right) in enumerate(zip(found, expected, strict=True)):
+        assert (result.dtype, result.shape) == (right.dtype, right.shape), f"{what}, result {number}"
+        np.testing.assert_array_equal(result, right, err_msg=f"{what}, result {number}")
+    for number, (before, after) in enumerate(zip(operands, given, strict=True)):
+        assert number in donated or np.array_equal(before, after), f"{what}: operand {number} was written over"
+
+
+def quick(target="native"):
+    """A toolchain that compiles faster, to the same numbers."""
+    found = find_toolchain(target)
+    assert isinstance(found, Toolchain), found
+    return replace(found, flags=(*found.flags, "-O1"))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_exact_programs_agree_to_the_bit(seed):
+    check_seed(seed, quick())
+
+
+@pytest.mark.parametrize("seed", range(1000, 1008))
+def test_exact_programs_agree_on_narrower_processors(seed):
+    check_seed(seed, quick("sse2"))
+
+
+@pytest.mark.slow
+def test_exact_programs_for_a_while():
+    seed = int(os.environ.get("FUZZ_SEED", time.time() * 1000))
+    end = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "60"))
+    count, targets = 0, [quick(), quick("sse2"), quick("avx2")]
+    while time.monotonic() < end:
+        check_seed(seed + count, targets[count % 3])
+        count += 1
+    print(f"{count} programs from seed {seed}")
