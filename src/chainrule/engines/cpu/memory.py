@@ -53,7 +53,9 @@ def plan_memory(grouping: Grouping, donated: frozenset[int]) -> Memory:
             memory.copies.append((source, first_result + number, bytes_of(value)))
             continue
         memory.slots[value] = first_result + number
-        over = _operand_to_reuse(grouping, memory, donated, value, home[value], last)
+        # The caller gets the operand's array back, so the result must have its shape too.
+        same = graph.outputs[number].type == value.type
+        over = _operand_to_reuse(grouping, memory, donated, value, home[value], last) if same else None
         if over is not None:
             memory.slots[value] = over
             memory.written_over[number] = over
