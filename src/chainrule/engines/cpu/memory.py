@@ -45,16 +45,16 @@ def plan_memory(grouping: Grouping, donated: frozenset[int]) -> Memory:
     home = {value: position for position, nest in enumerate(grouping.nests) for value in nest.written}
     last = _last_reads(grouping)
     for number, value in enumerate(grouping.results):
+        # Where the caller gets an operand's array back, the result must have its shape too.
+        same = graph.outputs[number].type == value.type
         if value in memory.slots or value not in home:
             source = memory.slots[value]
-            if source in donated and source not in memory.written_over.values():
+            if same and source in donated and source not in memory.written_over.values():
                 memory.written_over[number] = source  # it is the operand itself
                 continue
             memory.copies.append((source, first_result + number, bytes_of(value)))
             continue
         memory.slots[value] = first_result + number
-        # The caller gets the operand's array back, so the result must have its shape too.
-        same = graph.outputs[number].type == value.type
         over = _operand_to_reuse(grouping, memory, donated, value, home[value], last) if same else None
         if over is not None:
             memory.slots[value] = over
