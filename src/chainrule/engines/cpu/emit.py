@@ -238,7 +238,7 @@ class _Lowering:
         source = self.grouping.canonical(value)
         slot = self.memory.slots[source]
         inputs = self.grouping.graph.inputs
-        named = inputs[slot].name if slot < len(inputs) else source.name
+        named = inputs[slot].name if slot < len(inputs) else source.name or _role(self.grouping.makers.get(source))
         return f"{identifier(named)}_{slot}"
 
     def nest(self, nest: Nest) -> None:
@@ -444,13 +444,26 @@ def _function(
     with w.block(f"static void {name}({parameters})"):
         w.line("struct frame *const frame = context;")
         w.line("const long B = frame->B;")
+        words = set(re.findall(r"\w+", text))
         for pointer, (type, slot) in pointers.items():
+            if pointer not in words:
+                continue
             w.line(f"{type} *restrict const {pointer} = ({type} *)frame->slot[{slot}];")
         for region, start in zip(regions, _layout(regions)[0], strict=True):
             type = STORED[region.dtype]
+            if region.name not in words:
+                continue
             w.line(f"{type} *restrict const {region.name} = ({type} *)(frame->scratch + {c_size(start)});")
         w.lines.extend("    " + line if line else "" for line in text.splitlines())
     return w.text
+
+
+def _role(maker: Node | None) -> str:
+    """The layer that a value is computed in; ``d`` before it is a derivative with respect to something there."""
+    if maker is None:
+        return ""
+    short = maker.origin.path.removeprefix("model.")
+    return ".".join(part for part in ({"backward": "d", "update": "u"}.get(maker.origin.phase), short) if part)
 
 
 def identifier(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.nest import Nest
+from chainrule.ir.contraction import Contraction
 from chainrule.ir.graph import Node, Value
 
 _INFIX = {
@@ -44,6 +45,21 @@ def harmless(text: str) -> str:
     return re.sub(r"[^\x20-\x7e]|\*/|/\*|\\|\?\?", "_", text)
 
 
+def product_text(spec: Contraction, a: str, b: str) -> str:
+    """``x @ w``, with ``.T`` for transposed operands, where the contraction is a matrix product; else what is summed, and where."""
+    out, in_a, in_b = ([coordinate.plain for coordinate in places] for places in (spec.out, spec.a, spec.b))
+    if len(out) == len(in_a) == len(in_b) == 2 and len(spec.extents) == 3:
+        for (left, rows), (right, columns) in (((a, in_a), (b, in_b)), ((b, in_b), (a, in_a))):
+            row, column = out
+            between = [k for k in rows if k is not None and k in columns and k not in out]
+            if None not in (row, column) and row in rows and column in columns and len(between) == 1:
+                turned = (f"{left}.T" if rows[1] == row else left, f"{right}.T" if columns[0] == column else right)
+                return f"{turned[0]} @ {turned[1]}"
+    places = re.fullmatch(r".*\| (\[.*\]) \+= (\[.*\]) \* (\[.*\])", str(spec))
+    assert places is not None, "the notation of contractions"
+    return f"sum of {a}{places[2]} * {b}{places[3]} at {places[1]}"
+
+
 def _formulas(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> list[str]:
     # What only the stages of a row read has no memory, and no name but these.
     own = {value: f"r{number}" for number, value in enumerate(v for v in nest.made if v in nest.private)}
@@ -72,7 +88,7 @@ def _formulas(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> l
         if primitive in _INFIX:
             return f"({operands[0]} {_INFIX[primitive]} {operands[1]})"
         if primitive == "contract":
-            return f"{operands[0]} . {operands[1]}  with {node.attributes['spec']}"
+            return product_text(node.attributes["spec"], *operands)
         return f"{primitive}({', '.join(operands)})"
 
     parts = []
