@@ -150,7 +150,7 @@ static void nest_2(void *context, long chunk) {
     float *restrict const output_13 = (float *)frame->slot[13];
     float *restrict const hidden_12 = (float *)frame->slot[12];
     float *restrict const params_output_weight_2 = (float *)frame->slot[2];
-    const long chunks = cr_chunks((6 * B), 32768, B), extent = B;
+    const long chunks = cr_chunks((6 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long k0 = low; k0 < high; k0++) {
         float sum = 0.0f;
@@ -163,67 +163,99 @@ static void nest_2(void *context, long chunk) {
     }
 }
 
-/* output forward, step forward: output_14 = exp(neg((output_13 + params_output_bias_3)));
-   output_15 = (1.0 / (1.0 + output_14));
-   t_16 = reduce_sum(((output_15 - y_5) * (output_15 - y_5))) */
+/* step backward: d_14 = (0.5 / cast(extent())) */
 static void nest_3(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const output_14 = (float *)frame->slot[14];
-    float *restrict const output_15 = (float *)frame->slot[15];
+    float *restrict const d_14 = (float *)frame->slot[14];
+    const int64_t v0 = B;
+    const float v1 = (float)v0;
+    const float v2 = 0.5f / v1;
+    d_14[0] = v2;
+}
+
+/* output backward, step forward: d_output_15 = neg((neg(((((... * ...) + (... * ...)) * (1.0 / (... + ...))) / (1.0 + exp(neg(...))))) * exp(neg((output_13 + params_output_bias_3)))));
+   t_16 = reduce_sum((((1.0 / (1.0 + exp(neg(...)))) - y_5) * ((1.0 / (1.0 + exp(neg(...)))) - y_5)));
+   d_output_10 = reduce_sum(d_output_15) */
+static void nest_4(void *context, long chunk) {
+    struct frame *const frame = context;
+    const long B = frame->B;
+    float *restrict const d_output_15 = (float *)frame->slot[15];
+    float *restrict const d_14 = (float *)frame->slot[14];
     float *restrict const output_13 = (float *)frame->slot[13];
     float *restrict const params_output_bias_3 = (float *)frame->slot[3];
     float *restrict const y_5 = (float *)frame->slot[5];
     float *restrict const side_0 = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((24 * B), 32768, B), extent = B;
+    float *restrict const side_1 = (float *)(frame->scratch + 16384);
+    const long chunks = cr_chunks((32 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     float *const own_0 = side_0 + chunk * 64;
     for (long k = 0; k < 64; k++) own_0[k] = 0;
+    float *const own_1 = side_1 + chunk * 64;
+    for (long k = 0; k < 64; k++) own_1[k] = 0;
     {
         long block = low;
         for (; block + 64 <= high; block += 64) {
             CR_INDEPENDENT
             for (long l = 0; l < 64; l++) {
-                const float v0 = output_13[block + l];
-                const float v1 = params_output_bias_3[0];
-                const float v2 = v0 + v1;
-                const float v3 = -v2;
-                const float v4 = cr_exp_f32(v3);
-                const float v5 = 1.0f + v4;
-                const float v6 = 1.0f / v5;
-                const float v7 = y_5[block + l];
-                const float v8 = v6 - v7;
-                const float v9 = v8 * v8;
-                output_14[block + l] = v4;
-                output_15[block + l] = v6;
-                own_0[l] += v9;
+                const float v0 = d_14[0];
+                const float v1 = output_13[block + l];
+                const float v2 = params_output_bias_3[0];
+                const float v3 = v1 + v2;
+                const float v4 = -v3;
+                const float v5 = cr_exp_f32(v4);
+                const float v6 = 1.0f + v5;
+                const float v7 = 1.0f / v6;
+                const float v8 = y_5[block + l];
+                const float v9 = v7 - v8;
+                const float v10 = v0 * v9;
+                const float v11 = v10 + v10;
+                const float v12 = v11 * v7;
+                const float v13 = v12 / v6;
+                const float v14 = -v13;
+                const float v15 = v14 * v5;
+                const float v16 = -v15;
+                const float v17 = v9 * v9;
+                d_output_15[block + l] = v16;
+                own_0[l] += v17;
+                own_1[l] += v16;
             }
         }
         CR_INDEPENDENT
         for (long l = 0; l < high - block; l++) {
-            const float v0 = output_13[block + l];
-            const float v1 = params_output_bias_3[0];
-            const float v2 = v0 + v1;
-            const float v3 = -v2;
-            const float v4 = cr_exp_f32(v3);
-            const float v5 = 1.0f + v4;
-            const float v6 = 1.0f / v5;
-            const float v7 = y_5[block + l];
-            const float v8 = v6 - v7;
-            const float v9 = v8 * v8;
-            output_14[block + l] = v4;
-            output_15[block + l] = v6;
-            own_0[l] += v9;
+            const float v0 = d_14[0];
+            const float v1 = output_13[block + l];
+            const float v2 = params_output_bias_3[0];
+            const float v3 = v1 + v2;
+            const float v4 = -v3;
+            const float v5 = cr_exp_f32(v4);
+            const float v6 = 1.0f + v5;
+            const float v7 = 1.0f / v6;
+            const float v8 = y_5[block + l];
+            const float v9 = v7 - v8;
+            const float v10 = v0 * v9;
+            const float v11 = v10 + v10;
+            const float v12 = v11 * v7;
+            const float v13 = v12 / v6;
+            const float v14 = -v13;
+            const float v15 = v14 * v5;
+            const float v16 = -v15;
+            const float v17 = v9 * v9;
+            d_output_15[block + l] = v16;
+            own_0[l] += v17;
+            own_1[l] += v16;
         }
     }
 }
 
-static void nest_3_after(void *context) {
+static void nest_4_after(void *context) {
     struct frame *const frame = context;
     const long B = frame->B;
     float *restrict const t_16 = (float *)frame->slot[16];
+    float *restrict const d_output_10 = (float *)frame->slot[10];
     float *restrict const side_0 = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((24 * B), 32768, B);
+    float *restrict const side_1 = (float *)(frame->scratch + 16384);
+    const long chunks = cr_chunks((32 * B), 65536, B);
     for (long part = 1; part < chunks; part++) {
         CR_INDEPENDENT
         for (long k = 0; k < 64; k++) side_0[k] += side_0[part * 64 + k];
@@ -235,111 +267,41 @@ static void nest_3_after(void *context) {
     for (long k = 0; k < 2; k++) side_0[k] += side_0[k + 2];
     for (long k = 0; k < 1; k++) side_0[k] += side_0[k + 1];
     for (long k = 0; k < 1; k++) t_16[k] = side_0[k];
+    for (long part = 1; part < chunks; part++) {
+        CR_INDEPENDENT
+        for (long k = 0; k < 64; k++) side_1[k] += side_1[part * 64 + k];
+    }
+    for (long k = 0; k < 32; k++) side_1[k] += side_1[k + 32];
+    for (long k = 0; k < 16; k++) side_1[k] += side_1[k + 16];
+    for (long k = 0; k < 8; k++) side_1[k] += side_1[k + 8];
+    for (long k = 0; k < 4; k++) side_1[k] += side_1[k + 4];
+    for (long k = 0; k < 2; k++) side_1[k] += side_1[k + 2];
+    for (long k = 0; k < 1; k++) side_1[k] += side_1[k + 1];
+    for (long k = 0; k < 1; k++) d_output_10[k] = side_1[k];
 }
 
-/* step forward, step backward: t_6 = (0.5 * (t_16 / cast(extent())));
-   d_17 = (0.5 / cast(extent())) */
-static void nest_4(void *context, long chunk) {
+/* step forward: t_6 = (0.5 * (t_16 / cast(extent()))) */
+static void nest_5(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
     float *restrict const t_6 = (float *)frame->slot[6];
-    float *restrict const d_17 = (float *)frame->slot[17];
     float *restrict const t_16 = (float *)frame->slot[16];
     const float v0 = t_16[0];
     const int64_t v1 = B;
     const float v2 = (float)v1;
     const float v3 = v0 / v2;
     const float v4 = 0.5f * v3;
-    const float v5 = 0.5f / v2;
     t_6[0] = v4;
-    d_17[0] = v5;
 }
 
-/* output backward: d_output_13 = neg((neg(((((... * ...) + (... * ...)) * output_15) / (1.0 + output_14))) * output_14));
-   d_output_10 = reduce_sum(d_output_13) */
-static void nest_5(void *context, long chunk) {
-    struct frame *const frame = context;
-    const long B = frame->B;
-    float *restrict const d_output_13 = (float *)frame->slot[13];
-    float *restrict const d_17 = (float *)frame->slot[17];
-    float *restrict const output_15 = (float *)frame->slot[15];
-    float *restrict const y_5 = (float *)frame->slot[5];
-    float *restrict const output_14 = (float *)frame->slot[14];
-    float *restrict const side_0 = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((15 * B), 32768, B), extent = B;
-    const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
-    float *const own_0 = side_0 + chunk * 64;
-    for (long k = 0; k < 64; k++) own_0[k] = 0;
-    {
-        long block = low;
-        for (; block + 64 <= high; block += 64) {
-            CR_INDEPENDENT
-            for (long l = 0; l < 64; l++) {
-                const float v0 = d_17[0];
-                const float v1 = output_15[block + l];
-                const float v2 = y_5[block + l];
-                const float v3 = v1 - v2;
-                const float v4 = v0 * v3;
-                const float v5 = v4 + v4;
-                const float v6 = v5 * v1;
-                const float v7 = output_14[block + l];
-                const float v8 = 1.0f + v7;
-                const float v9 = v6 / v8;
-                const float v10 = -v9;
-                const float v11 = v10 * v7;
-                const float v12 = -v11;
-                d_output_13[block + l] = v12;
-                own_0[l] += v12;
-            }
-        }
-        CR_INDEPENDENT
-        for (long l = 0; l < high - block; l++) {
-            const float v0 = d_17[0];
-            const float v1 = output_15[block + l];
-            const float v2 = y_5[block + l];
-            const float v3 = v1 - v2;
-            const float v4 = v0 * v3;
-            const float v5 = v4 + v4;
-            const float v6 = v5 * v1;
-            const float v7 = output_14[block + l];
-            const float v8 = 1.0f + v7;
-            const float v9 = v6 / v8;
-            const float v10 = -v9;
-            const float v11 = v10 * v7;
-            const float v12 = -v11;
-            d_output_13[block + l] = v12;
-            own_0[l] += v12;
-        }
-    }
-}
-
-static void nest_5_after(void *context) {
-    struct frame *const frame = context;
-    const long B = frame->B;
-    float *restrict const d_output_10 = (float *)frame->slot[10];
-    float *restrict const side_0 = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((15 * B), 32768, B);
-    for (long part = 1; part < chunks; part++) {
-        CR_INDEPENDENT
-        for (long k = 0; k < 64; k++) side_0[k] += side_0[part * 64 + k];
-    }
-    for (long k = 0; k < 32; k++) side_0[k] += side_0[k + 32];
-    for (long k = 0; k < 16; k++) side_0[k] += side_0[k + 16];
-    for (long k = 0; k < 8; k++) side_0[k] += side_0[k + 8];
-    for (long k = 0; k < 4; k++) side_0[k] += side_0[k + 4];
-    for (long k = 0; k < 2; k++) side_0[k] += side_0[k + 2];
-    for (long k = 0; k < 1; k++) side_0[k] += side_0[k + 1];
-    for (long k = 0; k < 1; k++) d_output_10[k] = side_0[k];
-}
-
-/* output backward: d_output_18 = d_output_13 @ params_output_weight_2.T */
+/* output backward: d_output_17 = d_output_15 @ params_output_weight_2.T */
 static void nest_6(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_output_18 = (float *)frame->slot[18];
-    float *restrict const d_output_13 = (float *)frame->slot[13];
+    float *restrict const d_output_17 = (float *)frame->slot[17];
+    float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const params_output_weight_2 = (float *)frame->slot[2];
-    const long chunks = cr_chunks((6 * B), 32768, B), extent = B;
+    const long chunks = cr_chunks((6 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long k0 = low; k0 < high; k0++) {
         for (long block = 0; block < 2; block += 64) {
@@ -348,11 +310,11 @@ static void nest_6(void *context, long chunk) {
             const long width = cr_least(64, 2 - block);
             CR_INDEPENDENT
             for (long l = 0; l < 2; l++) {
-                const float v0 = d_output_13[k0];
+                const float v0 = d_output_15[k0];
                 const float v1 = params_output_weight_2[block + l];
                 sums[l] = sums[l] + v0 * v1;
             }
-            for (long l = 0; l < width; l++) d_output_18[2 * k0 + block + l] = sums[l];
+            for (long l = 0; l < width; l++) d_output_17[2 * k0 + block + l] = sums[l];
         }
     }
 }
@@ -363,7 +325,7 @@ static void nest_7(void *context, long chunk) {
     const long B = frame->B;
     float *restrict const hidden_12 = (float *)frame->slot[12];
     float *restrict const border_a = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((12 * B), 32768, B), extent = B;
+    const long chunks = cr_chunks((12 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long i0 = low; i0 < high; i0++) {
         CR_INDEPENDENT
@@ -375,11 +337,11 @@ static void nest_7(void *context, long chunk) {
     }
 }
 
-/* output backward: d_output_9 = hidden_12.T @ d_output_13 */
+/* output backward: d_output_9 = hidden_12.T @ d_output_15 */
 static void nest_8(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_output_13 = (float *)frame->slot[13];
+    float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const d_output_9 = (float *)frame->slot[9];
     float *restrict const border_a = (float *)(frame->scratch + 0);
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
@@ -400,7 +362,7 @@ static void nest_8(void *context, long chunk) {
             if (!fresh) {
                 memcpy(&c0, target + (0), 8);
             }
-            const float *const x = d_output_13 + (0);
+            const float *const x = d_output_15 + (0);
             const float *const y = border_a + (0);
             for (long k0 = first_k0; k0 < last_k0; k0++) {
                 const float x0 = x[k0];
@@ -431,24 +393,24 @@ static void nest_9(void *context, long chunk) {
     }
 }
 
-/* hidden backward: d_hidden_19 = neg((neg(((d_output_18 * hidden_12) / (1.0 + hidden_11))) * hidden_11));
-   d_hidden_8 = reduce_sum(d_hidden_19) */
+/* hidden backward: d_hidden_18 = neg((neg(((d_output_17 * hidden_12) / (1.0 + hidden_11))) * hidden_11));
+   d_hidden_8 = reduce_sum(d_hidden_18) */
 static void nest_10(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_hidden_19 = (float *)frame->slot[19];
-    float *restrict const d_output_18 = (float *)frame->slot[18];
+    float *restrict const d_hidden_18 = (float *)frame->slot[18];
+    float *restrict const d_output_17 = (float *)frame->slot[17];
     float *restrict const hidden_12 = (float *)frame->slot[12];
     float *restrict const hidden_11 = (float *)frame->slot[11];
     float *restrict const side_0 = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((22 * B), 32768, B), extent = B;
+    const long chunks = cr_chunks((22 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     float *const own_0 = side_0 + chunk * 2;
     for (long k = 0; k < 2; k++) own_0[k] = 0;
     for (long i0 = low; i0 < high; i0++) {
         CR_INDEPENDENT
         for (long i1 = 0; i1 < 2; i1++) {
-            const float v0 = d_output_18[2 * i0 + i1];
+            const float v0 = d_output_17[2 * i0 + i1];
             const float v1 = hidden_12[2 * i0 + i1];
             const float v2 = v0 * v1;
             const float v3 = hidden_11[2 * i0 + i1];
@@ -457,7 +419,7 @@ static void nest_10(void *context, long chunk) {
             const float v6 = -v5;
             const float v7 = v6 * v3;
             const float v8 = -v7;
-            d_hidden_19[2 * i0 + i1] = v8;
+            d_hidden_18[2 * i0 + i1] = v8;
             own_0[i1] += v8;
         }
     }
@@ -468,7 +430,7 @@ static void nest_10_after(void *context) {
     const long B = frame->B;
     float *restrict const d_hidden_8 = (float *)frame->slot[8];
     float *restrict const side_0 = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((22 * B), 32768, B);
+    const long chunks = cr_chunks((22 * B), 65536, B);
     for (long part = 1; part < chunks; part++) {
         CR_INDEPENDENT
         for (long k = 0; k < 2; k++) side_0[k] += side_0[part * 2 + k];
@@ -476,25 +438,25 @@ static void nest_10_after(void *context) {
     for (long k = 0; k < 2; k++) d_hidden_8[k] = side_0[k];
 }
 
-/* d_hidden_19 with a border of zeros */
+/* d_hidden_18 with a border of zeros */
 static void nest_11(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_hidden_19 = (float *)frame->slot[19];
+    float *restrict const d_hidden_18 = (float *)frame->slot[18];
     float *restrict const border_b = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((12 * B), 32768, B), extent = B;
+    const long chunks = cr_chunks((12 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long i0 = low; i0 < high; i0++) {
         CR_INDEPENDENT
         for (long i1 = 0; i1 < 4; i1++) {
             const _Bool v0 = (i1) < 2;
-            const float v1 = v0 ? d_hidden_19[2 * i0 + i1] : 0;
+            const float v1 = v0 ? d_hidden_18[2 * i0 + i1] : 0;
             border_b[4 * i0 + i1] = v1;
         }
     }
 }
 
-/* hidden backward: d_hidden_7 = x_4.T @ d_hidden_19 */
+/* hidden backward: d_hidden_7 = x_4.T @ d_hidden_18 */
 static void nest_12(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
@@ -666,13 +628,12 @@ static __attribute__((noinline)) void graph_0_of_one(char **arrays, const cr_rep
 }
 
 static long graph_0_arena(long B) {
-    long own = (64 * B + 16384) + 64, most = 0;
+    long own = (64 * B + 32768) + 64, most = 0;
     own += cr_round((8 * B));
     own += cr_round((8 * B));
-    own += cr_round((4 * B));
-    own += cr_round((4 * B));
     own += cr_round((4 * B));
     own += cr_round(4);
+    own += cr_round((4 * B));
     own += cr_round(4);
     own += cr_round((8 * B));
     own += cr_round((8 * B));
@@ -686,33 +647,31 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
         graph_0_of_one(arrays, &once);
         return;
     }
-    char *slot[20];
+    char *slot[19];
     for (long k = 0; k < 11; k++) slot[k] = arrays[k];
     slot[11] = arena, arena += cr_round((8 * B));
     slot[12] = arena, arena += cr_round((8 * B));
     slot[13] = arena, arena += cr_round((4 * B));
-    slot[14] = arena, arena += cr_round((4 * B));
+    slot[14] = arena, arena += cr_round(4);
     slot[15] = arena, arena += cr_round((4 * B));
     slot[16] = arena, arena += cr_round(4);
-    slot[17] = arena, arena += cr_round(4);
+    slot[17] = arena, arena += cr_round((8 * B));
     slot[18] = arena, arena += cr_round((8 * B));
-    slot[19] = arena, arena += cr_round((8 * B));
     struct frame frame = {slot, arena, B};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)));
-    cr_parallel(nest_2, &frame, cr_chunks((6 * B), 32768, B));
-    cr_parallel(nest_3, &frame, cr_chunks((24 * B), 32768, B));
-    nest_3_after(&frame);
-    nest_4(&frame, 0);
-    cr_parallel(nest_5, &frame, cr_chunks((15 * B), 32768, B));
-    nest_5_after(&frame);
-    cr_parallel(nest_6, &frame, cr_chunks((6 * B), 32768, B));
-    cr_parallel(nest_7, &frame, cr_chunks((12 * B), 32768, B));
+    cr_parallel(nest_2, &frame, cr_chunks((6 * B), 65536, B));
+    nest_3(&frame, 0);
+    cr_parallel(nest_4, &frame, cr_chunks((32 * B), 65536, B));
+    nest_4_after(&frame);
+    nest_5(&frame, 0);
+    cr_parallel(nest_6, &frame, cr_chunks((6 * B), 65536, B));
+    cr_parallel(nest_7, &frame, cr_chunks((12 * B), 65536, B));
     cr_parallel(nest_8, &frame, cr_least(cr_chunks((4 * B), 262144, B / 128), 8) * cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 8), 1));
     cr_parallel(nest_9, &frame, (cr_least(cr_chunks((4 * B), 262144, B / 128), 8) > 1 ? 1 : 0));
-    cr_parallel(nest_10, &frame, cr_chunks((22 * B), 32768, B));
+    cr_parallel(nest_10, &frame, cr_chunks((22 * B), 65536, B));
     nest_10_after(&frame);
-    cr_parallel(nest_11, &frame, cr_chunks((12 * B), 32768, B));
+    cr_parallel(nest_11, &frame, cr_chunks((12 * B), 65536, B));
     cr_parallel(nest_12, &frame, cr_least(cr_chunks((8 * B), 262144, B / 128), 8) * cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 8), 1));
     cr_parallel(nest_13, &frame, (cr_least(cr_chunks((8 * B), 262144, B / 128), 8) > 1 ? 1 : 0));
 }
