@@ -41,6 +41,13 @@ def test_what_follows_from_guards():
     assert follows(variable(Var("row")) * 7 + 6, BATCH * 7, [(variable(Var("row")), BATCH)])
 
 
+def test_what_follows_from_guards_with_common_factors():
+    twice = variable(ROW) * 2
+    assert follows(variable(ROW) * 69 + variable(COLUMN), 4, [(twice, 2)])
+    assert not follows(variable(ROW) * 69 + variable(COLUMN), 4, [(twice, 3)])
+    assert follows(variable(ROW) - 1, 1, [(twice - 1, 2)])
+
+
 SIZES = st.one_of(st.integers(0, 4), st.sampled_from([BATCH, BATCH * 2, BATCH + 1]))
 STEPS = st.sampled_from([-3, -2, -1, 0, 1, 2, 5, BATCH])
 VARS = st.sampled_from([Var("a", 1), Var("b", 2), Var("c", 3), Var("d", BATCH), Var("e", BATCH * 2)])

@@ -62,14 +62,21 @@ def quick(target="native"):
     return replace(found, flags=(*found.flags, "-O1"))
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(20))
 def test_exact_programs_agree_to_the_bit(seed):
     check_seed(seed, quick())
 
 
-@pytest.mark.parametrize("seed", range(1000, 1008))
+@pytest.mark.parametrize("seed", range(1000, 1005))
 def test_exact_programs_agree_on_narrower_processors(seed):
     check_seed(seed, quick("sse2"))
+
+
+# 33, 50: a donated operand came back as a result of another shape. 173: the coordinates of an empty array were divided by 0.
+# 222: the algebra of bounds lacked a common factor. 73: the check of memory did not know sums that run along with a nest.
+@pytest.mark.parametrize("seed", [50, 73, 173, 222])
+def test_what_was_found(seed):
+    check_seed(seed, quick())
 
 
 @pytest.mark.slow

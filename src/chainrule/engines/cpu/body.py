@@ -98,6 +98,8 @@ class Body:
 
     def read(self, value: Value, position: Position, guard: Guard = None) -> str:
         """The value at a position: the name of a local, or a literal."""
+        if 0 in value.shape:  # in loops that never run
+            return literal(0, value.dtype)
         key = (value, _key(position.linear()), guard)
         if key not in self.known:
             if guard is not None and (value, key[1], None) in self.known:

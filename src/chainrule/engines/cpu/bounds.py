@@ -8,9 +8,10 @@ variable u of extent n in the place of e: from ``at = q·e + rest`` follows ``at
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import gcd
 
 from chainrule.engines.cpu.indexing import Index, Var, at_least
-from chainrule.ir.sizes import Dim, divide
+from chainrule.ir.sizes import Dim, Size, divide
 
 _FEW = 4
 # That an index lies in [0, size).
@@ -45,6 +46,19 @@ def _never(index: Index, extent: Dim) -> bool:
     """Whether an index is known to lie outside [0, extent), so that what is guarded by it never runs."""
     found = index.bounds()
     return found is not None and (at_least(-found[1], 1) or at_least(found[0] - extent, 0))
+
+
+def _tightened(index: Index, size: Dim) -> Fact:
+    """The same fact without a common factor of the coefficients: from ``0 <= 2·i + 1 < 4`` follows ``0 <= i < 2``."""
+    coefficients = [c for _, c in index.terms]
+    if isinstance(index.offset, Size) or isinstance(size, Size) or any(isinstance(c, Size) for c in coefficients):
+        return index, size
+    factor = gcd(*(c for c in coefficients if isinstance(c, int)))
+    if factor < 2:
+        return index, size
+    terms = tuple((var, c // factor) for var, c in index.terms if isinstance(c, int))
+    least, most = -(index.offset // factor), (size - 1 - index.offset) // factor
+    return Index(terms, -least), most - least + 1
 
 
 def _factors(at: Index, index: Index) -> Iterator[Dim]:
