@@ -65,7 +65,7 @@ def lenet(rng: np.random.Generator) -> Weights:
     drawing.matrix("conv1", 3, 3, 1, 32)
     drawing.matrix("conv2", 3, 3, 32, 64)
     drawing.matrix("fc1", 3136, 128)
-    drawing.matrix("fc2", 128, 10)
+    drawing.matrix("fc2", 128, 10, std=0.03)
     return drawing.weights
 
 
@@ -82,7 +82,7 @@ def resnet20(rng: np.random.Generator) -> Weights:
         drawing.matrix(f"{name}.conv2", 3, 3, width, width, bias=False)
         drawing.norm(f"{name}.norm2", width)
         before = width
-    drawing.matrix("fc", 64, 10)
+    drawing.matrix("fc", 64, 10, std=0.03)
     return drawing.weights
 
 
