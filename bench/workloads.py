@@ -210,8 +210,9 @@ WORKLOADS: dict[str, Workload] = {
             "transformer", "encoder", weights.encoder, _tokens_and_class, _transformer(32, 128, 2, 512, 10, 32), 32
         ),
         Workload("gpt", "gpt", weights.gpt, _tokens_and_next, _transformer(16, 128, 4, 512, 256, 16 * 128), 16),
+        # The rate is small because two networks against each other amplify rounding: at 2e-4 no two frameworks agree to 1e-3.
         Workload(
-            "dcgan", "dcgan", weights.dcgan, _noise_and_images, _dcgan(64), 64, loss="adversarial", rate=2e-4, betas=(0.5, 0.999)
+            "dcgan", "dcgan", weights.dcgan, _noise_and_images, _dcgan(64), 64, loss="adversarial", rate=2e-5, betas=(0.5, 0.999)
         ),
     )
 }  # fmt: skip
