@@ -159,6 +159,7 @@ class _Emitter:
         self.vector_bytes, self.profiled = vector_bytes, profiled
         self.work: list[Work] = []
         self.functions: list[str] = []
+        self.called: set[str] = set()
         self.constants: list[Value] = []
         self.makers: dict[Value, Node] = {}
         self.numbers: dict[Graph, int] = {}
@@ -324,6 +325,10 @@ class _Lowering:
             (f"{name}_before", "void *context", task.before),
             (f"{name}_after", "void *context", task.after and f"const long chunks = {task.chunks};\n{task.after}"),
         )
+        for called, text in task.functions.items():
+            if called not in self.emitter.called:
+                self.emitter.called.add(called)
+                self.emitter.functions.append(text)
         for title, parameters, text in texts:
             if text:
                 declared = {k: (STORED[v.dtype], self.pointer_slot(v)) for k, v in pointers.items()}

@@ -40,7 +40,10 @@ class Region:
 
 @dataclass(slots=True)
 class Task:
-    """The text of a function's body, how many chunks it runs in, and what runs before and after all of them."""
+    """The text of a function's body, how many chunks it runs in, and what runs before and after all of them.
+
+    ``functions`` are those that it calls, by names that tell functions of different texts apart.
+    """
 
     text: str
     chunks: str = "1"
@@ -48,6 +51,7 @@ class Task:
     after: str = ""
     regions: list[Region] = field(default_factory=list)
     comment: str = ""
+    functions: dict[str, str] = field(default_factory=dict)
 
 
 def variables(shape: Shape) -> tuple[list[Var], tuple[Index, ...]]:

@@ -1,19 +1,19 @@
-"""The loops over tiles, the sum of a tile, and what is done with a finished one."""
+"""The loops over tiles, and what follows from a finished one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
-from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.scalars import C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side
-from chainrule.engines.cpu.tile_body import Place, places_of, sum_name, write_step
+from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_plan import Plan
 from chainrule.engines.cpu.tile_units import Units
-from chainrule.engines.cpu.vectors import vector_type
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Size, divide, product
 
@@ -38,6 +38,7 @@ class KernelWriter:
         self.node, self.body, self.name, self.roots, self.keeps_result = node, body, name, roots, keeps_result
         self.type = C_TYPES[node.output.dtype]
         self.target: str | None = None
+        self.functions: dict[str, str] = {}
 
     def units(self, w: Writer, plan: Plan, units: Units, split: Var | None) -> None:
         """The loop over the units [low, high); ``split`` is the index of the sum that has bounds of its own."""
@@ -142,102 +143,30 @@ class KernelWriter:
     # One tile.
 
     def _tile(self, w: Writer, plan: Plan, counts: Sequence[int], split: Var | None) -> None:
-        places = places_of(counts)
-        vector = vector_type(plan.dtype, plan.lanes)
-        w.line(f"{vector} " + ", ".join(f"{sum_name(place)} = {{0}}" for place in places) + ";")
-        if self.target is not None and plan.column is not None:
-            with w.block("if (!fresh)"):
-                for place in places:
-                    self._move(w, plan, place, counts, stores=False)
+        """Call the function of the tile, and compute what follows from it."""
         _prove_tile(plan)
+        size = product(self.node.output.shape)
+        whole = plan.out.replace({plan.column: Index()}) if plan.column is not None else plan.out
+        prove("result", whole + variable(Var("place", plan.width)), size)
+        follows = self.target is None and bool(self.roots or self.sides)
+        adds = self.target is not None
+        name, text = TileFunction(plan, counts, adds, follows, split).write()
+        self.functions[name] = text
         inside = {*plan.summed, *(var for var, _ in plan.unrolled)}
         inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
-        for side, operand in (("x", plan.x), ("y", plan.y)):
-            w.line(f"const {self.type} *const {side} = {operand.pointer} + ({_without(operand.at, inside)});")
-        self._sum_loops(w, plan, counts, plan.summed, split)
-        self._finish(w, plan, counts)
-
-    def _sum_loops(self, w: Writer, plan: Plan, counts: Sequence[int], vars: Sequence[Var], split: Var | None) -> None:
-        moving = set(plan.summed)
-        x, y = _only(plan.x.at, moving), _only(plan.y.at, moving)
-        if plan.tail and len(vars) == 1:
-            (var,) = vars
-            if var.extent != 0:
-                with w.loop(var):
-                    write_step(w, plan, counts, x, y)
-            end = {var: Index((), var.extent or 0)}
-            with w.block(""):
-                write_step(w, plan, counts, x.replace(end), y.replace(end), plan.tail)
-            return
-        if not vars:
-            with w.block(""):
-                write_step(w, plan, counts, x, y)
-            return
-        bounds = (f"first_{vars[0].name}", f"last_{vars[0].name}") if vars[0] is split else ("0", None)
-        with w.loop(vars[0], *bounds):
-            if len(vars) > 1:
-                self._sum_loops(w, plan, counts, vars[1:], split)
-            else:
-                write_step(w, plan, counts, x, y)
-
-    def _move(self, w: Writer, plan: Plan, place: Place, counts: Sequence[int], stores: bool) -> None:
-        """Store or load one vector of the tile, or the part of it that there is."""
-        vector, name = vector_type(plan.dtype, plan.lanes), sum_name(place)
-        target = self.target if self.target is not None else self.name(self.node.output)
-        address = f"{target} + ({self._at(plan, place)})"
-        whole = f"*({vector}_anywhere *)({address})"
-        text = f"{whole} = {name};" if stores else f"{name} = {whole};"
-        rest = plan.width % plan.lanes
-        if rest and place[-1] == counts[-1] - 1:
-            bytes = rest * BYTES[plan.dtype]
-            part = f"memcpy({address}, &{name}, {bytes});" if stores else f"memcpy(&{name}, {address}, {bytes});"
-            condition = self._is_last(plan, counts)
-            text = part if condition is None else f"if ({condition}) {part} else {text}"
-        w.line(text)
-
-    def _is_last(self, plan: Plan, counts: Sequence[int]) -> str | None:
-        """Whether the tile has the last vectors of all; None if it always has."""
-        assert plan.column is not None, "along the output"
-        if plan.panels == 1:
-            return None
-        return f"{plan.column.name} + {counts[-1]} == {plan.column.extent}"
-
-    def _at(self, plan: Plan, place: Place) -> Index:
-        dims = [*(var for var, _ in plan.rows), *([plan.column] if plan.column is not None else [])]
-        at = plan.out
-        for var, k in zip(dims, place, strict=True):
-            at = at + plan.out.coefficient(var) * k
-        return at
-
-    def _finish(self, w: Writer, plan: Plan, counts: Sequence[int]) -> None:
-        """Store the tile, or compute what follows from it."""
-        places = places_of(counts)
-        whole = plan.out.replace({plan.column: Index()}) if plan.column is not None else plan.out
-        prove("result", whole + variable(Var("place", plan.width)), product(self.node.output.shape))
-        if self.target is not None or not (self.roots or self.sides):
-            if plan.column is not None:
-                for place in places:
-                    self._move(w, plan, place, counts, stores=True)
-                return
+        sources = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
+        bounds = f"first_{split.name}, last_{split.name}" if split is not None else "0, 0"
+        last = f"{plan.column.name} + {counts[-1]} == {plan.column.extent}" if plan.column and plan.panels > 1 else "1"
+        rest = f"{bounds}, {'fresh' if adds else '1'}, {last}, B"
+        if not follows:
             target = self.target if self.target is not None else self.name(self.node.output)
-            for place in places:
-                at = self._at(plan, place)
-                before = f"(fresh ? 0 : {target}[{at}]) + " if self.target is not None else ""
-                w.line(f"{target}[{at}] = {before}{self._across(plan, place)};")
+            w.line(f"{name}({', '.join(sources)}, {target} + ({plan.out}), {rest});")
             return
         panel = plan.lanes * counts[-1] if plan.column is not None else 1
-        w.line(f"{self.type} finished[{len(places) // (counts[-1] if plan.column is not None else 1) * panel}]")
-        w.lines[-1] += " __attribute__((aligned(64)));"
-        for number, place in enumerate(places):
-            if plan.column is not None:
-                vector = vector_type(plan.dtype, plan.lanes)
-                w.line(f"*({vector} *)(finished + {number * plan.lanes}) = {sum_name(place)};")
-            else:
-                w.line(f"finished[{number}] = {self._across(plan, place)};")
+        rows = prod(counts[: len(plan.rows)])
+        w.line(f"{self.type} finished[{rows * panel}] __attribute__((aligned(64)));")
+        w.line(f"{name}({', '.join(sources)}, finished, {rest});")
         self._epilogue_loops(w, plan, counts, panel)
-
-    def _across(self, plan: Plan, place: Place) -> str:
-        return f"cr_sum_{plan.dtype}x{plan.lanes}({sum_name(place)})"
 
     def _epilogue_loops(self, w: Writer, plan: Plan, counts: Sequence[int], panel: int) -> None:
         rows = [(var, count) for (var, _), count in zip(plan.rows, counts)]
@@ -307,7 +236,3 @@ def _prove_tile(plan: Plan) -> None:
 
 def _without(index: Index, vars: set[Var]) -> Index:
     return Index(tuple((v, c) for v, c in index.terms if v not in vars), index.offset)
-
-
-def _only(index: Index, vars: set[Var]) -> Index:
-    return Index(tuple((v, c) for v, c in index.terms if v in vars))

@@ -17,6 +17,7 @@ NOMINAL = 64
 # Multiplications in one body at most: more are not faster, and compile slowly.
 LONGEST_BODY = 160
 MOST_VECTORS = 4
+SMALLEST_SHARE = 0.4
 MOST_UNROLLED = 9
 # Rows of a tile whose number is only known at run time; halves of it serve what is left.
 RUNTIME_ROWS = {32: 8, 16: 4}
@@ -87,15 +88,25 @@ class _Model:
     def candidates(self) -> Iterator[TileShape]:
         unrolled = list(self._unrollings())
         most = self.vector.extent if self.vector is not None else 1
-        # Two tiles of the same counts are told apart by their loads alone.
-        for vectors in range(1, min(most, MOST_VECTORS) + 1):
-            limit = (self.registers - 3) // vectors
-            for rows in self._boxes(limit):
-                for steps in unrolled:
-                    sums = prod(count for _, count in rows) * vectors
-                    body = sums * prod(count for _, count in steps)
-                    if body <= LONGEST_BODY and self._saves(rows, vectors, steps):
-                        yield TileShape(rows, vectors, steps, self._cost(rows, vectors, steps))
+        boxes = [
+            (prod(count for _, count in rows) * vectors, rows, vectors)
+            for vectors in range(1, min(most, MOST_VECTORS) + 1)
+            for rows in self._boxes((self.registers - 3) // vectors)
+        ]
+        # Much smaller tiles than the largest are never the best.
+        least = max(sums for sums, _, _ in boxes) * SMALLEST_SHARE
+        for sums, rows, vectors in boxes:
+            if sums < least:
+                continue
+            alone = self._loads(rows, vectors, ())
+            for steps in unrolled:
+                count = prod(count for _, count in steps)
+                if sums * count > LONGEST_BODY:
+                    continue
+                loads = self._loads(rows, vectors, steps) if steps else alone
+                # Unrolling has to save a tenth of the loads.
+                if count == 1 or sums == 1 or sum(loads) <= 0.9 * sum(alone) * count:
+                    yield TileShape(rows, vectors, steps, self._cost(rows, vectors, steps, loads))
 
     def fits(self, shape: TileShape) -> bool:
         rows, steps = self._axes(self.kept, shape.rows), self._axes(self.summed, shape.unrolled)
@@ -139,13 +150,6 @@ class _Model:
     def _axes(self, axes: Sequence[Axis], chosen: Sequence[tuple[int, int]]) -> list[tuple[Axis, int]]:
         return [(axes[number], count) for number, count in chosen]
 
-    def _saves(self, rows: Counts, vectors: int, steps: Counts) -> bool:
-        """Whether unrolling saves a tenth of the loads."""
-        if not steps or (self.vector is None and not rows):
-            return True
-        alone = self._loads(rows, vectors, ())
-        return sum(self._loads(rows, vectors, steps)) <= 0.9 * sum(alone) * prod(count for _, count in steps)
-
     def _loads(self, rows: Counts, vectors: int, steps: Counts) -> tuple[int, int]:
         """Distinct loads of both operands in one body."""
         dims = [*self._axes(self.kept, rows), *self._axes(self.summed, steps)]
@@ -155,13 +159,13 @@ class _Model:
             [(axis.y, count) for axis, count in dims]
         )
 
-    def _cost(self, rows: Counts, vectors: int, steps: Counts) -> float:
+    def _cost(self, rows: Counts, vectors: int, steps: Counts, loads_of_both: tuple[int, int]) -> float:
         """Cycles of all tiles of a processor with two multiplications and two loads a cycle."""
         box, inner = self._axes(self.kept, rows), self._axes(self.summed, steps)
         sums = prod(count for _, count in box) * vectors
         unrolled = prod(count for _, count in inner)
         depth = prod(axis.size for axis in self.summed)
-        x_loads, y_loads = self._loads(rows, vectors, steps)
+        x_loads, y_loads = loads_of_both
         from_first = depth * self.bytes * y_loads / unrolled <= FIRST_CACHE
         loads = x_loads * (0.5 if self.x_in_vectors else 0.8) + y_loads * (0.5 if from_first else 0.8)
         body = max(sums * unrolled / 2, loads, 4.0 * unrolled) + 0.05 * loads + LOOP_STEP
@@ -206,10 +210,15 @@ class _Model:
 
 
 def _distinct(steps: Sequence[tuple[int, int]]) -> int:
-    places = {0}
+    spans: dict[int, int] = {}
     for step, count in steps:
         if step:
-            places = {place + step * k for place in places for k in range(count)}
+            spans[step] = spans.get(step, 1) + count - 1
+    if len(spans) < 2:
+        return prod(spans.values())
+    places = {0}
+    for step, count in spans.items():
+        places = {place + step * k for place in places for k in range(count)}
     return len(places)
 
 

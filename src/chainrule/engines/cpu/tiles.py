@@ -115,6 +115,7 @@ class TileWriter:
                 if planned is not None:
                     self._piece(planned[0], planned[1], number)
         for task in self.tasks:
+            task.functions = self.kernel.functions
             task.regions = list({region.name: region for region in (*self.regions, *task.regions)}.values())
         return self.tasks
 

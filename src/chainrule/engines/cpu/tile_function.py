@@ -1,0 +1,117 @@
+"""A tile as a C function of three pointers: sums in registers, the loops of the sum, and where the sums go.
+
+Contractions of the same sizes have the same tiles, however they are used; a function is written, and compiled, once in a program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chainrule.engines.cpu.indexing import Index, Var, c_size
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.tile_body import Place, places_of, sum_name, write_step
+from chainrule.engines.cpu.tile_plan import Plan
+from chainrule.engines.cpu.vectors import vector_type
+from chainrule.ir.sizes import Dim
+
+
+@dataclass(frozen=True, slots=True)
+class TileFunction:
+    """Writes the function for tiles of these counts (of their rows and their vectors).
+
+    ``adds`` to what is there unless the argument ``fresh`` is true; puts the sums side by side if ``gathered``, otherwise at the
+    places of the output. ``split`` is the index of the sum that has bounds of its own. Where the last vector of the output has
+    lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
+    """
+
+    plan: Plan
+    counts: Sequence[int]
+    adds: bool = False
+    gathered: bool = False
+    split: Var | None = None
+
+    def write(self) -> tuple[str, str]:
+        """The name of the function, which follows from what it does, and its text."""
+        type, vector = C_TYPES[self.plan.dtype], vector_type(self.plan.dtype, self.plan.lanes)
+        w = Writer()
+        w.depth = 1
+        w.line(f"{vector} " + ", ".join(f"{sum_name(place)} = {{0}}" for place in self._places) + ";")
+        if self.adds and self.plan.column is not None:
+            with w.block("if (!fresh)"):
+                for place in self._places:
+                    self._move(w, place, stores=False)
+        self._sum_loops(w, self.plan.summed)
+        for place in self._places:
+            self._store(w, place)
+        parameters = f"const {type} *restrict x, const {type} *restrict y, {type} *restrict to"
+        arguments = ", long first, long end, _Bool fresh, _Bool last, long B"
+        text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
+        name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        return name, f"static __attribute__((noinline)) void {name}{text}"
+
+    @property
+    def _places(self) -> list[Place]:
+        return places_of(self.counts)
+
+    def _sum_loops(self, w: Writer, vars: Sequence[Var]) -> None:
+        plan, moving = self.plan, set(self.plan.summed)
+        x, y = _only(plan.x.at, moving), _only(plan.y.at, moving)
+        if plan.tail and len(vars) == 1:
+            (var,) = vars
+            if var.extent != 0:
+                with w.loop(var):
+                    write_step(w, plan, self.counts, x, y)
+            end = {var: Index((), var.extent or 0)}
+            with w.block(""):
+                write_step(w, plan, self.counts, x.replace(end), y.replace(end), plan.tail)
+            return
+        if not vars:
+            with w.block(""):
+                write_step(w, plan, self.counts, x, y)
+            return
+        with w.loop(vars[0], *(("first", "end") if vars[0] == self.split else ("0", None))):
+            if len(vars) > 1:
+                self._sum_loops(w, vars[1:])
+            else:
+                write_step(w, plan, self.counts, x, y)
+
+    def _offset(self, place: Place) -> str:
+        plan = self.plan
+        if self.gathered:
+            return str(self._places.index(place) * (plan.lanes if plan.column is not None else 1))
+        total: Dim = 0
+        for var, k in zip(
+            [*(var for var, _ in plan.rows), *([plan.column] if plan.column else [])], place, strict=True
+        ):
+            total = total + plan.out.coefficient(var) * k
+        return c_size(total)
+
+    def _store(self, w: Writer, place: Place) -> None:
+        plan = self.plan
+        if plan.column is not None:
+            self._move(w, place, stores=True)
+            return
+        target = f"to[{self._offset(place)}]"
+        before = f"(fresh ? 0 : {target}) + " if self.adds else ""
+        w.line(f"{target} = {before}cr_sum_{plan.dtype}x{plan.lanes}({sum_name(place)});")
+
+    def _move(self, w: Writer, place: Place, stores: bool) -> None:
+        """Store or load one vector of the tile, or the part of it that there is."""
+        plan = self.plan
+        vector, name = vector_type(plan.dtype, plan.lanes), sum_name(place)
+        address = f"to + {self._offset(place)}"
+        whole = f"*({vector}_anywhere *)({address})"
+        text = f"{whole} = {name};" if stores else f"{name} = {whole};"
+        rest = plan.width % plan.lanes
+        if rest and place[-1] == self.counts[-1] - 1 and not self.gathered:
+            bytes = rest * BYTES[plan.dtype]
+            part = f"memcpy({address}, &{name}, {bytes});" if stores else f"memcpy(&{name}, {address}, {bytes});"
+            text = f"if (last) {part} else {text}" if plan.panels > 1 else part
+        w.line(text)
+
+
+def _only(index: Index, vars: set[Var]) -> Index:
+    return Index(tuple((v, c) for v, c in index.terms if v in vars))
