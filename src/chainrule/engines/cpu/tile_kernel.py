@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 
 from chainrule.engines.cpu.body import Body, Position
@@ -16,6 +18,14 @@ from chainrule.engines.cpu.tile_plan import Plan
 from chainrule.engines.cpu.tile_units import Units
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Size, divide, product
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How many of an index a tile has: the sizes that there are, and the C expression of the one at hand."""
+
+    sizes: Sequence[int]
+    count: str
 
 
 class KernelWriter:
@@ -54,132 +64,116 @@ class KernelWriter:
             return
         columns, panels = plan.column.extent, plan.panels
         assert isinstance(columns, int), "a number of vectors is constant"
-        name = plan.column.name
-        if columns == 1:
-            self._rows(w, plan, units, [1], split)
-            return
-        w.line(f"const long {name} = {f'panel * {columns} / {panels}' if panels > 1 else 0};")
+        if columns > 1:
+            w.line(f"const long {plan.column.name} = {f'panel * {columns} / {panels}' if panels > 1 else 0};")
         sizes = sorted({columns // panels, -(-columns // panels)})
-        if len(sizes) == 1:
-            self._rows(w, plan, units, sizes, split)
-            return
-        with w.block(f"if ((panel + 1) * {columns} / {panels} - {name} == {sizes[0]})", "} else {"):
-            self._rows(w, plan, units, sizes[:1], split)
-        w.depth += 1
-        self._rows(w, plan, units, sizes[1:], split)
-        w.depth -= 1
-        w.line("}")
+        count = f"(panel + 1) * {columns} / {panels} - {plan.column.name}"
+        self._rows(w, plan, units, [self._cut(w, plan.column.name, sizes, count)], split)
 
-    def _rows(self, w: Writer, plan: Plan, units: Units, vectors: Sequence[int], split: Var | None) -> None:
-        def finish(counts: Sequence[int]) -> None:
-            self._tile(w, plan, [*counts, *vectors], split)
-
+    def _rows(self, w: Writer, plan: Plan, units: Units, cuts: list[Cut], split: Var | None) -> None:
+        """The loops over tiles of the indices of rows."""
         if not plan.rows:
-            finish([])
+            self._tile(w, plan, cuts, split)
             return
         (row, most), *others = units.rows
-        order = {var: number for number, (var, _) in enumerate(plan.rows)}
-
-        def inner(count: int) -> None:
-            if not others:
-                finish([count])
-                return
-            ((second, most_of_second),) = others
-
-            def both(more: int) -> None:
-                counts = sorted(((order[row], count), (order[second], more)))
-                finish([n for _, n in counts])
-
-            assert isinstance(second.extent, int), "only the first index of rows may be symbolic"
-            tiles = -(-second.extent // most_of_second)
-            if tiles == 1:
-                w.line(f"const long {second.name} = 0;")
-                both(second.extent)
-                return
-            with w.block(f"for (long tile_1 = 0; tile_1 < {tiles}; tile_1++)"):
-                self._cut(w, second, tiles, "tile_1", both)
-
         with w.block(f"for (long tile = block * {units.per_unit}; tile < last_tile; tile++)"):
+            if isinstance(row.extent, Size) and divide(row.extent, most) is None:
+                w.line(f"const long row_end = cr_least(tile * {most} + {most}, {c_size(row.extent)});")
+                w.line(f"long rows_left = {most};")
+                with w.block(f"for (long {row.name} = tile * {most}; {row.name} < row_end; {row.name} += rows_left)"):
+                    # Halves, quarters and so on of a tile for the last rows.
+                    w.line(f"while (rows_left > row_end - {row.name}) rows_left /= 2;")
+                    sizes = [most >> k for k in range(most.bit_length())]
+                    cut = self._cut(w, row.name, sizes, "rows_left")
+                    self._second(w, plan, others, {row: cut}, cuts, split)
+                return
             if isinstance(row.extent, Size):
-                self._symbolic(w, row, most, inner)
+                w.line(f"const long {row.name} = tile * {most};")
+                cut = Cut([most], str(most))
             else:
                 assert row.extent is not None, "an index of rows has an extent"
-                self._cut(w, row, -(-row.extent // most), "tile", inner)
+                cut = self._evenly(w, row, most, "tile")
+            self._second(w, plan, others, {row: cut}, cuts, split)
 
-    def _cut(self, w: Writer, var: Var, tiles: int, tile: str, inner: Callable[[int], None]) -> None:
-        """A tile of one of the two sizes that there are."""
+    def _second(
+        self,
+        w: Writer,
+        plan: Plan,
+        others: Sequence[tuple[Var, int]],
+        known: dict[Var, Cut],
+        cuts: list[Cut],
+        split: Var | None,
+    ) -> None:
+        if not others:
+            self._tile(w, plan, [*known.values(), *cuts], split)
+            return
+        ((row, most),) = others
+        assert isinstance(row.extent, int), "only the first index of rows may be symbolic"
+        with w.block(f"for (long tile_1 = 0; tile_1 < {-(-row.extent // most)}; tile_1++)"):
+            known = {**known, row: self._evenly(w, row, most, "tile_1")}
+            self._tile(w, plan, [*(known[var] for var, _ in plan.rows), *cuts], split)
+
+    def _evenly(self, w: Writer, var: Var, most: int, tile: str) -> Cut:
         extent = var.extent
         assert isinstance(extent, int), "cut evenly at compile time"
-        sizes = sorted({extent // tiles, -(-extent // tiles)})
+        tiles = -(-extent // most)
         w.line(f"const long {var.name} = {tile} * {extent} / {tiles};")
-        if len(sizes) == 1:
-            inner(sizes[0])
-            return
-        with w.block(f"if (({tile} + 1) * {extent} / {tiles} - {var.name} == {sizes[0]})", "} else {"):
-            inner(sizes[0])
-        w.depth += 1
-        inner(sizes[1])
-        w.depth -= 1
-        w.line("}")
+        sizes = sorted({extent // tiles, -(-extent // tiles)})
+        return self._cut(w, var.name, sizes, f"({tile} + 1) * {extent} / {tiles} - {var.name}")
 
-    def _symbolic(self, w: Writer, row: Var, most: int, inner: Callable[[int], None]) -> None:
-        """Whole tiles, and halves, quarters and so on of one for the rows that are left."""
-        extent = row.extent
-        assert isinstance(extent, Size), "the number of rows is known at run time"
-        if divide(extent, most) is not None:
-            w.line(f"const long {row.name} = tile * {most};")
-            inner(most)
-            return
-        w.line(f"const long row_end = cr_least(tile * {most} + {most}, {c_size(extent)});")
-        w.line(f"long {row.name} = tile * {most};")
-        size = most
-        while size:
-            head = "if" if size == most else "while"
-            with w.block(f"{head} (row_end - {row.name} >= {size})"):
-                inner(size)
-                w.line(f"{row.name} += {size};")
-            size //= 2
+    def _cut(self, w: Writer, name: str, sizes: Sequence[int], count: str) -> Cut:
+        if len(sizes) == 1:
+            return Cut(sizes, str(sizes[0]))
+        w.line(f"const long count_{name} = {count};")
+        return Cut(sizes, f"count_{name}")
 
     # One tile.
 
-    def _tile(self, w: Writer, plan: Plan, counts: Sequence[int], split: Var | None) -> None:
-        """Call the function of the tile, and compute what follows from it."""
+    def _tile(self, w: Writer, plan: Plan, cuts: Sequence[Cut], split: Var | None) -> None:
+        """Call the function for the size of the tile, and compute what follows from it."""
         _prove_tile(plan)
         size = product(self.node.output.shape)
         whole = plan.out.replace({plan.column: Index()}) if plan.column is not None else plan.out
         prove("result", whole + variable(Var("place", plan.width)), size)
         follows = self.target is None and bool(self.roots or self.sides)
         adds = self.target is not None
-        name, text = TileFunction(plan, counts, adds, follows, split).write()
-        self.functions[name] = text
         inside = {*plan.summed, *(var for var, _ in plan.unrolled)}
         inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
-        sources = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
-        bounds = f"first_{split.name}, last_{split.name}" if split is not None else "0, 0"
-        last = f"{plan.column.name} + {counts[-1]} == {plan.column.extent}" if plan.column and plan.panels > 1 else "1"
-        rest = f"{bounds}, {'fresh' if adds else '1'}, {last}, B"
-        if not follows:
-            target = self.target if self.target is not None else self.name(self.node.output)
-            w.line(f"{name}({', '.join(sources)}, {target} + ({plan.out}), {rest});")
-            return
-        panel = plan.lanes * counts[-1] if plan.column is not None else 1
-        rows = prod(counts[: len(plan.rows)])
-        w.line(f"{self.type} finished[{rows * panel}] __attribute__((aligned(64)));")
-        w.line(f"{name}({', '.join(sources)}, finished, {rest});")
-        self._epilogue_loops(w, plan, counts, panel)
+        arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
+        if follows:
+            panel = plan.lanes if plan.column is not None else 1
+            w.line(
+                f"{self.type} finished[{prod(max(cut.sizes) for cut in cuts) * panel}] __attribute__((aligned(64)));"
+            )
+            arguments.append("finished")
+        else:
+            arguments.append(
+                f"{self.target if self.target is not None else self.name(self.node.output)} + ({plan.out})"
+            )
+        arguments += [f"first_{split.name}", f"last_{split.name}"] if split is not None else ["0", "0"]
+        arguments.append("fresh" if adds else "1")
+        several = plan.column is not None and plan.panels > 1
+        arguments.append(
+            f"{plan.column.name} + {cuts[-1].count} == {plan.column.extent}" if several and plan.column else "1"
+        )
+        for number, counts in enumerate(itertools.product(*(cut.sizes for cut in cuts))):
+            name, text = TileFunction(plan, counts, adds, follows, split).write()
+            self.functions[name] = text
+            tests = [f"{cut.count} == {n}" for cut, n in zip(cuts, counts, strict=True) if len(cut.sizes) > 1]
+            condition = f"{'else ' if number else ''}if ({' && '.join(tests)}) " if tests else ""
+            w.line(f"{condition}{name}({', '.join(arguments)}, B);")
+        if follows:
+            self._epilogue_loops(w, plan, cuts)
 
-    def _epilogue_loops(self, w: Writer, plan: Plan, counts: Sequence[int], panel: int) -> None:
-        rows = [(var, count) for (var, _), count in zip(plan.rows, counts)]
+    def _epilogue_loops(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
         known: dict[Var, Index] = {}
-        number = Index()
-        opened = 0
-        for k, (var, count) in enumerate(rows):
-            w.line(f"for (long r{k} = 0; r{k} < {count}; r{k}++) {{")
+        number = "0"
+        for k, ((var, _), cut) in enumerate(zip(plan.rows, cuts)):
+            w.line(f"for (long r{k} = 0; r{k} < {cut.count}; r{k}++) {{")
             w.depth += 1
-            opened += 1
             w.line(f"const long this_{var.name} = {var.name} + r{k};")
             known[var] = variable(Var(f"this_{var.name}", var.extent))
-            number = number * count + variable(Var(f"r{k}"))
+            number = f"r{k}" if not k else f"(r{k - 1} * {cut.count} + r{k})"
         if plan.column is None:
             box = self._epilogue(plan.out.replace(known), number)
             if self.sides:
@@ -189,24 +183,26 @@ class KernelWriter:
         else:
             place = Var("place", plan.width)
             known[plan.column] = Index()
-            box = self._epilogue(plan.out.replace(known) + variable(place), number * panel + variable(Var("l")))
-            limit = str(panel)
+            panel = (
+                f"{cuts[-1].count} * {plan.lanes}" if len(cuts[-1].sizes) > 1 else str(cuts[-1].sizes[0] * plan.lanes)
+            )
+            box = self._epilogue(plan.out.replace(known) + variable(place), f"{number} * ({panel}) + l")
+            limit = panel
             if plan.width % plan.lanes:
                 limit = f"cr_least({panel}, {plan.width} - ({variable(plan.column) * plan.lanes}))"
-                w.line(f"const long width = {limit};")
-                limit = "width"
+            w.line(f"const long width = {limit};")
             w.line("CR_INDEPENDENT")
-            with w.block(f"for (long l = 0; l < {limit}; l++)"):
+            with w.block("for (long l = 0; l < width; l++)"):
                 w.line(f"const long place = {variable(plan.column) * plan.lanes + variable(Var('l'))};")
                 box.write(w)
                 box.write_stores(w)
-        for _ in range(opened):
+        for _ in plan.rows:
             w.depth -= 1
             w.line("}")
 
-    def _epilogue(self, out: Index, finished: Index) -> Box:
+    def _epilogue(self, out: Index, finished: str) -> Box:
         body = self.body()
-        element = body.emit(self.type, "finished[", finished, "]")
+        element = body.emit(self.type, f"finished[{finished}]")
         size = product(self.node.output.shape)
         stores = [Store(self.name(self.node.output), out, element, size)] if self.keeps_result else []
         body.preset(self.node.output, Position(self.node.output.shape, None, out), element)
