@@ -88,8 +88,11 @@ def _sign(x: Sequence[str], dtype: DType) -> str:
 
 def _larger(sign: str) -> Expression:
     def write(x: Sequence[str], dtype: DType) -> str:
-        nan = f" || {x[0]} != {x[0]}" if dtype in FLOATS else ""
-        return f"({x[0]} {sign} {x[1]}{nan}) ? {x[0]} : {x[1]}"
+        chosen = f"({x[0]} {sign} {x[1]} ? {x[0]} : {x[1]})"
+        if dtype not in FLOATS:
+            return chosen
+        # A NaN in the first operand is added, since compilers make no vectors of a choice by `||`; x + -0 is x for every x.
+        return f"{chosen} + ({x[0]} != {x[0]} ? {x[0]} : {literal(-0.0, dtype)})"
 
     return write
 
