@@ -13,7 +13,7 @@ import numpy as np
 from chainrule.core.dtypes import FLOATS
 from chainrule.core.errors import ConfigError
 from chainrule.ir.contraction import Contraction, affine, plain
-from chainrule.ops.arrays import arange, concatenate, contract, full, pad
+from chainrule.ops.arrays import concatenate, contract, full, pad
 from chainrule.ops.convolutions import Padding, PerAxis, padding_of, per_axis, spatial_axes, window_positions
 from chainrule.ops.loops import operation_with_rule
 from chainrule.ops.math import maximum, where
@@ -37,7 +37,7 @@ def max_pool(x: ArrayLike, window: Sequence[int], stride: PerAxis | None = None,
         array = pad(array, [*widths, *margins, (0, 0)], lowest)
     padded = spatial_axes(array, rank, "max pooling")
     places = tuple(window_positions(k, *of, (0, 0)) for k, of in enumerate(zip(padded, sizes, strides, strict=True)))
-    # What no window covers is cut off first, so that windows side by side are a reshape.
+    # What no window covers is cut off first.
     spatial = tuple(s * (n - 1) + k for s, n, k in zip(strides, places, sizes, strict=True))
     array = array[(..., *map(slice, spatial), slice(None))]
 
@@ -46,8 +46,6 @@ def max_pool(x: ArrayLike, window: Sequence[int], stride: PerAxis | None = None,
         winner = full(largest.shape, math.prod(sizes) - 1, "int32")
         for number, element in reversed(list(enumerate(_elements(of, sizes, strides, places)))):
             winner = where(element == largest, number, winner)
-        if sizes == strides:
-            return [_spread(g, winner, sizes, of.shape)]
         parts = [where(winner == number, g, 0) for number in range(math.prod(sizes))]
         return [_sum_of_windows(parts, spatial, sizes, strides, places)]
 
@@ -174,15 +172,6 @@ def _apart(x: Array, places: Sequence[int], sizes: Sequence[int]) -> Array:
     """Windows side by side as (..., place, element, place, element, ..., channels)."""
     spatial = [part for pair in zip(places, sizes, strict=True) for part in pair]
     return x.reshape((*x.shape[: x.ndim - len(sizes) - 1], *spatial, x.shape[-1]))
-
-
-def _spread(g: Array, winner: Array, sizes: Sequence[int], shape: Sequence[Any]) -> Array:
-    """g at the winning element of windows side by side, 0 at the others: one map over all of x."""
-    lead = g.shape[: g.ndim - len(sizes) - 1]
-    ones = (*lead, *(part for n in g.shape[len(lead) : -1] for part in (n, 1)), g.shape[-1])
-    numbers = arange(math.prod(sizes), "int32").reshape((*(part for k in sizes for part in (1, k)), 1))
-    spread: Array = where(winner.reshape(ones) == numbers, g.reshape(ones), 0)
-    return spread.reshape(tuple(shape))
 
 
 def _sum_of_windows(
