@@ -74,10 +74,6 @@ def average_pool(
     rank, lead = len(sizes), array.ndim - len(sizes) - 1
     spatial = spatial_axes(array, rank, "average pooling")
     places = tuple(window_positions(k, *of) for k, of in enumerate(zip(spatial, sizes, strides, margins, strict=True)))
-    if sizes == strides and not any(map(any, margins)):
-        cut = array[(..., *(slice(n * k) for n, k in zip(places, sizes)), slice(None))]
-        side_by_side: Array = _apart(cut, places, sizes)
-        return side_by_side.mean(tuple(lead + 2 * axis + 1 for axis in range(rank)))
     # A window is a contraction with a number (docs/decisions/0002).
     place, channel = range(lead, lead + rank), lead + rank
     spec = Contraction(
@@ -166,12 +162,6 @@ def _elements(x: Array, sizes: Sequence[int], strides: Sequence[int], places: Se
         x[(..., *(slice(k, k + s * (n - 1) + 1, s) for k, s, n in zip(corner, strides, places)), slice(None))]
         for corner in itertools.product(*map(range, sizes))
     ]
-
-
-def _apart(x: Array, places: Sequence[int], sizes: Sequence[int]) -> Array:
-    """Windows side by side as (..., place, element, place, element, ..., channels)."""
-    spatial = [part for pair in zip(places, sizes, strict=True) for part in pair]
-    return x.reshape((*x.shape[: x.ndim - len(sizes) - 1], *spatial, x.shape[-1]))
 
 
 def _sum_of_windows(
