@@ -2,5 +2,7 @@
 
 from chainrule.passes.pipeline import PASSES as PASSES
 from chainrule.passes.pipeline import optimise as optimise
+from chainrule.passes.rematerialise import rematerialise as rematerialise
+from chainrule.passes.rematerialise import working_memory as working_memory
 
-__all__ = ["PASSES", "optimise"]
+__all__ = ["PASSES", "optimise", "rematerialise", "working_memory"]

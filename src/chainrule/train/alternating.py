@@ -65,12 +65,20 @@ class AlternatingTrainer(StepTrainer):
         seed: int = 0,
         engine: str = "auto",
         rules: RuleSet = STANDARD,
+        memory_limit: float | None = None,
     ) -> None:
         self.turns = tuple(turns)
         _check(models, self.turns)
         own = {turn.label: _of_model(trainable(dict(models)), turn.model) for turn in self.turns}
         states = {turn.label: turn.optimizer.init(own[turn.label]) for turn in self.turns}
-        super().__init__(dict(models), states, make_alternating_step(self.turns, rules), seed=seed, engine=engine)
+        super().__init__(
+            dict(models),
+            states,
+            make_alternating_step(self.turns, rules),
+            seed=seed,
+            engine=engine,
+            memory_limit=memory_limit,
+        )
         self._predict: Compiled[..., Any] = compile(predict, engine=engine, batch=("x",))
 
     @property

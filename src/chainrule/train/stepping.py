@@ -39,7 +39,16 @@ class StepTrainer(ABC):
     squared norm of the gradient by layer.
     """
 
-    def __init__(self, model: Tree, optimizer_state: Tree, step: Callable[..., Any], *, seed: int, engine: str) -> None:
+    def __init__(
+        self,
+        model: Tree,
+        optimizer_state: Tree,
+        step: Callable[..., Any],
+        *,
+        seed: int,
+        engine: str,
+        memory_limit: float | None = None,
+    ) -> None:
         self.history = History()
         root = key_from_seed(seed)
         self.order_key, self._step_key = fold_in(root, _SHUFFLING), fold_in(root, _STEPS)
@@ -50,7 +59,9 @@ class StepTrainer(ABC):
             "optimizer": optimizer_state,
             "step": np.asarray(0, np.int64),
         }
-        self._step: Compiled[..., Any] = compile(step, donate=("state",), engine=engine, batch=("x", "y", "weights"))
+        self._step: Compiled[..., Any] = compile(
+            step, donate=("state",), engine=engine, batch=("x", "y", "weights"), memory_limit=memory_limit
+        )
         self.stopping: str | None = None
         self._journal = Journal()
 

@@ -26,6 +26,7 @@ class Trainer(StepTrainer):
 
     ``loss(outputs, targets, weights)`` and the ``metrics`` of the same form give means over the examples of a batch; ``weights`` is
     None or one weight per example. ``seed`` governs shuffling and dropout. ``rules`` is the rule set of the backward pass.
+    ``memory_limit`` in bytes makes the step recompute forward values instead of keeping them, as :func:`chainrule.compile` says.
     """
 
     def __init__(
@@ -38,12 +39,15 @@ class Trainer(StepTrainer):
         seed: int = 0,
         engine: str = "auto",
         rules: RuleSet = STANDARD,
+        memory_limit: float | None = None,
     ) -> None:
         self.loss = loss
         self.optimizer = optimizer
         self.metrics = dict(metrics or {})
         step = make_step(loss, optimizer, self.metrics, rules)
-        super().__init__(model, optimizer.init(trainable(model)), step, seed=seed, engine=engine)
+        super().__init__(
+            model, optimizer.init(trainable(model)), step, seed=seed, engine=engine, memory_limit=memory_limit
+        )
         batched = ("x", "y", "weights")
         self._evaluate: Compiled[..., Any] = compile(make_evaluation(loss, self.metrics), engine=engine, batch=batched)
         self._predict: Compiled[..., Any] = compile(predict, engine=engine, batch=("x",))

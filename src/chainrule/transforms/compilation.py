@@ -25,7 +25,7 @@ from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Shape
 from chainrule.ir.verify import verify
-from chainrule.passes import optimise
+from chainrule.passes import optimise, rematerialise
 from chainrule.trace.array import Array, as_array
 from chainrule.trace.context import Trace, current, entered
 from chainrule.trace.seeds import default_key
@@ -81,8 +81,16 @@ class Compiled(Generic[P, R]):
     Raises :class:`ConfigError` when an array that was donated to an earlier call is passed again.
     """
 
-    def __init__(self, function: Callable[P, R], donate: Iterable[str], engine: str, batch: Iterable[str]) -> None:
+    def __init__(
+        self,
+        function: Callable[P, R],
+        donate: Iterable[str],
+        engine: str,
+        batch: Iterable[str],
+        memory_limit: float | None = None,
+    ) -> None:
         self.function = function
+        self._memory_limit = None if memory_limit is None else _bytes(memory_limit)
         self.engine: Engine = engine_named(engine)
         self._asked = engine
         self._signature = inspect.signature(function)
@@ -135,7 +143,7 @@ class Compiled(Generic[P, R]):
             for name in self._batch:
                 bound[name] = trees.tree_map(lambda leaf: np.ascontiguousarray(leaf[chosen]), bound[name])
             rows = None
-        found, _, arrays, donated = self._prepared(bound)
+        found, _, arrays, donated = self._prepared(bound, batch)
         self._last, traced = found, found.traced
         if traced.uses_key:
             raise ConfigError(
@@ -173,15 +181,28 @@ class Compiled(Generic[P, R]):
         outputs = [next(remaining) if leaf is _ARRAY else leaf for leaf in traced.statics]
         return trees.unflatten(traced.result, outputs)  # type: ignore[no-any-return]
 
-    def _prepared(self, bound: dict[str, Any]) -> tuple[_Prepared, list[_Leaf], list[NDArray], frozenset[int]]:
-        """What there is for these arguments, compiled if it is not yet; their leaves and arrays, and which of these are donated."""
+    def _prepared(
+        self, bound: dict[str, Any], batch: int | None = None
+    ) -> tuple[_Prepared, list[_Leaf], list[NDArray], frozenset[int]]:
+        """What there is for these arguments, compiled if it is not yet; their leaves and arrays, and which of these are donated.
+
+        ``batch`` is the batch size where the arguments have more rows than that.
+        """
         leaves, arrays, key = self._describe(bound)
         donated = self._donated_places(bound, leaves)
         found = self._programs.get(key)
         if found is None:
             traced = _trace(self.function, bound, leaves, _name_of(self.function))
-            found = self._programs[key] = _Prepared(self.engine.load(optimise(traced.graph), donated), traced)
+            graph = optimise(traced.graph)
+            if self._memory_limit is not None:
+                graph = verify(rematerialise(graph, self._memory_limit, batch or self._batch_size(bound)))
+            found = self._programs[key] = _Prepared(self.engine.load(graph, donated), traced)
         return found, leaves, arrays, donated
+
+    def _batch_size(self, bound: dict[str, Any]) -> int:
+        """The batch size of a call; 1 where nothing is batched."""
+        leaves = (leaf for name in self._batch for leaf in trees.leaves(bound[name]))
+        return next((int(leaf.shape[0]) for leaf in leaves if _is_traced(leaf)), 1)
 
     def _write(
         self, found: _Prepared, given: Any, leaves: Sequence[_Leaf], donated: frozenset[int], written: dict[int, int]
@@ -299,6 +320,12 @@ class Compiled(Generic[P, R]):
 
 
 _ARRAY = object()
+
+
+def _bytes(memory_limit: float) -> int:
+    if isinstance(memory_limit, bool) or not isinstance(memory_limit, int | float) or not 0 < memory_limit < 2**63:
+        raise ConfigError(f"memory_limit is a number of bytes, such as 500e6, not {memory_limit!r}")
+    return int(memory_limit)
 
 
 def _parameters(signature: inspect.Signature, names: Iterable[str], what: str) -> frozenset[str]:
@@ -428,14 +455,23 @@ def _apply(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 
 
 def compile(
-    function: Callable[P, R], *, donate: Iterable[str] = (), engine: str = "auto", batch: Iterable[str] = ()
+    function: Callable[P, R],
+    *,
+    donate: Iterable[str] = (),
+    engine: str = "auto",
+    batch: Iterable[str] = (),
+    memory_limit: float | None = None,
 ) -> Compiled[P, R]:
     """One program for the whole function.
 
     ``donate`` names arguments whose arrays the program may overwrite (they must not be used again); ``engine`` is ``"auto"`` or
     the name of an engine; ``batch`` names arguments whose first axis is the batch, of any size.
+
+    With ``memory_limit`` in bytes, forward values that backpropagation needs are computed again instead of kept, the cheapest
+    first, until the working memory beyond arguments and results fits, at the batch size of the first call. Raises
+    :class:`ConfigError` where it cannot.
     """
-    return Compiled(function, donate, engine, batch)
+    return Compiled(function, donate, engine, batch, memory_limit)
 
 
 def trace(function: Callable[..., Any], *args: Any, batch: Iterable[str] = (), **kwargs: Any) -> Graph:
