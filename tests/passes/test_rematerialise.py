@@ -88,11 +88,11 @@ def test_a_trainer_learns_the_same_with_less() -> None:
         trainer = cr.Trainer(
             deep(16), loss=nn.losses.squared_error, optimizer=optim.SGD(0.1), engine="reference", memory_limit=limit
         )
-        trainer.fit(data(), epochs=2, batch_size=32)
+        trainer.fit([np.tile(array, (8, 1)) for array in data()], epochs=2, batch_size=512)
         return trainer
 
     free = trained(None)
-    tight = trained(0.8 * working_memory(free.step.graph, 32))
+    tight = trained(0.7 * working_memory(free.step.graph, 512))
     assert len(tight.step.graph.nodes) > len(free.step.graph.nodes)
     for path, array in free.model_arrays().items():
         assert np.array_equal(array, tight.model_arrays()[path])
