@@ -32,7 +32,7 @@ def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
     """Whether ``at`` is known to lie in [0, size) wherever the facts hold (sufficient, not necessary)."""
     if at.within(size) or any(_never(*fact) for fact in facts):
         return True
-    for number, (index, extent) in enumerate(facts):
+    for number, (index, extent) in enumerate(_tightened(*fact) for fact in facts):
         fresh = Index(((Var(f"fact {len(facts)}", extent), 1),))
         # Which fact comes first matters where facts share variables; many facts never do.
         others = [*(facts[:number] if len(facts) <= _FEW else ()), *facts[number + 1 :]]
