@@ -24,6 +24,26 @@ static __attribute__((unused)) void cr_transpose_float32x4(
     *(cr_float32x4_anywhere *)(to + 3 * to_step) = s7;
 }
 
+static __attribute__((noinline)) void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+    cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
+    for (long k2 = 0; k2 < 2; k2++) {
+        const float x0 = x[k2];
+        cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
+        CR_ONCE(y0);
+        c0_0 += x0 * y0;
+        const float x1 = x[k2 + 2];
+        c1_0 += x1 * y0;
+        const float x2 = x[k2 + 4];
+        c2_0 += x2 * y0;
+        const float x3 = x[k2 + 6];
+        c3_0 += x3 * y0;
+    }
+    *(cr_float32x4_anywhere *)(to + 0) = c0_0;
+    *(cr_float32x4_anywhere *)(to + 4) = c1_0;
+    *(cr_float32x4_anywhere *)(to + 8) = c2_0;
+    *(cr_float32x4_anywhere *)(to + 12) = c3_0;
+}
+
 /* params_hidden_weight_0 with a border of zeros */
 static void nest_0(void *context, long chunk) {
     struct frame *const frame = context;
@@ -58,33 +78,15 @@ static void nest_1(void *context, long chunk) {
         const long last_tile = cr_least((block + 1) * 1, 1);
         for (long tile = block * 1; tile < last_tile; tile++) {
             const long k0 = tile * 4 / 1;
-            cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
-            const float *const x = x_4 + (2 * k0);
-            const float *const y = border_b + (0);
-            for (long k2 = 0; k2 < 2; k2++) {
-                const float x0 = x[k2];
-                cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
-                CR_ONCE(y0);
-                c0_0 += x0 * y0;
-                const float x1 = x[k2 + 2];
-                c1_0 += x1 * y0;
-                const float x2 = x[k2 + 4];
-                c2_0 += x2 * y0;
-                const float x3 = x[k2 + 6];
-                c3_0 += x3 * y0;
-            }
             float finished[16] __attribute__((aligned(64)));
-            *(cr_float32x4 *)(finished + 0) = c0_0;
-            *(cr_float32x4 *)(finished + 4) = c1_0;
-            *(cr_float32x4 *)(finished + 8) = c2_0;
-            *(cr_float32x4 *)(finished + 12) = c3_0;
+            tile_c2467e8850(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
             for (long r0 = 0; r0 < 4; r0++) {
                 const long this_k0 = k0 + r0;
                 const long width = cr_least(4, 2 - (0));
                 CR_INDEPENDENT
                 for (long l = 0; l < width; l++) {
                     const long place = l;
-                    const float v0 = finished[4 * r0 + l];
+                    const float v0 = finished[r0 * (4) + l];
                     const float v1 = params_hidden_bias_1[place];
                     const float v2 = v0 + v1;
                     const float v3 = -v2;
@@ -96,6 +98,19 @@ static void nest_1(void *context, long chunk) {
             }
         }
     }
+}
+
+static __attribute__((noinline)) void tile_9419d8ce05(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+    cr_float32x4 c0 = {0};
+    {
+        const float x0 = x[0];
+        cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (0));
+        c0 += x0 * y0;
+        const float x1 = x[1];
+        cr_float32x4 y1 = *(const cr_float32x4_anywhere *)(y + (4));
+        c0 += x1 * y1;
+    }
+    *(cr_float32x4_anywhere *)(to + 0) = c0;
 }
 
 /* hidden_7 in vectors of 4 */
@@ -126,20 +141,13 @@ static void nest_3(void *context, long chunk) {
     for (long unit = low; unit < high; unit++) {
         const long block = 0;
         const long panel = 0;
-        cr_float32x4 c0 = {0};
-        const float *const x = params_output_weight_2 + (0);
-        const float *const y = vectors_y_0 + (0);
-        for (long k2 = 0; k2 < 2; k2++) {
-            const float x0 = x[k2];
-            cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
-            c0 += x0 * y0;
-        }
         float finished[4] __attribute__((aligned(64)));
-        *(cr_float32x4 *)(finished + 0) = c0;
+        tile_9419d8ce05(params_output_weight_2 + (0), vectors_y_0 + (0), finished, 0, 0, 1, 1, B);
+        const long width = 4;
         CR_INDEPENDENT
-        for (long l = 0; l < 4; l++) {
+        for (long l = 0; l < width; l++) {
             const long place = l;
-            const float v0 = finished[l];
+            const float v0 = finished[0 * (4) + l];
             const float v1 = params_output_bias_3[0];
             const float v2 = v0 + v1;
             const float v3 = -v2;

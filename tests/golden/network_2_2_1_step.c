@@ -1,3 +1,47 @@
+static __attribute__((noinline)) void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+    cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
+    for (long k2 = 0; k2 < 2; k2++) {
+        const float x0 = x[k2];
+        cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
+        CR_ONCE(y0);
+        c0_0 += x0 * y0;
+        const float x1 = x[k2 + 2];
+        c1_0 += x1 * y0;
+        const float x2 = x[k2 + 4];
+        c2_0 += x2 * y0;
+        const float x3 = x[k2 + 6];
+        c3_0 += x3 * y0;
+    }
+    *(cr_float32x4_anywhere *)(to + 0) = c0_0;
+    *(cr_float32x4_anywhere *)(to + 4) = c1_0;
+    *(cr_float32x4_anywhere *)(to + 8) = c2_0;
+    *(cr_float32x4_anywhere *)(to + 12) = c3_0;
+}
+
+static __attribute__((noinline)) void tile_c5b4d57876(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+    cr_float32x4 c0_0 = {0}, c1_0 = {0};
+    for (long k2 = 0; k2 < 2; k2++) {
+        const float x0 = x[k2];
+        cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
+        CR_ONCE(y0);
+        c0_0 += x0 * y0;
+        const float x1 = x[k2 + 2];
+        c1_0 += x1 * y0;
+    }
+    *(cr_float32x4_anywhere *)(to + 0) = c0_0;
+    *(cr_float32x4_anywhere *)(to + 4) = c1_0;
+}
+
+static __attribute__((noinline)) void tile_0987f16980(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+    cr_float32x4 c0_0 = {0};
+    for (long k2 = 0; k2 < 2; k2++) {
+        const float x0 = x[k2];
+        cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
+        c0_0 += x0 * y0;
+    }
+    *(cr_float32x4_anywhere *)(to + 0) = c0_0;
+}
+
 /* params_hidden_weight_0 with a border of zeros */
 static void nest_0(void *context, long chunk) {
     struct frame *const frame = context;
@@ -34,35 +78,21 @@ static void nest_1(void *context, long chunk) {
         const long last_tile = cr_least((block + 1) * 4096, (B + 3) / 4);
         for (long tile = block * 4096; tile < last_tile; tile++) {
             const long row_end = cr_least(tile * 4 + 4, B);
-            long k0 = tile * 4;
-            if (row_end - k0 >= 4) {
-                cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
-                const float *const x = x_4 + (2 * k0);
-                const float *const y = border_b + (0);
-                for (long k2 = 0; k2 < 2; k2++) {
-                    const float x0 = x[k2];
-                    cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
-                    CR_ONCE(y0);
-                    c0_0 += x0 * y0;
-                    const float x1 = x[k2 + 2];
-                    c1_0 += x1 * y0;
-                    const float x2 = x[k2 + 4];
-                    c2_0 += x2 * y0;
-                    const float x3 = x[k2 + 6];
-                    c3_0 += x3 * y0;
-                }
+            long rows_left = 4;
+            for (long k0 = tile * 4; k0 < row_end; k0 += rows_left) {
+                while (rows_left > row_end - k0) rows_left /= 2;
+                const long count_k0 = rows_left;
                 float finished[16] __attribute__((aligned(64)));
-                *(cr_float32x4 *)(finished + 0) = c0_0;
-                *(cr_float32x4 *)(finished + 4) = c1_0;
-                *(cr_float32x4 *)(finished + 8) = c2_0;
-                *(cr_float32x4 *)(finished + 12) = c3_0;
-                for (long r0 = 0; r0 < 4; r0++) {
+                if (count_k0 == 4) tile_c2467e8850(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
+                else if (count_k0 == 2) tile_c5b4d57876(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
+                else if (count_k0 == 1) tile_0987f16980(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
+                for (long r0 = 0; r0 < count_k0; r0++) {
                     const long this_k0 = k0 + r0;
                     const long width = cr_least(4, 2 - (0));
                     CR_INDEPENDENT
                     for (long l = 0; l < width; l++) {
                         const long place = l;
-                        const float v0 = finished[4 * r0 + l];
+                        const float v0 = finished[r0 * (4) + l];
                         const float v1 = params_hidden_bias_1[place];
                         const float v2 = v0 + v1;
                         const float v3 = -v2;
@@ -73,71 +103,6 @@ static void nest_1(void *context, long chunk) {
                         hidden_12[2 * this_k0 + place] = v6;
                     }
                 }
-                k0 += 4;
-            }
-            while (row_end - k0 >= 2) {
-                cr_float32x4 c0_0 = {0}, c1_0 = {0};
-                const float *const x = x_4 + (2 * k0);
-                const float *const y = border_b + (0);
-                for (long k2 = 0; k2 < 2; k2++) {
-                    const float x0 = x[k2];
-                    cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
-                    CR_ONCE(y0);
-                    c0_0 += x0 * y0;
-                    const float x1 = x[k2 + 2];
-                    c1_0 += x1 * y0;
-                }
-                float finished[8] __attribute__((aligned(64)));
-                *(cr_float32x4 *)(finished + 0) = c0_0;
-                *(cr_float32x4 *)(finished + 4) = c1_0;
-                for (long r0 = 0; r0 < 2; r0++) {
-                    const long this_k0 = k0 + r0;
-                    const long width = cr_least(4, 2 - (0));
-                    CR_INDEPENDENT
-                    for (long l = 0; l < width; l++) {
-                        const long place = l;
-                        const float v0 = finished[4 * r0 + l];
-                        const float v1 = params_hidden_bias_1[place];
-                        const float v2 = v0 + v1;
-                        const float v3 = -v2;
-                        const float v4 = cr_exp_f32(v3);
-                        const float v5 = 1.0f + v4;
-                        const float v6 = 1.0f / v5;
-                        hidden_11[2 * this_k0 + place] = v4;
-                        hidden_12[2 * this_k0 + place] = v6;
-                    }
-                }
-                k0 += 2;
-            }
-            while (row_end - k0 >= 1) {
-                cr_float32x4 c0_0 = {0};
-                const float *const x = x_4 + (2 * k0);
-                const float *const y = border_b + (0);
-                for (long k2 = 0; k2 < 2; k2++) {
-                    const float x0 = x[k2];
-                    cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k2));
-                    c0_0 += x0 * y0;
-                }
-                float finished[4] __attribute__((aligned(64)));
-                *(cr_float32x4 *)(finished + 0) = c0_0;
-                for (long r0 = 0; r0 < 1; r0++) {
-                    const long this_k0 = k0 + r0;
-                    const long width = cr_least(4, 2 - (0));
-                    CR_INDEPENDENT
-                    for (long l = 0; l < width; l++) {
-                        const long place = l;
-                        const float v0 = finished[4 * r0 + l];
-                        const float v1 = params_hidden_bias_1[place];
-                        const float v2 = v0 + v1;
-                        const float v3 = -v2;
-                        const float v4 = cr_exp_f32(v3);
-                        const float v5 = 1.0f + v4;
-                        const float v6 = 1.0f / v5;
-                        hidden_11[2 * this_k0 + place] = v4;
-                        hidden_12[2 * this_k0 + place] = v6;
-                    }
-                }
-                k0 += 1;
             }
         }
     }
@@ -319,6 +284,19 @@ static void nest_6(void *context, long chunk) {
     }
 }
 
+static __attribute__((noinline)) void tile_5055031da6(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+    cr_float32x4 c0 = {0};
+    if (!fresh) {
+        memcpy(&c0, to + 0, 8);
+    }
+    for (long k0 = first; k0 < end; k0++) {
+        const float x0 = x[k0];
+        cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k0));
+        c0 += x0 * y0;
+    }
+    memcpy(to + 0, &c0, 8);
+}
+
 /* hidden_12 with a border of zeros */
 static void nest_7(void *context, long chunk) {
     struct frame *const frame = context;
@@ -358,18 +336,7 @@ static void nest_8(void *context, long chunk) {
         for (long unit = low; unit < high; unit++) {
             const long block = 0;
             const long panel = 0;
-            cr_float32x4 c0 = {0};
-            if (!fresh) {
-                memcpy(&c0, target + (0), 8);
-            }
-            const float *const x = d_output_15 + (0);
-            const float *const y = border_a + (0);
-            for (long k0 = first_k0; k0 < last_k0; k0++) {
-                const float x0 = x[k0];
-                cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k0));
-                c0 += x0 * y0;
-            }
-            memcpy(target + (0), &c0, 8);
+            tile_5055031da6(d_output_15 + (0), border_a + (0), target + (0), first_k0, last_k0, fresh, 1, B);
         }
     }
 }
@@ -438,6 +405,24 @@ static void nest_10_after(void *context) {
     for (long k = 0; k < 2; k++) d_hidden_8[k] = side_0[k];
 }
 
+static __attribute__((noinline)) void tile_e085cc8daf(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+    cr_float32x4 c0_0 = {0}, c1_0 = {0};
+    if (!fresh) {
+        memcpy(&c0_0, to + 0, 8);
+        memcpy(&c1_0, to + 2, 8);
+    }
+    for (long k0 = first; k0 < end; k0++) {
+        const float x0 = x[2 * k0];
+        cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k0));
+        CR_ONCE(y0);
+        c0_0 += x0 * y0;
+        const float x1 = x[2 * k0 + 1];
+        c1_0 += x1 * y0;
+    }
+    memcpy(to + 0, &c0_0, 8);
+    memcpy(to + 2, &c1_0, 8);
+}
+
 /* d_hidden_18 with a border of zeros */
 static void nest_11(void *context, long chunk) {
     struct frame *const frame = context;
@@ -480,23 +465,7 @@ static void nest_12(void *context, long chunk) {
             const long last_tile = cr_least((block + 1) * 1, 1);
             for (long tile = block * 1; tile < last_tile; tile++) {
                 const long k2 = tile * 2 / 1;
-                cr_float32x4 c0_0 = {0}, c1_0 = {0};
-                if (!fresh) {
-                    memcpy(&c0_0, target + (2 * k2), 8);
-                    memcpy(&c1_0, target + (2 * k2 + 2), 8);
-                }
-                const float *const x = x_4 + (k2);
-                const float *const y = border_b + (0);
-                for (long k0 = first_k0; k0 < last_k0; k0++) {
-                    const float x0 = x[2 * k0];
-                    cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k0));
-                    CR_ONCE(y0);
-                    c0_0 += x0 * y0;
-                    const float x1 = x[2 * k0 + 1];
-                    c1_0 += x1 * y0;
-                }
-                memcpy(target + (2 * k2), &c0_0, 8);
-                memcpy(target + (2 * k2 + 2), &c1_0, 8);
+                tile_e085cc8daf(x_4 + (k2), border_b + (0), target + (2 * k2), first_k0, last_k0, fresh, 1, B);
             }
         }
     }
