@@ -358,3 +358,11 @@ def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert usual_folder() == tmp_path / ".cache" / "chainrule" / "cpu"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert usual_folder() == tmp_path / "xdg" / "chainrule" / "cpu"
+
+
+def test_a_discarded_entry_is_made_anew(tmp_path):
+    cache = Cache(tmp_path / "cache")
+    cache.obtain("ab12", ".txt", lambda path: path.write_text("old"))
+    cache.discard("ab12", ".txt")
+    assert cache.find("ab12", ".txt") is None
+    assert cache.obtain("ab12", ".txt", lambda path: path.write_text("new")).read_text() == "new"

@@ -92,6 +92,11 @@ class Cache:
                 made.replace(final)
                 return final
 
+    def discard(self, key: str, suffix: str) -> None:
+        """Forget an entry, so that the next ``obtain`` makes it anew."""
+        for path in self._versions(key, suffix):
+            _remove(path)
+
     def _versions(self, key: str, suffix: str) -> list[Path]:
         try:
             with os.scandir(self.folder / key[:2]) as entries:

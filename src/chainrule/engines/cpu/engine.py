@@ -117,9 +117,14 @@ class CpuProgram:
         """
         timed = CpuProgram(self.graph, self._donated, self._toolchain, profiled=True)
         batch = bind_batch(self.graph, arrays)
+
+        def run(arrays: Sequence[NDArray]) -> None:
+            if timed.attempt(tuple(arrays)) is None:
+                timed(arrays)
+
         return profile_of(
             self.graph.name,
-            timed,
+            run,
             timed._library,
             timed._work,
             [np.array(array) for array in arrays],
