@@ -51,11 +51,12 @@ static inline long cr_shares(long work, long grain, long ranges, long limit) {
     return ranges >= 8 || wanted < 1 ? 1 : wanted;
 }
 
-/* Threefry-2x32 with 20 rounds (Salmon et al., 2011): word `place % 2` of the block of counter (place / 2, stream). */
-static inline uint32_t cr_random_word(uint32_t key0, uint32_t key1, uint64_t place, uint32_t stream) {
+/* Threefry-2x32 with 20 rounds (Salmon et al., 2011): the two words of the block of counter (block, stream). */
+static inline __attribute__((always_inline)) void cr_random_block(uint32_t key0, uint32_t key1, uint32_t block,
+                                                                  uint32_t stream, uint32_t *word0, uint32_t *word1) {
     const uint32_t schedule[3] = {key0, key1, key0 ^ key1 ^ 0x1BD11BDAu};
     const int rotations[2][4] = {{13, 15, 26, 6}, {17, 29, 16, 24}};
-    uint32_t x0 = (uint32_t)(place / 2) + key0, x1 = stream + key1;
+    uint32_t x0 = block + key0, x1 = stream + key1;
     _Pragma("GCC unroll 5")
     for (uint32_t group = 0; group < 5; group++) {
         _Pragma("GCC unroll 4")
@@ -68,7 +69,24 @@ static inline uint32_t cr_random_word(uint32_t key0, uint32_t key1, uint64_t pla
         x0 += schedule[(group + 1) % 3];
         x1 += schedule[(group + 2) % 3] + group + 1;
     }
-    return place % 2 ? x1 : x0;
+    *word0 = x0;
+    *word1 = x1;
+}
+
+static inline uint32_t cr_random_word(uint32_t key0, uint32_t key1, uint64_t place, uint32_t stream) {
+    uint32_t word0, word1;
+    cr_random_block(key0, key1, (uint32_t)(place / 2), stream, &word0, &word1);
+    return place % 2 ? word1 : word0;
+}
+
+/* The words at `count` places from `place` on; returns where the first of them is written: `words` holds two more. */
+static inline const uint32_t *cr_random_words(uint32_t key0, uint32_t key1, uint64_t place, uint32_t stream, long count,
+                                              uint32_t *restrict words) {
+    const long blocks = (long)(place % 2 + count + 1) / 2;
+    CR_INDEPENDENT
+    for (long k = 0; k < blocks; k++)
+        cr_random_block(key0, key1, (uint32_t)(place / 2) + (uint32_t)k, stream, &words[2 * k], &words[2 * k + 1]);
+    return words + place % 2;
 }
 """
 

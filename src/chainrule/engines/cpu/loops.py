@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from chainrule.ir.sizes import Dim, Size, product
 # One chunk is at least this many additions, so that handing it to a thread costs little.
 GRAIN = 65536
 MOST_CHUNKS = 64
+_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 class Writer:
@@ -100,6 +102,21 @@ class Box:
                 vars[number - 1 : number + 1] = [merged]
             number -= 1
         self.vars = vars
+
+    def split(self, var: Var) -> tuple[Box, Box]:
+        """What is the same for all values of the innermost variable, and what is not."""
+        changing = {var.name}
+        first, rest = Box([], [], []), Box(self.vars, [], self.stores)
+        for statement in self.statements:
+            names: set[str] = set()
+            for part in statement.parts:
+                names.update((v.name for v, _ in part.terms) if isinstance(part, Index) else _NAME.findall(part))
+            if names & changing:
+                changing.add(statement.name)
+                rest.statements.append(statement)
+            else:
+                first.statements.append(statement)
+        return first, rest
 
     def write(self, writer: Writer, known: Mapping[Var, Index] | None = None) -> None:
         """The statements, without loops and stores."""

@@ -14,6 +14,7 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
+from chainrule.engines.cpu.random_words import draws_of, with_draws
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
 from chainrule.engines.cpu.sides import LANE, LANES, Side, end_of
 from chainrule.ir.graph import Node, Value
@@ -24,6 +25,8 @@ Target = Callable[[str, str], str]
 Inner = Callable[[], None]
 
 _COLUMNS = 64
+# Columns of a scatter that go together: whole lines of the caches, and enough work for each reading of a place.
+_LINE = 64
 # A result of fewer elements than this is too small to divide among threads: the sum is divided instead.
 _FEW_RESULTS = 1024
 _PARTS = 16
@@ -135,7 +138,7 @@ def _map_loops(writer: Writer, box: Box, chunked: bool, depth: int = 0) -> None:
         return
     bounds = ("low", "high") if chunked and depth == 0 else ("0", None)
     if depth == len(box.vars) - 1:
-        if any(store.at.coefficient(LANE) != 0 for store in box.stores):
+        if any(store.at.coefficient(LANE) != 0 for store in box.stores) or draws_of(box, box.vars[depth]):
             _lane_loops(writer, box, *bounds)
             return
         writer.line("CR_INDEPENDENT")
@@ -144,13 +147,20 @@ def _map_loops(writer: Writer, box: Box, chunked: bool, depth: int = 0) -> None:
 
 
 def _lane_loops(writer: Writer, box: Box, low: str, high: str | None) -> None:
-    """The innermost loop in runs, for sums that are kept in lanes."""
+    """The innermost loop in runs, for sums that are kept in lanes and for random words, of which two are made at once."""
     var = box.vars[-1]
     assert var.extent is not None, "a loop has an end"
     high = high or c_size(var.extent)
     known = {var: variable(Var("block")) + variable(LANE)}
+    draws = draws_of(box, var)
+    if draws:
+        first, box = box.split(var)
+        first.write(writer)
+        box = with_draws(box, draws)
 
     def run(limit: str) -> None:
+        for draw in draws:
+            draw.write(writer, known, limit)
         writer.line("CR_INDEPENDENT")
         with writer.loop(LANE, end=limit):
             box.write(writer, known)
@@ -440,7 +450,10 @@ def around(writer: Writer, vars: Sequence[Var], inner: Inner, first: tuple[str, 
 
 
 def write_scatter(body: Body, node: Node, pointer: str) -> Task:
-    """``scatter_add``: additions in row-major order of what is scattered; rows of different batch items run in parallel."""
+    """``scatter_add``: additions in row-major order of what is scattered.
+
+    Rows of different batch items run in parallel; without these, the columns of what is scattered do.
+    """
     x, places = node.inputs
     out = node.output
     batch = node.attributes["batch"]
@@ -452,6 +465,9 @@ def write_scatter(body: Body, node: Node, pointer: str) -> Task:
     facts = [(variable(row), out.shape[batch])]
     box = box_of(vars, body, [Store(pointer, at, value, product(out.shape), facts)])
     writer = Writer()
+    zero = f"memset({pointer}, 0, (size_t)({c_size(product(out.shape))}) * sizeof *{pointer});"
+    if not batch and len(places.shape) < len(x.shape) and vars and vars[-1].name == f"i{len(x.shape) - 1}":
+        return _scatter_columns(box, pointer, row, out, x.dtype)
     chunks = "1"
     bounds: tuple[str, str | None] = ("0", None)
     if vars and batch and vars[0].name == "i0":
@@ -468,5 +484,38 @@ def write_scatter(body: Body, node: Node, pointer: str) -> Task:
         writer.line(f"if ({row.name} >= 0 && {row.name} < {c_size(out.shape[batch])}) {element} = {sum};")
 
     around(writer, vars, add, bounds)
-    zero = f"memset({pointer}, 0, (size_t)({c_size(product(out.shape))}) * sizeof *{pointer});"
     return Task(writer.text, chunks, before=zero)
+
+
+def _scatter_columns(box: Box, pointer: str, row: Var, out: Value, dtype: DType) -> Task:
+    """Each chunk clears, and adds to, some of the columns of the result: every element in the same order as in one chunk."""
+    column = box.vars[-1]
+    size = column.extent
+    assert size is not None, "a loop has an end"
+    writer = Writer()
+    most: Dim = (size + _LINE - 1) // _LINE if not isinstance(size, Size) else size
+    chunks = chunks_text(work_of(box.vars, cost_of(box)), most)
+    writer.line(f"const long chunks = {chunks}, columns = {c_size(size)}, lines = (columns + {_LINE - 1}) / {_LINE};")
+    writer.line(f"const long low = cr_cut(lines, chunk, chunks) * {_LINE};")
+    writer.line(f"const long high = cr_least(cr_cut(lines, chunk + 1, chunks) * {_LINE}, columns);")
+    count = c_size(product(out.shape[:-1]))
+    with writer.block(f"for (long r = 0; r < {count}; r++)"):
+        writer.line(f"memset({pointer} + r * columns + low, 0, (high - low) * sizeof *{pointer});")
+    first, rest = box.split(column)
+    store = box.stores[0]
+
+    def add() -> None:
+        first.write(writer)
+        writer.line(f"if ({row.name} < 0 || {row.name} >= {c_size(out.shape[0])}) continue;")
+        writer.line("CR_INDEPENDENT")
+        with writer.loop(column, "low", "high"):
+            rest.write(writer)
+            element = f"{pointer}[{store.at}]"
+            writer.line(f"{element} = {add_text(dtype, element, store.value)};")
+
+    if len(box.vars) == 1:
+        with writer.block("for (int once = 0; once < 1; once++)"):
+            add()
+    else:
+        around(writer, box.vars[:-1], add)
+    return Task(writer.text, chunks)
