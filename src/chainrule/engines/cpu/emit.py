@@ -16,9 +16,10 @@ from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import Memory, bytes_of
 from chainrule.engines.cpu.nest import Nest
-from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce, write_scatter
+from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce
 from chainrule.engines.cpu.row_nests import RowWriter
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
+from chainrule.engines.cpu.scatters import write_scatter
 from chainrule.engines.cpu.sides import sides_of
 from chainrule.engines.cpu.straight import is_small, write_straight
 from chainrule.engines.cpu.tile_plan import can_tile
