@@ -20,6 +20,7 @@ from chainrule.nn.activations import Softmax as Softmax
 from chainrule.nn.activations import Softplus as Softplus
 from chainrule.nn.activations import Softsign as Softsign
 from chainrule.nn.activations import Tanh as Tanh
+from chainrule.nn.attention import MultiheadAttention as MultiheadAttention
 from chainrule.nn.cells import GRUCell as GRUCell
 from chainrule.nn.cells import LSTMCell as LSTMCell
 from chainrule.nn.cells import RNNCell as RNNCell
@@ -55,6 +56,9 @@ from chainrule.nn.pooling import AvgPool2d as AvgPool2d
 from chainrule.nn.pooling import GlobalAveragePooling as GlobalAveragePooling
 from chainrule.nn.pooling import MaxPool1d as MaxPool1d
 from chainrule.nn.pooling import MaxPool2d as MaxPool2d
+from chainrule.nn.positions import LearnedPositions as LearnedPositions
+from chainrule.nn.positions import SinusoidalPositions as SinusoidalPositions
+from chainrule.nn.positions import rotate as rotate
 from chainrule.nn.recurrent import GRU as GRU
 from chainrule.nn.recurrent import LSTM as LSTM
 from chainrule.nn.recurrent import RNN as RNN
@@ -62,6 +66,10 @@ from chainrule.nn.recurrent import reset_states as reset_states
 from chainrule.nn.reshaping import Flatten as Flatten
 from chainrule.nn.reshaping import Upsample as Upsample
 from chainrule.nn.summary import Summary as Summary
+from chainrule.nn.transformer import TransformerDecoder as TransformerDecoder
+from chainrule.nn.transformer import TransformerDecoderLayer as TransformerDecoderLayer
+from chainrule.nn.transformer import TransformerEncoder as TransformerEncoder
+from chainrule.nn.transformer import TransformerEncoderLayer as TransformerEncoderLayer
 from chainrule.trace.scope import is_training as is_training
 from chainrule.trace.state import collect_state as collect_state
 from chainrule.trace.state import read_state as read_state

@@ -192,7 +192,11 @@ class _Loop:
             return None
         (term,) = [value for value in adding.inputs if value is not carry]
         leaves = self._summands(term)
-        if leaves is None or not self._afford([v for n in leaves for v in n.inputs]):
+        if leaves is None:
+            return None
+        # Stacking writes and reads these once each step, as adding writes and reads the sum: what is larger stays a sum.
+        operands = [v for n in leaves for v in n.inputs]
+        if self._extra(operands) >= _elements(result) or not self._afford(operands):
             return None
         return self._sum(term)
 
@@ -266,13 +270,16 @@ class _Loop:
 
     def _afford(self, values: Iterable[Value]) -> bool:
         """Whether these may be stacked too; if so they count from now on."""
-        extra = sum(
-            _elements(v) for v in set(values) if not any(v in p for p in (self.fixed, self.steps, self.stacked))
-        )
+        extra = self._extra(values)
         if extra > self.allowed:
             return False
         self.allowed -= extra
         return True
+
+    def _extra(self, values: Iterable[Value]) -> int:
+        """How many elements of these each step would have to stack in addition."""
+        known = (self.fixed, self.steps, self.stacked)
+        return sum(_elements(value) for value in set(values) if not any(value in place for place in known))
 
     def _append_loop(self, kept: list[int], stacked: list[Value]) -> None:
         carried = self.consts

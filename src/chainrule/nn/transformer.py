@@ -1,0 +1,211 @@
+"""Transformer layers and stacks of them. Vaswani et al., NeurIPS 2017."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from chainrule.core.errors import ConfigError
+from chainrule.nn.attention import MultiheadAttention
+from chainrule.nn.cells import check_sizes
+from chainrule.nn.dropout import Dropout
+from chainrule.nn.linear import Linear
+from chainrule.nn.module import Module
+from chainrule.nn.normalisation import LayerNorm
+from chainrule.ops import random
+from chainrule.ops.activations import gelu, relu
+from chainrule.trace.array import ArrayLike
+
+Activation = Literal["relu", "gelu", "gelu_tanh"]
+
+_ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": lambda x: gelu(x, "tanh"),
+}
+
+
+class _Block(Module):
+    """The feed-forward part that encoder and decoder layers share, and how a part joins the residual stream."""
+
+    linear1: Linear
+    linear2: Linear
+    dropout: Dropout
+    activation: str
+    norm_first: bool
+
+    def _feed_forward(self, x: Any) -> Any:
+        return self.linear2(self.dropout(_ACTIVATIONS[self.activation](self.linear1(x))))
+
+    def _residual(self, x: Any, norm: LayerNorm, part: Callable[[Any], Any]) -> Any:
+        """``x + part(norm(x))``, or ``norm(x + part(x))`` where the norm comes last."""
+        if self.norm_first:
+            return x + self.dropout(part(norm(x)))
+        return norm(x + self.dropout(part(x)))
+
+
+class TransformerEncoderLayer(_Block):
+    """Self-attention and a two-layer network at each position, each added to its input: x of shape (N, T, d_model).
+
+    ``norm_first=False`` normalises after each addition, as in 2017; ``norm_first=True`` before each part, which trains deep stacks
+    without a warm-up (Xiong et al., ICML 2020) and leaves the final norm to the stack. ``activation`` is "relu", "gelu", or
+    "gelu_tanh", GPT-2's approximation. ``causal`` and other settings go to :class:`MultiheadAttention`. Names and meanings of the
+    weights are PyTorch's, matrices transposed.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        *,
+        norm_first: bool = False,
+        eps: float = 1e-5,
+        bias: bool = True,
+        key: Any = None,
+        **attention: Any,
+    ) -> None:
+        keys = _settings("TransformerEncoderLayer", activation, dim_feedforward, key, 3)
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **attention)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, key=keys[1])
+        self.linear2 = Linear(dim_feedforward, d_model, bias, key=keys[2])
+        self.norm1 = LayerNorm(d_model, eps)
+        self.norm2 = LayerNorm(d_model, eps)
+        self.dropout = Dropout(dropout)
+        self.activation = activation
+        self.norm_first = bool(norm_first)
+
+    def forward(self, x: ArrayLike, **masks: Any) -> Any:
+        x = self._residual(x, self.norm1, lambda y: self.self_attn(y, **masks))
+        return self._residual(x, self.norm2, self._feed_forward)
+
+
+class TransformerDecoderLayer(_Block):
+    """Causal self-attention, attention to an encoder's output, and a two-layer network, each added to its input.
+
+    ``layer(x, memory)`` takes x (N, T, d_model) and memory (N, S, d_model); ``memory_lengths`` or ``memory_mask`` says which positions
+    of the memory count, other masks are those of the self-attention. Settings as in :class:`TransformerEncoderLayer`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        *,
+        norm_first: bool = False,
+        eps: float = 1e-5,
+        bias: bool = True,
+        causal: bool = True,
+        key: Any = None,
+        **attention: Any,
+    ) -> None:
+        keys = _settings("TransformerDecoderLayer", activation, dim_feedforward, key, 4)
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, causal=causal, key=keys[0], **attention)
+        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[1])
+        self.linear1 = Linear(d_model, dim_feedforward, bias, key=keys[2])
+        self.linear2 = Linear(dim_feedforward, d_model, bias, key=keys[3])
+        self.norm1 = LayerNorm(d_model, eps)
+        self.norm2 = LayerNorm(d_model, eps)
+        self.norm3 = LayerNorm(d_model, eps)
+        self.dropout = Dropout(dropout)
+        self.activation = activation
+        self.norm_first = bool(norm_first)
+
+    def forward(
+        self,
+        x: ArrayLike,
+        memory: ArrayLike,
+        *,
+        memory_lengths: ArrayLike | None = None,
+        memory_mask: ArrayLike | None = None,
+        **masks: Any,
+    ) -> Any:
+        counted: dict[str, Any] = {"lengths": memory_lengths, "mask": memory_mask}
+        x = self._residual(x, self.norm1, lambda y: self.self_attn(y, **masks))
+        x = self._residual(x, self.norm2, lambda y: self.multihead_attn(y, memory, **counted))
+        return self._residual(x, self.norm3, self._feed_forward)
+
+
+class TransformerEncoder(Module):
+    """``num_layers`` encoder layers one after another, with a LayerNorm at the end where ``final_norm`` says so.
+
+    By default it does if ``norm_first``. All arguments but the input are those of :class:`TransformerEncoderLayer`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        num_layers: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        *,
+        norm_first: bool = False,
+        final_norm: bool | None = None,
+        eps: float = 1e-5,
+        key: Any = None,
+        **settings: Any,
+    ) -> None:
+        check_sizes("TransformerEncoder", num_layers=num_layers)
+        shared = {**settings, "norm_first": norm_first, "eps": eps}
+        self.layers = tuple(
+            TransformerEncoderLayer(d_model, nhead, dim_feedforward, dropout, activation, key=each, **shared)
+            for each in _split(key, num_layers)
+        )
+        self.norm = LayerNorm(d_model, eps) if (norm_first if final_norm is None else final_norm) else None
+
+    def forward(self, x: ArrayLike, **masks: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x, **masks)
+        return x if self.norm is None else self.norm(x)
+
+
+class TransformerDecoder(Module):
+    """``num_layers`` decoder layers one after another; arguments as in :class:`TransformerEncoder`."""
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        num_layers: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        *,
+        norm_first: bool = False,
+        final_norm: bool | None = None,
+        eps: float = 1e-5,
+        key: Any = None,
+        **settings: Any,
+    ) -> None:
+        check_sizes("TransformerDecoder", num_layers=num_layers)
+        shared = {**settings, "norm_first": norm_first, "eps": eps}
+        self.layers = tuple(
+            TransformerDecoderLayer(d_model, nhead, dim_feedforward, dropout, activation, key=each, **shared)
+            for each in _split(key, num_layers)
+        )
+        self.norm = LayerNorm(d_model, eps) if (norm_first if final_norm is None else final_norm) else None
+
+    def forward(self, x: ArrayLike, memory: ArrayLike, **masks: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x, memory, **masks)
+        return x if self.norm is None else self.norm(x)
+
+
+def _settings(layer: str, activation: str, dim_feedforward: int, key: Any, count: int) -> list[Any]:
+    if activation not in _ACTIVATIONS:
+        raise ConfigError(f"the activation of {layer} is one of {', '.join(_ACTIVATIONS)}, not {activation!r}")
+    check_sizes(layer, dim_feedforward=dim_feedforward)
+    return _split(key, count)
+
+
+def _split(key: Any, count: int) -> list[Any]:
+    return [None] * count if key is None else list(np.asarray(random.split(key, count)))
