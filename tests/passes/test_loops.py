@@ -80,7 +80,8 @@ def test_a_product_that_only_results_need_is_computed_after_the_loop():
 
 @pytest.mark.parametrize("batch", [(), ("start",)])
 def test_the_cotangent_of_a_weight_is_one_product_over_all_steps(batch):
-    xs = RNG.normal(size=(T, H))
+    wide = 40  # at the typical batch size the products' operands are smaller than the sum
+    xs, u = RNG.normal(size=(T, wide)), RNG.normal(size=(wide, wide)) * 0.1
 
     def gradient(u, start, xs):
         def loss(u):
@@ -88,12 +89,12 @@ def test_the_cotangent_of_a_weight_is_one_product_over_all_steps(batch):
 
         return cr.grad(loss)(u)
 
-    _, after = both(gradient, U, RNG.normal(size=(N, H)), xs, batch=batch)
+    _, after = both(gradient, u, RNG.normal(size=(N, wide)), xs, batch=batch)
     (product,) = [node for node in after.nodes if node.primitive.name == "contract"]
-    assert product.output.shape == (H, H)
+    assert product.output.shape == (wide, wide)
     assert product.attributes["spec"].extents[0] == T
     backward = scans(after)[-1]
-    assert all(value.shape != (H, H) for value in backward.outputs), "no accumulator is carried"
+    assert all(value.shape != (wide, wide) for value in backward.outputs), "no accumulator is carried"
 
 
 def test_sums_of_sums_leave_the_loop_with_what_rearranges_them():
@@ -156,6 +157,14 @@ def test_memory_grows_by_a_bounded_factor_at_most():
 
     _, after = both(function, wide, np.zeros(N), XS)
     assert products(after) == 0, "a hundred times what the loop reads would have to be held"
+
+
+def test_a_sum_smaller_than_its_operands_stays_in_the_loop():
+    def gradient(u, start, xs):
+        return cr.grad(lambda u: cr.square(cr.scan(lambda h, x: (cr.tanh(h @ u + x), None), start, xs)[0]).sum())(u)
+
+    _, after = both(gradient, U, RNG.normal(size=(20 * N, H)), RNG.normal(size=(T, H)))
+    assert (H, H) in [value.shape for value in scans(after)[-1].outputs]
 
 
 def test_loops_of_no_and_one_step_are_left_alone():
