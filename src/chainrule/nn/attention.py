@@ -9,7 +9,7 @@ import numpy as np
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.cells import check_sizes
 from chainrule.nn.dropout import Dropout
-from chainrule.nn.initialisers import glorot_uniform
+from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.linear import Linear
 from chainrule.nn.module import Module
 from chainrule.nn.positions import rotate
@@ -36,7 +36,8 @@ class MultiheadAttention(Module):
     ``causal=True`` lets position i see positions 0 to i. ``dropout`` acts on the weights. ``rotary=True`` turns queries and keys by
     their positions (:func:`chainrule.nn.rotate`). ``block=b`` holds the weights of b queries at a time where no dropout acts, so
     that memory is linear in T; see :func:`chainrule.ops.scaled_dot_product_attention`. With ``need_weights=True`` a call returns
-    ``(output, weights)``, the weights before dropout of shape (N, heads, T, S).
+    ``(output, weights)``, the weights before dropout of shape (N, heads, T, S). Weights start from ``init``, each of the three
+    matrices of ``in_weight`` by itself, and those of ``out_proj`` from ``residual_init`` where it is given.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class MultiheadAttention(Module):
         causal: bool = False,
         rotary: bool = False,
         block: int | None = None,
+        init: Initialiser = glorot_uniform,
+        residual_init: Initialiser | None = None,
         key: Any = None,
     ) -> None:
         check_sizes("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
@@ -60,9 +63,9 @@ class MultiheadAttention(Module):
             raise ConfigError(f"rotary attention turns pairs of features, but each head has {embed_dim // num_heads}")
         keys = [None] * 4 if key is None else list(np.asarray(random.split(key, 4)))
         shape = (int(embed_dim), int(embed_dim))
-        self.in_weight = np.concatenate([glorot_uniform(shape, key=k) for k in keys[:3]], axis=1)
+        self.in_weight = np.concatenate([init(shape, key=k) for k in keys[:3]], axis=1)
         self.in_bias = np.zeros(3 * embed_dim, np.float32) if bias else None
-        self.out_proj = Linear(embed_dim, embed_dim, bias, key=keys[3])
+        self.out_proj = Linear(embed_dim, embed_dim, bias, init=residual_init or init, key=keys[3])
         self.dropout = Dropout(dropout)
         self.num_heads = int(num_heads)
         self.causal = bool(causal)

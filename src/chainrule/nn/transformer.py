@@ -11,6 +11,7 @@ from chainrule.core.errors import ConfigError
 from chainrule.nn.attention import MultiheadAttention
 from chainrule.nn.cells import check_sizes
 from chainrule.nn.dropout import Dropout
+from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.linear import Linear
 from chainrule.nn.module import Module
 from chainrule.nn.normalisation import LayerNorm
@@ -52,7 +53,7 @@ class TransformerEncoderLayer(_Block):
     ``norm_first=False`` normalises after each addition, as in 2017; ``norm_first=True`` before each part, which trains deep stacks
     without a warm-up (Xiong et al., ICML 2020) and leaves the final norm to the stack. ``activation`` is "relu", "gelu", or
     "gelu_tanh", GPT-2's approximation. ``causal`` and other settings go to :class:`MultiheadAttention`. Names and meanings of the
-    weights are PyTorch's, matrices transposed.
+    weights are PyTorch's, matrices transposed; they start from ``init``, the last of each part from ``residual_init`` where given.
     """
 
     def __init__(
@@ -66,13 +67,17 @@ class TransformerEncoderLayer(_Block):
         norm_first: bool = False,
         eps: float = 1e-5,
         bias: bool = True,
+        init: Initialiser = glorot_uniform,
+        residual_init: Initialiser | None = None,
         key: Any = None,
         **attention: Any,
     ) -> None:
         keys = _settings("TransformerEncoderLayer", activation, dim_feedforward, key, 3)
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **attention)
-        self.linear1 = Linear(d_model, dim_feedforward, bias, key=keys[1])
-        self.linear2 = Linear(dim_feedforward, d_model, bias, key=keys[2])
+        last = residual_init or init
+        shared: dict[str, Any] = {"init": init, "residual_init": last}
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **shared, **attention)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, init=init, key=keys[1])
+        self.linear2 = Linear(dim_feedforward, d_model, bias, init=last, key=keys[2])
         self.norm1 = LayerNorm(d_model, eps)
         self.norm2 = LayerNorm(d_model, eps)
         self.dropout = Dropout(dropout)
@@ -103,14 +108,19 @@ class TransformerDecoderLayer(_Block):
         eps: float = 1e-5,
         bias: bool = True,
         causal: bool = True,
+        init: Initialiser = glorot_uniform,
+        residual_init: Initialiser | None = None,
         key: Any = None,
         **attention: Any,
     ) -> None:
         keys = _settings("TransformerDecoderLayer", activation, dim_feedforward, key, 4)
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, causal=causal, key=keys[0], **attention)
-        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[1])
-        self.linear1 = Linear(d_model, dim_feedforward, bias, key=keys[2])
-        self.linear2 = Linear(dim_feedforward, d_model, bias, key=keys[3])
+        last = residual_init or init
+        shared: dict[str, Any] = {"init": init, "residual_init": last}
+        own = {**shared, **attention, "causal": causal}
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **own)
+        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[1], **shared)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, init=init, key=keys[2])
+        self.linear2 = Linear(dim_feedforward, d_model, bias, init=last, key=keys[3])
         self.norm1 = LayerNorm(d_model, eps)
         self.norm2 = LayerNorm(d_model, eps)
         self.norm3 = LayerNorm(d_model, eps)

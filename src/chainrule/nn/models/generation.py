@@ -1,0 +1,42 @@
+"""Choosing tokens: the likeliest, at random, and the best continuations of a beam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from chainrule.core.errors import ConfigError
+from chainrule.ops import random
+from chainrule.ops.arrays import arange, argmax, stack, take_along
+from chainrule.ops.math import log, where
+from chainrule.trace.array import Array, ArrayLike, as_array, operation
+
+
+@operation
+def choose(logits: ArrayLike, temperature: float = 0.0, key: ArrayLike | None = None) -> Any:
+    """One token for logits (..., V): the likeliest at temperature 0, else drawn from ``softmax(logits / temperature)``.
+
+    A draw is the largest of the logits with Gumbel noise added. Gumbel 1954; Maddison, Tarlow & Minka 2014.
+    """
+    if not temperature >= 0:
+        raise ConfigError(f"a temperature is at least 0, not {temperature!r}")
+    array = as_array(logits)
+    if temperature:
+        uniform = random.uniform(array.shape, key=key, dtype="float32")
+        array = array / temperature - log(-log(uniform + 2.0**-25))
+    return argmax(array, -1)
+
+
+@operation
+def largest(scores: ArrayLike, count: int) -> Any:
+    """The ``count`` largest of the last axis and their positions, the largest first; equal ones in order."""
+    array: Array = as_array(scores)
+    places = arange(array.shape[-1])
+    found, positions = [], []
+    for _ in range(count):
+        position = argmax(array, -1)
+        found.append(take_along(array, position))
+        positions.append(position)
+        array = where(places == position[..., None], float(-np.inf), array)
+    return stack(found, -1), stack(positions, -1)
