@@ -35,6 +35,7 @@ from chainrule.nn.convolution import ConvTranspose2d as ConvTranspose2d
 from chainrule.nn.dropout import Dropout as Dropout
 from chainrule.nn.dropout import Dropout2d as Dropout2d
 from chainrule.nn.embedding import Embedding as Embedding
+from chainrule.nn.equilibrium import Equilibrium as Equilibrium
 from chainrule.nn.linear import Linear as Linear
 from chainrule.nn.module import Module as Module
 from chainrule.nn.normalisation import BatchNorm as BatchNorm
@@ -65,6 +66,8 @@ from chainrule.nn.recurrent import RNN as RNN
 from chainrule.nn.recurrent import reset_states as reset_states
 from chainrule.nn.reshaping import Flatten as Flatten
 from chainrule.nn.reshaping import Upsample as Upsample
+from chainrule.nn.spiking import LeakyIntegrateAndFire as LeakyIntegrateAndFire
+from chainrule.nn.spiking import spike as spike
 from chainrule.nn.summary import Summary as Summary
 from chainrule.nn.transformer import TransformerDecoder as TransformerDecoder
 from chainrule.nn.transformer import TransformerDecoderLayer as TransformerDecoderLayer
