@@ -24,7 +24,7 @@ static __attribute__((unused)) void cr_transpose_float32x4(
     *(cr_float32x4_anywhere *)(to + 3 * to_step) = s7;
 }
 
-static __attribute__((noinline)) void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
     for (long k2 = 0; k2 < 2; k2++) {
         const float x0 = x[k2];
@@ -100,7 +100,7 @@ static void nest_1(void *context, long chunk) {
     }
 }
 
-static __attribute__((noinline)) void tile_9419d8ce05(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_9419d8ce05(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0 = {0};
     {
         const float x0 = x[0];

@@ -1,4 +1,4 @@
-static __attribute__((noinline)) void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
     for (long k2 = 0; k2 < 2; k2++) {
         const float x0 = x[k2];
@@ -18,7 +18,7 @@ static __attribute__((noinline)) void tile_c2467e8850(const float *restrict x, c
     *(cr_float32x4_anywhere *)(to + 12) = c3_0;
 }
 
-static __attribute__((noinline)) void tile_c5b4d57876(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_c5b4d57876(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0};
     for (long k2 = 0; k2 < 2; k2++) {
         const float x0 = x[k2];
@@ -32,7 +32,7 @@ static __attribute__((noinline)) void tile_c5b4d57876(const float *restrict x, c
     *(cr_float32x4_anywhere *)(to + 4) = c1_0;
 }
 
-static __attribute__((noinline)) void tile_0987f16980(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_0987f16980(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0_0 = {0};
     for (long k2 = 0; k2 < 2; k2++) {
         const float x0 = x[k2];
@@ -284,7 +284,7 @@ static void nest_6(void *context, long chunk) {
     }
 }
 
-static __attribute__((noinline)) void tile_5055031da6(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_5055031da6(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0 = {0};
     if (!fresh) {
         memcpy(&c0, to + 0, 8);
@@ -405,7 +405,7 @@ static void nest_10_after(void *context) {
     for (long k = 0; k < 2; k++) d_hidden_8[k] = side_0[k];
 }
 
-static __attribute__((noinline)) void tile_e085cc8daf(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_e085cc8daf(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0};
     if (!fresh) {
         memcpy(&c0_0, to + 0, 8);

@@ -1,7 +1,7 @@
 """One generated source as several, which are compiled at the same time: compilers use one processor each.
 
-The functions of loop nests take nearly all of the time and know nothing of each other, so they are dealt out; everything else stays
-in the first part. How a source is cut depends on nothing but its text.
+The functions of loop nests and of tiles take nearly all of the time and need nothing but each other's names, so they are dealt
+out; everything else stays in the first part. How a source is cut depends on nothing but its text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PART = 16_000
 _MOST_PARTS = 24
 
 _NEST = re.compile(
-    r"^(?:/\*(?:(?!\*/)[\s\S])*\*/\n)?static (?P<head>void nest_\w+\([^()]*\)) \{\n(?:(?!\}).*\n)*\}\n", re.MULTILINE
+    r"^(?:/\*(?:(?!\*/)[\s\S])*\*/\n)?static (?P<head>void (?:nest|tile)_\w+\([^()]*\)) \{\n(?:(?!\}).*\n)*\}\n", re.MULTILINE
 )
 _HIDDEN = '__attribute__((visibility("hidden"))) '
 

@@ -50,7 +50,7 @@ class TileFunction:
         arguments = ", long first, long end, _Bool fresh, _Bool last, long B"
         text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
         name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-        return name, f"static __attribute__((noinline)) void {name}{text}"
+        return name, f"static void {name}{text}"
 
     @property
     def _places(self) -> list[Place]:
