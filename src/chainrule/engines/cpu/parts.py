@@ -13,7 +13,8 @@ _PART = 16_000
 _MOST_PARTS = 24
 
 _NEST = re.compile(
-    r"^(?:/\*(?:(?!\*/)[\s\S])*\*/\n)?static (?P<head>void (?:nest|tile)_\w+\([^()]*\)) \{\n(?:(?!\}).*\n)*\}\n", re.MULTILINE
+    r"^(?:/\*(?:(?!\*/)[\s\S])*\*/\n)?static (?P<head>void (?:nest|tile)_\w+\([^()]*\)) \{\n(?:(?!\}).*\n)*\}\n",
+    re.MULTILINE,
 )
 _HIDDEN = '__attribute__((visibility("hidden"))) '
 
