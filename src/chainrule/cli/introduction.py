@@ -11,7 +11,6 @@ from chainrule.report import Report
 from chainrule.report.formats import DASH, count, percent
 from chainrule.report.markup import shorten
 from chainrule.report.verdict import as_number
-from chainrule.transforms.engines import engine_named
 
 _MOST_COLUMNS = 12
 _LONGEST_NAME = 40
@@ -75,8 +74,7 @@ def training_words(configuration: Mapping[str, Any]) -> str:
     if configuration.get("seed") is not None:
         words.append(f"seed {configuration['seed']}")
     if configuration.get("engine"):
-        engine = str(configuration["engine"])
-        words.append(f"engine {engine}" if engine != "auto" else f"engine {engine_named(engine).name}")
+        words.append(f"engine {configuration['engine']}")
     return " · ".join(words)
 
 

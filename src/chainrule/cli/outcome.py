@@ -30,6 +30,8 @@ def show_training(terminal: Terminal, run: Run) -> None:
     if run.history.best_epoch is not None:
         words += f"; kept the weights of epoch {count(run.history.best_epoch)}"
     terminal.say(words + ".")
+    if run.history.engine:
+        terminal.say(f"The {run.history.engine} engine ran the steps: {run.history.engine_reason}.")
     terminal.say()
 
 

@@ -51,7 +51,7 @@ the exit code is then 130, and chainrule resume goes on. A second Ctrl-C ends th
 @click.option("--epochs", type=int, metavar="N", help="The most epochs to train.")
 @click.option("--batch-size", callback=batch_size, metavar="B", help="Examples per update, or full for all of them.")
 @click.option("--seed", type=int, metavar="S", help="Governs split, initial weights, order and dropout.  [default: 0]")
-@click.option("--engine", metavar="E", help="What runs the training steps: auto or reference.  [default: auto]")
+@click.option("--engine", metavar="E", help="What runs the training steps: auto, cpu or reference.  [default: auto]")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),

@@ -13,6 +13,7 @@ from chainrule.cli.outcome import run_as_json, show_run, show_training
 from chainrule.cli.progress import Progress
 from chainrule.cli.terminal import Terminal
 from chainrule.core.errors import NonFiniteError
+from chainrule.core.notices import shown_by
 from chainrule.tabular import Preparation, Run
 from chainrule.train import Callback
 
@@ -42,7 +43,8 @@ def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
     resume = f"chainrule resume {shlex.quote(str(folder))}"
     try:
         progress.phase("reading the table …")
-        run = train(callbacks=[progress], on_prepared=on_prepared, notices=notices)
+        with shown_by(terminal.warn):
+            run = train(callbacks=[progress], on_prepared=on_prepared, notices=notices)
     except KeyboardInterrupt:
         progress.close()
         if progress.begun:

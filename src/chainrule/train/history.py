@@ -35,11 +35,14 @@ class EpochRecord(Mapping[str, Any]):
 
 @dataclass
 class History:
-    """The records so far, the epoch that early stopping judged best, and why training ended."""
+    """The records so far, the epoch that early stopping judged best, why training ended, and which engine
+    ran the steps and why."""
 
     records: list[EpochRecord] = field(default_factory=list)
     best_epoch: int | None = None
     stop_reason: str | None = None
+    engine: str | None = None
+    engine_reason: str | None = None
 
     def __getitem__(self, name: str) -> list[Any]:
         """One quantity over the epochs, such as ``history["val_loss"]``."""
@@ -53,8 +56,11 @@ class History:
             "records": [dict(record) for record in self.records],
             "best_epoch": self.best_epoch,
             "stop_reason": self.stop_reason,
+            "engine": self.engine,
+            "engine_reason": self.engine_reason,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> History:
-        return cls([EpochRecord(record) for record in data["records"]], data["best_epoch"], data["stop_reason"])
+        records = [EpochRecord(record) for record in data["records"]]
+        return cls(records, data["best_epoch"], data["stop_reason"], data.get("engine"), data.get("engine_reason"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from chainrule.core.errors import ConfigError
-from chainrule.train.batches import examples, order_of_epoch
+from chainrule.train.batches import Examples, examples, order_of_epoch
 from chainrule.train.callbacks import BatchEvent, Callback
 from chainrule.train.checkpoints import Checkpoint, clear_checkpoints, save_checkpoint
 from chainrule.train.history import EpochRecord, History
@@ -79,6 +79,9 @@ class Loop:
         self.trainer.history = History()
         position = Position()
         self.trainer.check_examples(self.data)
+        first = Examples(*self.data.take(slice(0, self.batch)), min(self.batch, self.data.count))
+        why = self.trainer.choose_engines(first, self.epochs * self.batches, self.validation, self.epochs)
+        self.trainer.history.engine, self.trainer.history.engine_reason = self.trainer.engine, why
         if self.folder is not None:
             clear_checkpoints(self.folder)
             self._save(position)
@@ -182,6 +185,7 @@ class Loop:
                 {"type": type(callback).__name__, "state": callback.state()} for callback in self._stateful()
             ],
             "arguments": self._arguments(),
+            "engines": {name: compiled.engine.name for name, compiled in trainer.compiled().items()},
         }
         save_checkpoint(self.folder, Checkpoint(groups, progress), trainer.steps)
         self.saved = time.monotonic()
@@ -202,6 +206,7 @@ class Loop:
                 f"the checkpoint was made with {progress['arguments']}, which cannot go on with {self._arguments()}; use the same "
                 "data and batch size"
             )
+        trainer.use_engines(progress.get("engines", {}))
         trainer.load_state_arrays(checkpoint.groups)
         trainer.history = History.from_json(progress["history"])
         saved = progress["callbacks"]

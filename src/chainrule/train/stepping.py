@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import trees
-from chainrule.core.errors import NonFiniteError
+from chainrule.core.errors import ConfigError, NonFiniteError
 from chainrule.core.trees import Tree
 from chainrule.core.weights import check_same_architecture
 from chainrule.engines.profile import Profile
@@ -143,6 +143,38 @@ class StepTrainer(ABC):
         self._state = {**self._state, **parts}
         self._journal.forget()
 
+    # Engines.
+    @property
+    def engine(self) -> str:
+        """The name of the engine that runs the training step."""
+        return self._step.engine.name
+
+    def compiled(self) -> dict[str, Compiled[..., Any]]:
+        """The compiled functions that a training depends on, by name."""
+        return {"step": self._step}
+
+    def choose_engines(self, first: Examples, steps: int, validation: Examples | None, evaluations: int) -> str:
+        """Decide which engines run a training of so many steps on batches like ``first``; returns why that of the steps does.
+
+        The rule is in ``transforms/engines.py``.
+        """
+        return self._step.choose((self._state, self._step_key, first.x, first.y, first.weights), steps)
+
+    def use_engines(self, names: Mapping[str, str]) -> None:
+        """Go on with the engines that a training began with.
+
+        Raises :class:`ConfigError` where one cannot be used on this machine, or another was asked for: it would give other last
+        bits.
+        """
+        for name, compiled in self.compiled().items():
+            wanted = names.get(name, compiled.engine.name)
+            if not compiled.is_open and wanted != compiled.engine.name:
+                raise ConfigError(
+                    f"this training began on the {wanted} engine and would not go on to the same bits on the "
+                    f"{compiled.engine.name} engine; choose engine={wanted!r}"
+                )
+            compiled.use(wanted)
+
     def stop(self, reason: str) -> None:
         """End training after the current step; the reason goes into the history."""
         self.stopping = self.stopping or reason
@@ -232,6 +264,8 @@ class StepTrainer(ABC):
 
     def _run(self, state: Tree, stretch: Stretch) -> Any:
         arguments = (state, self._step_key, stretch.x, stretch.y, stretch.weights)
+        if stretch.steps == 1 and stretch.rows is None and len(trees.leaves(stretch.x)[0]) == stretch.batch:
+            return self._step(*arguments)  # the same bits, in less time
         return self._step.repeat(arguments, carry="state", steps=stretch.steps, batch=stretch.batch, rows=stretch.rows)
 
     def _go_back(self, step: int) -> None:

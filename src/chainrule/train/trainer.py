@@ -56,6 +56,17 @@ class Trainer(StepTrainer):
     def learning_rate(self) -> float:
         return current_learning_rate(self.optimizer, self._state["optimizer"])
 
+    def compiled(self) -> dict[str, Compiled[..., Any]]:
+        return {**super().compiled(), "evaluate": self._evaluate}
+
+    def choose_engines(self, first: Examples, steps: int, validation: Examples | None, evaluations: int) -> str:
+        why = super().choose_engines(first, steps, validation, evaluations)
+        if validation is not None:
+            x, y, weights = validation.take(slice(0, _EVALUATION_BATCH))
+            calls = evaluations * -(-validation.count // _EVALUATION_BATCH)
+            self._evaluate.choose((self._state["model"], x, y, weights), calls)
+        return why
+
     def check_examples(self, given: Examples) -> None:
         """Call the loss on every target, outside tracing, where it can name the row of a target that makes no sense.
 

@@ -10,51 +10,32 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
 from chainrule.core import trees
-from chainrule.core.dtypes import dtype_name, to_numpy
-from chainrule.core.errors import ConfigError, ShapeError, TraceError
+from chainrule.core.dtypes import to_numpy
+from chainrule.core.errors import ConfigError
 from chainrule.core.tree_code import MISS
 from chainrule.engines.api import Engine, Program
+from chainrule.engines.estimate import Estimate, estimate
 from chainrule.engines.profile import Profile, Profiling
 from chainrule.engines.repetition import Repetition
-from chainrule.ir.graph import ArrayType, Graph, Node, Value
-from chainrule.ir.sizes import BATCH, Shape
+from chainrule.ir.graph import Graph, Node, Value
+from chainrule.ir.sizes import BATCH
 from chainrule.ir.verify import verify
 from chainrule.passes import optimise, rematerialise
-from chainrule.trace.array import Array, as_array
-from chainrule.trace.context import Trace, current, entered
+from chainrule.trace.context import current
 from chainrule.trace.seeds import default_key
 from chainrule.transforms.calls import Call, write_call
 from chainrule.transforms.donation import exchange, is_donated, writable
-from chainrule.transforms.engines import engine_named
+from chainrule.transforms.engines import AUTO, ENGINES, compiled_if_possible, engine_named
+from chainrule.transforms.recording import ARRAY, Leaf, Traced, as_supported, describe_leaf, name_of, record
 
 NDArray = np.ndarray[Any, Any]
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    """How one leaf of the arguments enters the program: traced with a type, or static with a value."""
-
-    type: ArrayType | None
-    weak: bool = False
-    static: Hashable = None
-
-
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """A function recorded for one structure of arguments: the graph, and how to rebuild its result."""
-
-    graph: Graph
-    result: trees.TreeDef
-    statics: tuple[Any, ...]
-    uses_key: bool
 
 
 @dataclass(slots=True)
@@ -66,9 +47,14 @@ class _Prepared:
 
     program: Program
     traced: Traced
+    donated: frozenset[int]
+    engine: Engine
     calls: int = 0
     is_known: bool = False
     repeated: dict[str, tuple[list[int], frozenset[int]]] = field(default_factory=dict)
+    # While it is open which engine is to run it: what it is made of, and the seconds that its calls are taken to have cost.
+    estimate: Estimate | None = None
+    spent: float = 0.0
 
 
 # Calls of so many structures are tried one after the other before the arguments are looked up in general.
@@ -91,8 +77,10 @@ class Compiled(Generic[P, R]):
     ) -> None:
         self.function = function
         self._memory_limit = None if memory_limit is None else _bytes(memory_limit)
-        self.engine: Engine = engine_named(engine)
+        self._engine: Engine = engine_named(engine)
         self._asked = engine
+        self.is_open = engine == AUTO
+        self._why = "many calls were made" if self.is_open else "as asked for"
         self._signature = inspect.signature(function)
         self._donate = _parameters(self._signature, donate, "donate")
         self._batch = _parameters(self._signature, batch, "batch")
@@ -116,11 +104,12 @@ class Compiled(Generic[P, R]):
         self._last = found
         if found.traced.uses_key:
             arrays.append(default_key())
+        self._count(found, arrays)
         operands = writable(arrays, donated)
         results = found.program(operands)
         written = {n: k for n, array in enumerate(results) for k in donated if array is operands[k]}
         found.calls += 1
-        if found.calls > 1 and not found.is_known and not found.traced.uses_key:
+        if found.calls > 1 and not found.is_known and not found.traced.uses_key and found.estimate is None:
             self._write(found, (args, kwargs), leaves, donated, written)
         return self._results(found.traced, results, operands, arrays, donated)
 
@@ -136,7 +125,7 @@ class Compiled(Generic[P, R]):
         """
         bound = self._bind(args, {})
         if carry not in bound:
-            raise ConfigError(f"{_name_of(self.function)} has no argument {carry!r} to carry from run to run")
+            raise ConfigError(f"{name_of(self.function)} has no argument {carry!r} to carry from run to run")
         if any(_must_be_copied(leaf) for name in self._batch for leaf in trees.leaves(bound[name])):
             # What the program cannot read where it lies is gathered for these steps only.
             chosen = slice(0, steps * batch) if rows is None else rows
@@ -147,12 +136,13 @@ class Compiled(Generic[P, R]):
         self._last, traced = found, found.traced
         if traced.uses_key:
             raise ConfigError(
-                f"{_name_of(self.function)} draws random numbers without a key; every run would draw the same, so pass a key"
+                f"{name_of(self.function)} draws random numbers without a key; every run would draw the same, so pass a key"
             )
         if carry not in found.repeated:
             found.repeated[carry] = self._carried(traced, bound, carry, donated)
         state, gathered = found.repeated[carry]
         how = Repetition(steps, batch, dict(enumerate(state)), gathered, rows)
+        self._count(found, arrays, batch, steps)
         operands = writable(arrays, frozenset(state))
         return self._results(traced, found.program.repeat(operands, how), operands, arrays, donated)
 
@@ -178,12 +168,12 @@ class Compiled(Generic[P, R]):
         """The results as the function's, once the donated arrays are refused from now on."""
         exchange(results, operands, [arrays[number] for number in donated])
         remaining = iter(results)
-        outputs = [next(remaining) if leaf is _ARRAY else leaf for leaf in traced.statics]
+        outputs = [next(remaining) if leaf is ARRAY else leaf for leaf in traced.statics]
         return trees.unflatten(traced.result, outputs)  # type: ignore[no-any-return]
 
     def _prepared(
         self, bound: dict[str, Any], batch: int | None = None
-    ) -> tuple[_Prepared, list[_Leaf], list[NDArray], frozenset[int]]:
+    ) -> tuple[_Prepared, list[Leaf], list[NDArray], frozenset[int]]:
         """What there is for these arguments, compiled if it is not yet; their leaves and arrays, and which of these are donated.
 
         ``batch`` is the batch size where the arguments have more rows than that.
@@ -192,30 +182,75 @@ class Compiled(Generic[P, R]):
         donated = self._donated_places(bound, leaves)
         found = self._programs.get(key)
         if found is None:
-            traced = _trace(self.function, bound, leaves, _name_of(self.function))
+            traced = record(self.function, bound, leaves, name_of(self.function))
             graph = optimise(traced.graph)
             if self._memory_limit is not None:
-                graph = verify(rematerialise(graph, self._memory_limit, batch or self._batch_size(bound)))
-            found = self._programs[key] = _Prepared(self.engine.load(graph, donated), traced)
+                graph = verify(rematerialise(graph, self._memory_limit, batch or _batch_size(graph, arrays)))
+            program = self._engine.load(graph, donated)
+            found = self._programs[key] = _Prepared(program, traced, donated, self._engine)
+            found.estimate = estimate(graph) if self.is_open else None
         return found, leaves, arrays, donated
 
-    def _batch_size(self, bound: dict[str, Any]) -> int:
-        """The batch size of a call; 1 where nothing is batched."""
-        leaves = (leaf for name in self._batch for leaf in trees.leaves(bound[name]))
-        return next((int(leaf.shape[0]) for leaf in leaves if _is_traced(leaf)), 1)
-
     def _write(
-        self, found: _Prepared, given: Any, leaves: Sequence[_Leaf], donated: frozenset[int], written: dict[int, int]
+        self, found: _Prepared, given: Any, leaves: Sequence[Leaf], donated: frozenset[int], written: dict[int, int]
     ) -> None:
         """Write a function for more calls like this one."""
         found.is_known = True
         passed = [None if leaf.type is None else to_numpy(leaf.type.dtype) for leaf in leaves]
         traced = found.traced
         call = write_call(
-            found.program, self._signature, given, passed, donated, written, traced.result, traced.statics, _ARRAY
+            found.program, self._signature, given, passed, donated, written, traced.result, traced.statics, ARRAY
         )
         if call is not None:
             self._calls = [(call, found), *self._calls[: _CALLS_KEPT - 1]]
+
+    def _count(self, found: _Prepared, arrays: Sequence[NDArray], batch: int | None = None, calls: int = 1) -> None:
+        """Before calls: compile the program where its calls so far have cost as much as that."""
+        if found.estimate is None:
+            return
+        batch = _batch_size(found.program.graph, arrays) if batch is None else batch
+        found.spent += calls * found.estimate.reference_seconds(batch)
+        if found.spent > found.estimate.compile_seconds:
+            self._settle(found, compiled=True)
+
+    def _settle(self, found: _Prepared, *, compiled: bool) -> None:
+        found.estimate = None
+        program = compiled_if_possible(found.program.graph, found.donated) if compiled else None
+        if program is not None:
+            found.program, found.engine = program, ENGINES["cpu"]
+
+    def choose(self, args: Sequence[Any], calls: int) -> str:
+        """Decide now which engine runs this function, of which so many calls with arguments like these are expected; returns why.
+
+        Nothing is run. Without ``engine="auto"``, or where it was decided before, it stays as it is.
+        """
+        if self.is_open:
+            found, _, arrays, _ = self._prepared(self._bind(args, {}))
+            if found.estimate is not None:
+                pays = found.estimate.pays(_batch_size(found.program.graph, arrays), calls)
+                self._settle(found, compiled=pays)
+                if pays and found.engine is not ENGINES["cpu"]:
+                    self._why = "the cpu engine cannot be used on this machine"
+                else:
+                    self._why = f"compiling {'pays' if pays else 'would not pay'} for {calls} steps"
+            self.use(found.engine.name)
+        return self._why
+
+    def use(self, engine: str) -> None:
+        """Run this function on the engine of that name from now on, whatever was chosen before.
+
+        Raises :class:`ConfigError` where there is no such engine, or it cannot be used on this machine.
+        """
+        self._engine, self.is_open = engine_named(engine), False
+        self._programs = {key: found for key, found in self._programs.items() if found.engine is self._engine}
+        self._calls = [entry for entry in self._calls if entry[1].engine is self._engine]
+        for found in self._programs.values():
+            found.estimate = None
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the latest call, or the first."""
+        return self._engine if self._last is None else self._last.engine
 
     @property
     def graph(self) -> Graph:
@@ -246,12 +281,12 @@ class Compiled(Generic[P, R]):
 
     def _program(self, wanted: str) -> Program:
         if self._last is None:
-            raise ConfigError(f"{_name_of(self.function)} has not been called yet, so there is no {wanted} to show")
+            raise ConfigError(f"{name_of(self.function)} has not been called yet, so there is no {wanted} to show")
         return self._last.program
 
     def _without(self, lacking: str) -> str:
         runs = f"the {self.engine.name} engine"
-        chosen = f'engine="auto" chose {runs}' if self._asked == "auto" else runs
+        chosen = f'engine="auto" chose {runs}' if self._asked == AUTO else runs
         return f'{chosen}, which runs the graph as it is, so there is {lacking}; choose engine="cpu" for C'
 
     @property
@@ -263,7 +298,7 @@ class Compiled(Generic[P, R]):
         """The optimised graph for these arguments and the arrays it would be run on, for looking inside a call."""
         bound = self._bind(args, kwargs)
         leaves, arrays, _ = self._describe(bound)
-        traced = _trace(self.function, bound, leaves, _name_of(self.function))
+        traced = record(self.function, bound, leaves, name_of(self.function))
         return optimise(traced.graph), [*arrays, *([default_key()] if traced.uses_key else [])]
 
     def profile(self, *args: Any, repeats: int = 20, **kwargs: Any) -> Profile:
@@ -278,27 +313,27 @@ class Compiled(Generic[P, R]):
             raise ConfigError(f"repeats is a number of at least 1, not {repeats}")
         found, _, arrays, _ = self._prepared(self._bind(args, kwargs))
         if not isinstance(found.program, Profiling):
-            raise ConfigError(f'profiles need engine="cpu"; {_name_of(self.function)} runs on {self.engine.name!r}')
+            raise ConfigError(f'profiles need engine="cpu"; {name_of(self.function)} runs on {self.engine.name!r}')
         return found.program.profile([*arrays, *([default_key()] if found.traced.uses_key else [])], repeats)
 
     def _bind(self, args: Any, kwargs: Any) -> dict[str, Any]:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{_name_of(self.function)}: {error}") from None
+            raise TypeError(f"{name_of(self.function)}: {error}") from None
         bound.apply_defaults()
         return dict(bound.arguments)
 
-    def _describe(self, bound: dict[str, Any]) -> tuple[list[_Leaf], list[NDArray], Hashable]:
+    def _describe(self, bound: dict[str, Any]) -> tuple[list[Leaf], list[NDArray], Hashable]:
         """How each leaf enters, the arrays to pass, and the key of the program in the cache."""
-        described: list[_Leaf] = []
+        described: list[Leaf] = []
         arrays: list[NDArray] = []
         structure = []
         for name, argument in bound.items():
             leaves, definition = trees.flatten(argument)
             structure.append((name, definition))
             for leaf in leaves:
-                described.append(_describe_leaf(leaf, name in self._batch, name))
+                described.append(describe_leaf(leaf, name in self._batch, name))
                 if described[-1].type is not None:
                     array = np.asarray(leaf)
                     if is_donated(array):
@@ -310,16 +345,13 @@ class Compiled(Generic[P, R]):
         key = (tuple(structure), tuple(described))
         return described, arrays, key
 
-    def _donated_places(self, bound: dict[str, Any], leaves: Sequence[_Leaf]) -> frozenset[int]:
+    def _donated_places(self, bound: dict[str, Any], leaves: Sequence[Leaf]) -> frozenset[int]:
         """The numbers, among the arrays passed to the program, of those that are donated."""
         if not self._donate:
             return frozenset()
         owners = [name for name, argument in bound.items() for _ in trees.leaves(argument)]
         passed = [(name, leaf) for name, leaf in zip(owners, leaves, strict=True) if leaf.type is not None]
         return frozenset(k for k, (name, leaf) in enumerate(passed) if name in self._donate and not leaf.weak)
-
-
-_ARRAY = object()
 
 
 def _bytes(memory_limit: float) -> int:
@@ -338,37 +370,15 @@ def _parameters(signature: inspect.Signature, names: Iterable[str], what: str) -
     return wanted
 
 
-def _describe_leaf(leaf: Any, batched: bool, name: str) -> _Leaf:
-    if isinstance(leaf, float):
-        return _Leaf(ArrayType((), "float64"), weak=True)
-    if isinstance(leaf, np.ndarray | np.generic):
-        if batched and not leaf.shape:
-            raise ShapeError(f"argument {name!r} has the batch size as its first axis, but a scalar was passed")
-        return _array_leaf((BATCH, *leaf.shape[1:]) if batched else leaf.shape, leaf.dtype)
-    try:
-        hash(leaf)
-    except TypeError:
-        raise TraceError(
-            f"argument {name!r} contains a {type(leaf).__name__}, which is neither an array nor hashable; convert it to a "
-            "NumPy array"
-        ) from None
-    return _Leaf(None, static=(type(leaf), leaf))
-
-
-@lru_cache(maxsize=4096)
-def _array_leaf(shape: Shape, dtype: np.dtype[Any]) -> _Leaf:
-    return _Leaf(ArrayType(shape, dtype_name(as_supported(dtype))))
-
-
-def as_supported(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Narrow integers and floats widen to the nearest type that Chainrule computes with."""
-    if dtype.kind == "f" and dtype.itemsize < 4:
-        return np.dtype(np.float32)
-    if dtype.kind in "iu" and dtype.itemsize < 4:
-        return np.dtype(np.int32)
-    if dtype.kind == "u" and dtype.itemsize == 8:
-        return np.dtype(np.int64)
-    return dtype.newbyteorder("=")
+def _batch_size(graph: Graph, arrays: Sequence[NDArray]) -> int:
+    """The batch size of some arrays; 1 where none has one."""
+    sizes = (
+        array.shape[axis]
+        for value, array in zip(graph.inputs, arrays)
+        for axis, size in enumerate(value.shape)
+        if size == BATCH
+    )
+    return next(sizes, 1)
 
 
 def _is_traced(leaf: Any) -> bool:
@@ -387,71 +397,11 @@ def _check_state(traced: Traced, state: Any, name: str) -> None:
     leaves, definition = trees.flatten(state)
     result = traced.result
     first = result.children[0] if result.kind is tuple and result.children else None
-    kinds = [_ARRAY if _is_traced(leaf) else leaf for leaf in leaves]
+    kinds = [ARRAY if _is_traced(leaf) else leaf for leaf in leaves]
     if first != definition or list(traced.statics[: len(leaves)]) != kinds:
         raise ConfigError(
             f"to run many times, a function must return a tuple whose first part has the form of {name!r}"
         )
-
-
-def _name_of(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def _trace(function: Callable[..., Any], bound: dict[str, Any], described: Sequence[_Leaf], name: str) -> Traced:
-    """Record the function on symbolic arguments."""
-    context = Trace()
-    remaining = iter(described)
-    arguments = {}
-    for argument, tree in bound.items():
-        leaves, definition = trees.flatten(tree)
-        replaced = []
-        for leaf, place in zip(leaves, trees.places(definition), strict=True):
-            how = next(remaining)
-            if how.type is None:
-                replaced.append(leaf)
-            else:
-                label = f"{argument}.{place.path}" if place.path else argument
-                replaced.append(Array(context.input(how.type, label), context, how.weak))
-        arguments[argument] = trees.unflatten(definition, replaced)
-    with entered(context):
-        result = _apply(function, arguments)
-        leaves, definition = trees.flatten(result)
-        names = [place.path for place in trees.places(definition)]
-        statics, outputs, output_names = [], [], []
-        for leaf, label in zip(leaves, names, strict=True):
-            if isinstance(leaf, Array | np.ndarray | np.generic | float | int) and not isinstance(leaf, bool):
-                statics.append(_ARRAY)
-                array = as_array(leaf)
-                outputs.append(_settled(array).value)
-                output_names.append(label)
-            else:
-                statics.append(leaf)
-    if context.key_input is not None:
-        context.inputs.append(context.key_input)
-    graph = verify(context.close(name, outputs, output_names))
-    return Traced(graph, definition, tuple(statics), context.key_input is not None)
-
-
-def _settled(array: Array) -> Array:
-    """A weak result becomes float32: a Python number that nothing gave a width."""
-    if array.weak and array.value.dtype == "float64":
-        return as_array(array, "float32")
-    return as_array(array)
-
-
-def _apply(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    positional, keyword = [], {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            positional.extend(arguments[name])
-        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            keyword.update(arguments[name])
-        elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            keyword[name] = arguments[name]
-        else:
-            positional.append(arguments[name])
-    return function(*positional, **keyword)
 
 
 def compile(
@@ -479,7 +429,7 @@ def trace(function: Callable[..., Any], *args: Any, batch: Iterable[str] = (), *
     compiled: Compiled[..., Any] = Compiled(function, (), "reference", batch)
     bound = compiled._bind(args, kwargs)
     leaves, _, _ = compiled._describe(bound)
-    return _trace(function, bound, leaves, _name_of(function)).graph
+    return record(function, bound, leaves, name_of(function)).graph
 
 
 def part(graph: Graph, phase: str) -> Graph:

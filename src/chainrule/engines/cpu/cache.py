@@ -23,6 +23,7 @@ from pathlib import Path
 
 from chainrule.core.files import PARTIAL_PREFIX, reason
 from chainrule.core.names import shown_path
+from chainrule.core.notices import say_once
 
 if sys.platform != "win32":  # where the cpu engine only says that it does not work
     import fcntl
@@ -227,7 +228,9 @@ def open_cache() -> tuple[Cache, str | None]:
     try:
         return _opened(usual_folder()), None
     except (UnsafeFolderError, RuntimeError) as error:  # RuntimeError: the user has no home
-        return temporary_cache(), f"compiled code is not kept: {error}"
+        reason = f"compiled code is not kept: {error}"
+        say_once(f"{reason}; set CHAINRULE_CACHE to a folder of yours")
+        return temporary_cache(), reason
 
 
 @cache

@@ -1,7 +1,7 @@
 """One generated source as several, which are compiled at the same time: compilers use one processor each.
 
-The functions of loop nests and of tiles take nearly all of the time and need nothing but each other's names, so they are dealt
-out; everything else stays in the first part. How a source is cut depends on nothing but its text.
+The functions of loop nests take nearly all of the time and know nothing of each other, so they are dealt out; everything else stays
+in the first part. How a source is cut depends on nothing but its text.
 """
 
 from __future__ import annotations
@@ -12,32 +12,41 @@ import re
 _PART = 16_000
 _MOST_PARTS = 24
 
-_NEST = re.compile(
-    r"^(?:/\*(?:(?!\*/)[\s\S])*\*/\n)?static (?P<head>void (?:nest|tile)_\w+\([^()]*\)) \{\n(?:(?!\}).*\n)*\}\n",
+_BODY = r"\{\n(?:(?!\}).*\n)*\}\n"
+# Functions that are dealt out: of loop nests, and of the tiles that they share.
+_DEALT = re.compile(
+    r"^(?:/\*(?:(?!\*/)[\s\S])*\*/\n)?static (?P<head>(?:__attribute__\(\(noinline\)\) )?void (?:nest|tile)_\w+\([^()]*\)) "
+    + _BODY,
     re.MULTILINE,
+)
+# Types and small functions that are written where they are first needed.
+_SHARED = re.compile(
+    r"^(?:typedef [^;{}]*;\n|static (?:inline )?__attribute__\(\(unused\)\) [^{};]*" + _BODY + ")", re.MULTILINE
 )
 _HIDDEN = '__attribute__((visibility("hidden"))) '
 
 
 def parts_of(source: str) -> list[str]:
     """The source in one part, if it is small, or in several; ``CR_PART`` is to be defined before all parts but the first."""
-    nests = list(_NEST.finditer(source))
-    count = min(_MOST_PARTS, len(nests), sum(len(nest.group()) for nest in nests) // _PART)
+    dealt = list(_DEALT.finditer(source))
+    count = min(_MOST_PARTS, len(dealt), sum(len(found.group()) for found in dealt) // _PART)
     if count < 2:
         return [source]
-    head = source[: nests[0].start()]
+    head = source[: dealt[0].start()]
     if "CR_EXPORT" in head:
         return [source]  # what is seen from outside is there once
-    head += "".join(f"{_HIDDEN}{nest['head']};\n" for nest in nests)
-    rest, end = [], nests[0].start()
-    for nest in nests:
-        rest.append(source[end : nest.start()])
-        end = nest.end()
-    parts = [[head, *rest, source[end:]], *([head] for _ in range(count))]
+    rest, end = [], dealt[0].start()
+    for found in dealt:
+        rest.append(source[end : found.start()])
+        end = found.end()
+    between = "".join([*rest, source[end:]])
+    head += "".join(found.group() for found in _SHARED.finditer(between))
+    head += "".join(f"{_HIDDEN}{found['head']};\n" for found in dealt)
+    parts = [[head, _SHARED.sub("", between)], *([head] for _ in range(count))]
     sizes = [0] * count
-    for nest in sorted(nests, key=lambda nest: (-len(nest.group()), nest.start())):
+    for found in sorted(dealt, key=lambda found: (-len(found.group()), found.start())):
         smallest = sizes.index(min(sizes))
-        sizes[smallest] += len(nest.group())
-        start = nest.start("head") - nest.start() - len("static ")
-        parts[1 + smallest].append("\n" + nest.group()[:start] + nest.group()[start + len("static ") :])
+        sizes[smallest] += len(found.group())
+        start = found.start("head") - found.start() - len("static ")
+        parts[1 + smallest].append("\n" + found.group()[:start] + found.group()[start + len("static ") :])
     return ["".join(part) for part in parts]
