@@ -28,10 +28,8 @@ class Repetition:
     gathered: frozenset[int]
     rows: NDArray | None = None
 
-    def check(self, graph: Graph, arrays: Sequence[NDArray]) -> None:
-        """Raises :class:`ShapeError` where rows are asked for that are not there, or a carried value changes its type."""
-        if self.steps < 1 or self.batch < 0:
-            raise ShapeError(f"a program cannot run {self.steps} times on batches of {self.batch}")
+    def check_state(self, graph: Graph) -> None:
+        """Raises :class:`ShapeError` where a carried value changes its type."""
         for source, target in self.carried.items():
             given, made = graph.inputs[target], graph.outputs[source]
             if given.type != made.type:
@@ -39,6 +37,11 @@ class Repetition:
                     f"{given.name or 'a carried value'} is {given.type} before a step but {made.type} after it; what is carried "
                     "from step to step must keep its shape and element type"
                 )
+
+    def check_rows(self, arrays: Sequence[NDArray]) -> None:
+        """Raises :class:`ShapeError` where rows are asked for that are not there."""
+        if self.steps < 1 or self.batch < 0:
+            raise ShapeError(f"a program cannot run {self.steps} times on batches of {self.batch}")
         wanted = self.steps * self.batch
         counts = {len(arrays[number]) if arrays[number].ndim else 0 for number in self.gathered}
         if len(counts) > 1:
@@ -66,7 +69,8 @@ def repeat_plainly(
     program: Callable[[Sequence[NDArray]], list[NDArray]], graph: Graph, arrays: Sequence[NDArray], how: Repetition
 ) -> list[NDArray]:
     """One call per step: what every engine's ``repeat`` means."""
-    how.check(graph, arrays)
+    how.check_state(graph)
+    how.check_rows(arrays)
     operands = list(arrays)
     kept: dict[int, list[NDArray]] = {k: [] for k in range(len(graph.outputs)) if k not in how.carried}
     for step in range(how.steps):

@@ -15,6 +15,8 @@ from chainrule.trace.seeds import DRAW_STREAM, fold_in
 
 NDArray = np.ndarray[Any, Any]
 
+_MANY_NUMBERS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -84,4 +86,16 @@ def _converted(leaf: Any, dtype: np.dtype[Any]) -> NDArray:
 def order_of_epoch(key: NDArray, epoch: int, count: int) -> NDArray:
     """The order in which an epoch visits the examples: a function of the key and the epoch's number alone."""
     bits = random_bits(fold_in(key, epoch), np.asarray(DRAW_STREAM, np.uint32), (count,))
-    return np.argsort(bits, kind="stable")
+    return _stable_order(bits)
+
+
+def _stable_order(numbers: NDArray) -> NDArray:
+    """``argsort(kind="stable")`` of 32-bit numbers: by their lower halves, then by their upper ones, which NumPy sorts by digits.
+
+    That takes less than half the time for many numbers; the order of an epoch takes longer than the epoch where steps are tiny.
+    """
+    if len(numbers) < _MANY_NUMBERS:
+        return np.argsort(numbers, kind="stable")
+    order = np.argsort(numbers.astype(np.uint16), kind="stable")
+    upper: NDArray = (numbers >> 16).astype(np.uint16)[order]
+    return order[np.argsort(upper, kind="stable")]

@@ -20,11 +20,11 @@ from chainrule.engines.api import Program
 from chainrule.transforms import donation
 
 NDArray = np.ndarray[Any, Any]
-Call = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+Call = Callable[..., Any]
 
 
 def write_call(
-    program: Program,
+    program: Program | None,
     signature: inspect.Signature,
     call: tuple[Sequence[Any], dict[str, Any]],
     passed: Sequence[np.dtype[Any] | None],
@@ -35,6 +35,8 @@ def write_call(
     is_array: Any,
 ) -> Call | None:
     """The function for calls like ``call``; None where the arguments are bound in a way that it does not cover.
+
+    Without a program it takes one more argument: what to run instead of :meth:`Program.attempt`.
 
     ``passed`` has for every leaf of the arguments, in order, the element type with which it is passed to the program, or None
     where it is static; ``donated`` numbers those that are donated, and ``written`` tells which results were written over which of them.
@@ -54,7 +56,8 @@ def write_call(
             operands.append(_write_operand(code, name, leaf, dtype))
     if donated:
         _write_privacy(code, operands, donated)
-    code.line(f"results = {code.constant(program.attempt)}(({_listed(operands)}))")
+    run = "run" if program is None else code.constant(program.attempt)
+    code.line(f"results = {run}(({_listed(operands)}))")
     code.miss_if("results is None")
     made = [code.name() if leaf is is_array else code.constant(leaf) for leaf in outputs]
     arrays = [name for name, leaf in zip(made, outputs) if leaf is is_array]
@@ -65,7 +68,7 @@ def write_call(
             code, [operands[k] for k in donated], {arrays[k]: operands[over] for k, over in written.items()}
         )
     code.line(f"return {write_building(code, result, iter(made))}")
-    return code.function("args, kwargs")
+    return code.function("args, kwargs, run" if program is None else "args, kwargs")
 
 
 def _listed(names: Sequence[str]) -> str:

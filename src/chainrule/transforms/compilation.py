@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ from chainrule.transforms.calls import Call, write_call
 from chainrule.transforms.donation import exchange, is_donated, writable
 from chainrule.transforms.engines import AUTO, ENGINES, compiled_if_possible, engine_named
 from chainrule.transforms.recording import ARRAY, Leaf, Traced, as_supported, describe_leaf, name_of, record
+from chainrule.transforms.repeated import Repeated
 
 NDArray = np.ndarray[Any, Any]
 P = ParamSpec("P")
@@ -40,10 +41,7 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class _Prepared:
-    """A function compiled for one structure of arguments; ``is_known`` once its calls were written as a function.
-
-    ``repeated`` has, for each argument that was carried from run to run, the numbers of its arrays and of those that are gathered.
-    """
+    """A function compiled for one structure of arguments; ``is_known`` once its calls were written as a function."""
 
     program: Program
     traced: Traced
@@ -51,7 +49,6 @@ class _Prepared:
     engine: Engine
     calls: int = 0
     is_known: bool = False
-    repeated: dict[str, tuple[list[int], frozenset[int]]] = field(default_factory=dict)
     # While it is open which engine is to run it: what it is made of, and the seconds that its calls are taken to have cost.
     estimate: Estimate | None = None
     spent: float = 0.0
@@ -86,6 +83,7 @@ class Compiled(Generic[P, R]):
         self._batch = _parameters(self._signature, batch, "batch")
         self._programs: dict[Hashable, _Prepared] = {}
         self._calls: list[tuple[Call, _Prepared]] = []
+        self._repeats: list[tuple[Call, Repeated[_Prepared]]] = []
         self._last: _Prepared | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -123,39 +121,57 @@ class Compiled(Generic[P, R]):
 
         Raises :class:`ConfigError` where the function has no such state, and :class:`ShapeError` for rows that do not exist.
         """
+        for call, known in self._repeats:
+            if known.carry == carry:
+                how = Repetition(steps, batch, known.carried, known.gathered, rows)
+                result = call(tuple(args), {}, known.attempt(how))
+                if result is not MISS:
+                    self._last = known.prepared
+                    return result  # type: ignore[no-any-return]
+        return self._repeat(args, carry, steps, batch, rows)
+
+    def _repeat(self, args: Sequence[Any], carry: str, steps: int, batch: int, rows: NDArray | None) -> R:
+        """Repeat in general, whatever the arguments are."""
         bound = self._bind(args, {})
         if carry not in bound:
             raise ConfigError(f"{name_of(self.function)} has no argument {carry!r} to carry from run to run")
-        if any(_must_be_copied(leaf) for name in self._batch for leaf in trees.leaves(bound[name])):
+        copied = any(_must_be_copied(leaf) for name in self._batch for leaf in trees.leaves(bound[name]))
+        if copied:
             # What the program cannot read where it lies is gathered for these steps only.
             chosen = slice(0, steps * batch) if rows is None else rows
             for name in self._batch:
                 bound[name] = trees.tree_map(lambda leaf: np.ascontiguousarray(leaf[chosen]), bound[name])
             rows = None
-        found, _, arrays, donated = self._prepared(bound, batch)
+        found, leaves, arrays, donated = self._prepared(bound, batch)
         self._last, traced = found, found.traced
         if traced.uses_key:
             raise ConfigError(
                 f"{name_of(self.function)} draws random numbers without a key; every run would draw the same, so pass a key"
             )
-        if carry not in found.repeated:
-            found.repeated[carry] = self._carried(traced, bound, carry, donated)
-        state, gathered = found.repeated[carry]
-        how = Repetition(steps, batch, dict(enumerate(state)), gathered, rows)
+        known = self._repeated(found, bound, carry, donated)
+        how = Repetition(steps, batch, known.carried, known.gathered, rows)
         self._count(found, arrays, batch, steps)
-        operands = writable(arrays, frozenset(state))
-        return self._results(traced, found.program.repeat(operands, how), operands, arrays, donated)
+        operands = writable(arrays, frozenset(known.carried.values()))
+        results = found.program.repeat(operands, how)
+        is_in_place = all(results[n] is operands[k] for n, k in known.carried.items())
+        is_new = not any(other.prepared is found and other.carry == carry for _, other in self._repeats)
+        if is_new and is_in_place and found.estimate is None and len(donated) == len(known.carried) and not copied:
+            written = self._written((args, {}), leaves, donated, dict(known.carried), traced, None)
+            if written is not None:
+                self._repeats = [(written, known), *self._repeats[: _CALLS_KEPT - 1]]
+        return self._results(traced, results, operands, arrays, donated)
 
-    def _carried(
-        self, traced: Traced, bound: dict[str, Any], carry: str, donated: frozenset[int]
-    ) -> tuple[list[int], frozenset[int]]:
+    def _repeated(
+        self, found: _Prepared, bound: dict[str, Any], carry: str, donated: frozenset[int]
+    ) -> Repeated[_Prepared]:
         """Which of the arrays passed are the state, and which are gathered."""
         inside = [name for name, argument in bound.items() for leaf in trees.leaves(argument) if _is_traced(leaf)]
         state = [number for number, name in enumerate(inside) if name == carry]
         if not donated <= set(state):
             raise ConfigError(f"only {carry!r} can be donated where it is what one run hands on to the next")
-        _check_state(traced, bound[carry], carry)
-        return state, frozenset(number for number, name in enumerate(inside) if name in self._batch)
+        _check_state(found.traced, bound[carry], carry)
+        gathered = frozenset(number for number, name in enumerate(inside) if name in self._batch)
+        return Repeated(found, carry, dict(enumerate(state)), gathered)
 
     def _results(
         self,
@@ -196,13 +212,23 @@ class Compiled(Generic[P, R]):
     ) -> None:
         """Write a function for more calls like this one."""
         found.is_known = True
-        passed = [None if leaf.type is None else to_numpy(leaf.type.dtype) for leaf in leaves]
-        traced = found.traced
-        call = write_call(
-            found.program, self._signature, given, passed, donated, written, traced.result, traced.statics, ARRAY
-        )
+        call = self._written(given, leaves, donated, written, found.traced, found.program)
         if call is not None:
             self._calls = [(call, found), *self._calls[: _CALLS_KEPT - 1]]
+
+    def _written(
+        self,
+        given: Any,
+        leaves: Sequence[Leaf],
+        donated: frozenset[int],
+        written: dict[int, int],
+        traced: Traced,
+        program: Program | None,
+    ) -> Call | None:
+        passed = [None if leaf.type is None else to_numpy(leaf.type.dtype) for leaf in leaves]
+        return write_call(
+            program, self._signature, given, passed, donated, written, traced.result, traced.statics, ARRAY
+        )
 
     def _count(self, found: _Prepared, arrays: Sequence[NDArray], batch: int | None = None, calls: int = 1) -> None:
         """Before calls: compile the program where its calls so far have cost as much as that."""
@@ -244,6 +270,7 @@ class Compiled(Generic[P, R]):
         self._engine, self.is_open = engine_named(engine), False
         self._programs = {key: found for key, found in self._programs.items() if found.engine is self._engine}
         self._calls = [entry for entry in self._calls if entry[1].engine is self._engine]
+        self._repeats = [entry for entry in self._repeats if entry[1].prepared.engine is self._engine]
         for found in self._programs.values():
             found.estimate = None
 

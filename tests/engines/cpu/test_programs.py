@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -156,3 +157,17 @@ def test_the_source_and_the_plan_can_be_read():
         "  result 1 is written over operand 1",
     ]
     assert "m_1 = ((m_1 * 0.9) + result);" in program.c_source
+
+
+def test_tiles_are_found_from_every_part_of_a_long_source(monkeypatch):
+    builder = Builder()
+    x, y = (builder.input(ArrayType((BATCH, 64), "float32"), name) for name in "xy")
+    slopes = builder.matmul(builder.transpose(x, (1, 0)), y)
+    graph = builder.finish("slopes", [slopes, builder.matmul(builder.transpose(y, (1, 0)), x)])
+    operands = [np.random.default_rng(k).normal(size=(70, 64)).astype(np.float32) for k in (0, 1)]
+    whole = ENGINE.load(graph)
+    assert re.search(r"^static .*void tile_\w+\(", whole.c_source, re.MULTILINE)
+    expected = whole(operands)
+    monkeypatch.setattr("chainrule.engines.cpu.parts._PART", 300)
+    for found, same in zip(ENGINE.load(graph)(operands), expected, strict=True):
+        np.testing.assert_array_equal(found, same)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ class CpuProgram:
         self._repeat.restype = None
         self._repeat.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
         self._forms: dict[int, _Form] = {}
+        self._schedules: dict[Hashable, Schedule] = {}
         self._arenas: list[NDArray] = []
 
     @property
@@ -135,17 +136,20 @@ class CpuProgram:
 
     def repeat(self, arrays: Sequence[NDArray], how: Repetition) -> list[NDArray]:
         """All steps in one native call. Rows that follow each other, or that come one by one, are read where they lie."""
-        how.check(self.graph, arrays)
-        whole = [np.require(array, requirements=("C", "A")) for array in arrays]
-        form = self._form([_one_batch(array, how) if k in how.gathered else array for k, array in enumerate(whole)])
-        schedule = Schedule(
-            self.graph, how, whole, [(shape, dtype) for shape, dtype, _ in form.results], self._written_over
+        how.check_rows(arrays)
+        key = (how.batch, how.rows is None, how.gathered, *how.carried.items())
+        schedule = self._schedules.get(key)
+        if schedule is None:
+            schedule = self._schedules[key] = Schedule(self.graph, how, self._written_over)
+        running = schedule.begin(how, arrays)
+        form = self._forms.get(how.batch) or self._form(
+            [_one_batch(array, how) if k in how.gathered else array for k, array in enumerate(arrays)]
         )
         arena = self._arena(form)
-        table = _pointers((*schedule.operands, *schedule.results, *self._constants))
-        self._repeat(table, arena.ctypes.data, schedule.address)
+        table = running.pointers(self._constants)
+        self._repeat(table.ctypes.data, arena.ctypes.data, running.address)
         self._arenas.append(arena)
-        return schedule.outcome()
+        return running.outcome()
 
     def _arena(self, form: _Form) -> NDArray:
         """Working memory that no other call is using."""

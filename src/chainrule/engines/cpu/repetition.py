@@ -1,4 +1,4 @@
-"""What ``c/repeat.h`` needs to know to run a program many times: which pointers move, are filled, copied out and exchanged."""
+"""What ``c/repeat.h`` needs to know to run a program many times: what moves, what is filled, copied out and exchanged."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.core.dtypes import to_numpy
+from chainrule.core.errors import ShapeError
 from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph, Value
+from chainrule.ir.sizes import shape_at
 
 NDArray = np.ndarray[Any, Any]
 
@@ -26,60 +29,102 @@ class _Text(ctypes.Structure):
 
 
 class Schedule:
-    """The table of one repetition. ``operands`` and ``results`` are the first buffers of the program's slots."""
+    """What the repetitions of a program have in common that differ only in their arrays, rows, and number of steps."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        how: Repetition,
-        arrays: Sequence[NDArray],
-        forms: Sequence[tuple[tuple[int, ...], np.dtype[Any]]],
-        written_over: Mapping[int, int],
-    ) -> None:
-        self._how = how
-        self.operands = list(arrays)
-        self.results = [
-            self.operands[written_over[k]]
-            if k in how.carried and k in written_over
-            else np.empty(shape if k in how.carried else (how.steps, *shape), dtype)
-            for k, (shape, dtype) in enumerate(forms)
+    def __init__(self, graph: Graph, how: Repetition, written_over: Mapping[int, int]) -> None:
+        how.check_state(graph)
+        self._carried, self._gathered = dict(how.carried), sorted(how.gathered)
+        self._batch, self._shuffled = how.batch, how.rows is not None and how.batch != 1
+        self._inputs = [(v.name, shape_at(v.shape, how.batch), to_numpy(v.dtype)) for v in graph.inputs]
+        self._outputs = [
+            (written_over.get(k) if k in how.carried else None, shape_at(v.shape, how.batch), to_numpy(v.dtype))
+            for k, v in enumerate(graph.outputs)
         ]
-        inputs, outputs = len(self.operands), len(self.results)
-        examples = np.zeros(inputs, np.int64)
+        inputs, outputs = len(graph.inputs), len(graph.outputs)
         moved = np.zeros(inputs + outputs, np.int64)
         over = np.full(outputs, -1)
         for number in how.gathered:
-            whole = arrays[number]
-            examples[number], moved[number] = whole.ctypes.data, whole.nbytes // max(1, len(whole))
-            if how.rows is not None and how.batch != 1:
-                self.operands[number] = np.empty((how.batch, *whole.shape[1:]), whole.dtype)
-        for number, stack in enumerate(self.results):
+            _, shape, dtype = self._inputs[number]
+            moved[number] = _bytes(shape[1:], dtype)
+        for number, (_, shape, dtype) in enumerate(self._outputs):
             if number not in how.carried:
-                moved[inputs + number] = stack.nbytes // how.steps
+                moved[inputs + number] = _bytes(shape, dtype)
                 over[number] = written_over.get(number, -1)
+        self._tables = (moved, over, np.array(_exchanges(graph, how, written_over), np.int64))
+
+    def begin(self, how: Repetition, arrays: Sequence[NDArray]) -> Running:
+        """Results for these arrays. Raises :class:`ShapeError` where one does not fit."""
+        operands = list(arrays)
+        examples = [0] * len(operands)
+        for number, ((name, shape, dtype), array) in enumerate(zip(self._inputs, arrays, strict=True)):
+            found = (self._batch, *array.shape[1:]) if number in how.gathered else array.shape
+            if found != shape or array.dtype != dtype:
+                raise ShapeError(f"input {name!r} should be {dtype} of shape {shape}, not {array.dtype} {found}")
+            if not (array.flags.c_contiguous and array.flags.aligned):
+                operands[number] = np.require(array, requirements=("C", "A"))
+        for number in self._gathered:
+            examples[number] = _address(operands[number])
+            if self._shuffled:
+                _, shape, dtype = self._inputs[number]
+                operands[number] = np.empty(shape, dtype)
+        results = [
+            np.empty(shape if k in self._carried else (how.steps, *shape), dtype) if over is None else operands[over]
+            for k, (over, shape, dtype) in enumerate(self._outputs)
+        ]
+        return Running(how, operands, results, examples, self._tables)
+
+
+class Running:
+    """One repetition: the first buffers of the program's slots, and the table for C."""
+
+    def __init__(
+        self,
+        how: Repetition,
+        operands: list[NDArray],
+        results: list[NDArray],
+        examples: Sequence[int],
+        tables: tuple[NDArray, NDArray, NDArray],
+    ) -> None:
+        self._how = how
+        self._buffers = [*operands, *results]
+        self._inputs = len(operands)
+        self._homes = np.arange(len(self._buffers))
         rows = None if how.rows is None else np.ascontiguousarray(how.rows, np.int64)
-        exchanged = np.array(_exchanges(graph, how, written_over), np.int64)
-        self._homes = np.arange(inputs + outputs)
-        self._kept = (rows, examples, moved, over, exchanged)
+        self._kept = (rows, np.array(examples, np.int64), *tables)
         self._table = _Text(
             how.steps,
             how.batch,
-            inputs,
-            outputs,
-            *(None if table is None else table.ctypes.data for table in self._kept),
-            len(exchanged),
-            self._homes.ctypes.data,
+            self._inputs,
+            len(results),
+            *(None if table is None else _address(table) for table in self._kept),
+            len(tables[-1]),
+            _address(self._homes),
         )
 
     @property
     def address(self) -> int:
         return ctypes.addressof(self._table)
 
+    def pointers(self, constants: Sequence[NDArray]) -> NDArray:
+        """The program's table of arrays."""
+        return np.array([_address(array) for array in (*self._buffers, *constants)], np.int64)
+
     def outcome(self) -> list[NDArray]:
         """The results, after all steps."""
-        buffers = [*self.operands, *self.results]
-        carried = self._how.carried
-        return [buffers[self._homes[carried[k]]] if k in carried else stack for k, stack in enumerate(self.results)]
+        homes, carried = self._homes.tolist(), self._how.carried
+        return [
+            self._buffers[homes[carried[k]]] if k in carried else stack
+            for k, stack in enumerate(self._buffers[self._inputs :])
+        ]
+
+
+def _address(array: NDArray) -> int:
+    address: int = array.__array_interface__["data"][0]  # takes half the time of array.ctypes.data
+    return address
+
+
+def _bytes(shape: Sequence[int], dtype: np.dtype[Any]) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 
 def _exchanges(graph: Graph, how: Repetition, written_over: Mapping[int, int]) -> list[tuple[int, int]]:

@@ -30,7 +30,13 @@ CR_INLINE void cr_gather(char **arrays, const cr_repetition *how, long step) {
             arrays[k] = (char *)examples + (rows ? rows[0] : step * how->batch) * bytes;
             continue;
         }
-        for (long n = 0; n < how->batch; n++) memcpy(arrays[k] + n * bytes, examples + rows[n] * bytes, bytes);
+        char *to = arrays[k];
+        if (bytes == 4) /* labels: a copy of constant size is one instruction */
+            for (long n = 0; n < how->batch; n++) memcpy(to + n * 4, examples + rows[n] * 4, 4);
+        else if (bytes == 8)
+            for (long n = 0; n < how->batch; n++) memcpy(to + n * 8, examples + rows[n] * 8, 8);
+        else
+            for (long n = 0; n < how->batch; n++) memcpy(to + n * bytes, examples + rows[n] * bytes, bytes);
     }
 }
 
