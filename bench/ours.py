@@ -6,6 +6,7 @@ Per-call rows are a compiled step with donated state, as the documentation write
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,34 @@ def _recurrent(layer: type[nn.Module]) -> Callable[[Any], nn.Module]:
     return lambda shapes: nn.Sequential(layer(32, 128, return_sequences=False, return_state=False), nn.Linear(128, 10))
 
 
+class _OfTokens(nn.Module):
+    """Embeddings, layers with the norm first, a last norm, and a linear layer at every position or on their mean."""
+
+    def __init__(self, vocabulary: int, layers: int, outputs: int, activation: Any, causal: bool) -> None:
+        self.tokens = nn.Embedding(vocabulary, 128)
+        self.positions = nn.LearnedPositions(128, 128)
+        self.blocks = nn.TransformerEncoder(
+            128, 4, layers, 512, dropout=0.0, activation=activation, norm_first=True, causal=causal
+        )
+        self.fc = nn.Linear(128, outputs)
+        self.causal = causal
+
+    def forward(self, tokens: Any) -> Any:
+        hidden = self.blocks(self.positions(self.tokens(tokens)))
+        return self.fc(hidden if self.causal else hidden.mean(1))
+
+
+# Where our layers keep what the list of initial weights calls otherwise.
+_RENAMED = (
+    (r"^block(\d+)\.", r"blocks.layers.\1."),
+    (r"^norm\.", "blocks.norm."),
+    (r"\.qkv\.", ".self_attn.in_"),
+    (r"\.out\.", ".self_attn.out_proj."),
+    (r"\.up\.", ".linear1."),
+    (r"\.down\.", ".linear2."),
+)
+
+
 NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
     "sigmoid": _dense(nn.Sigmoid, last=True),
     "relu": _dense(nn.ReLU, last=False),
@@ -64,6 +93,8 @@ NETWORKS: dict[str, Callable[[Any], nn.Module]] = {
     "resnet20": lambda shapes: models.resnet20(),
     "lstm": _recurrent(nn.LSTM),
     "gru": _recurrent(nn.GRU),
+    "encoder": lambda shapes: _OfTokens(5000, 2, 10, "relu", causal=False),
+    "gpt": lambda shapes: _OfTokens(256, 4, 256, "gelu", causal=True),
 }
 
 
@@ -71,8 +102,18 @@ def model_of(workload: Workload) -> nn.Module:
     """The network with the initial weights in it; raises :class:`NotApplicableError` where there is no such layer."""
     if workload.network not in NETWORKS:
         raise NotApplicableError(f"Chainrule has no layers for {workload.network} yet")
+    if workload.network in ("encoder", "gpt"):
+        named = {_renamed(name): array for name, array in workload.initial().items()}
+        model = NETWORKS[workload.network](())
+        return _with_weights(model, [named.pop(path) for path in model.named_parameters()])
     initial = list(workload.initial().values())
     return _with_weights(NETWORKS[workload.network]([w.shape for w in initial]), initial)
+
+
+def _renamed(name: str) -> str:
+    for pattern, ours in _RENAMED:
+        name = re.sub(pattern, ours, name)
+    return name
 
 
 def _with_weights(model: nn.Module, arrays: list[Any]) -> nn.Module:
