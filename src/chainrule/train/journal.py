@@ -19,11 +19,16 @@ from chainrule.core.trees import Tree
 NDArray = np.ndarray[Any, Any]
 
 _SHARE = 0.01
+# The state is copied anew when the examples copied for steps since then take so many bytes.
+_MOST_HELD = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Steps in a row: ``steps`` batches of ``batch`` examples, at ``rows``, or one after the other from the first."""
+    """Steps in a row: ``steps`` batches of ``batch`` examples, at ``rows``, or one after the other from the first.
+
+    ``held`` are the bytes of examples that are kept for these steps alone.
+    """
 
     x: Tree
     y: Tree
@@ -31,6 +36,15 @@ class Stretch:
     rows: NDArray | None
     batch: int
     steps: int
+    held: int = 0
+
+    @classmethod
+    def of_copies(cls, x: Tree, y: Tree, weights: NDArray | None, count: int) -> Stretch:
+        """One step on examples that their owner may change afterwards."""
+        x, y = trees.tree_map(np.array, x), trees.tree_map(np.array, y)
+        weights = None if weights is None else np.array(weights)
+        held = sum(leaf.nbytes for tree in (x, y) for leaf in trees.leaves(tree))
+        return cls(x, y, weights, None, count, 1, held)
 
     def first(self, steps: int) -> Stretch:
         """Only so many of the steps."""
@@ -64,6 +78,7 @@ class Journal:
         self._since: list[Stretch] = []
         self._copied = 0.0
         self._cost = 0.0
+        self._held = 0
 
     def forget(self) -> None:
         """The state has been changed by something else than steps: the next stretch begins with a copy."""
@@ -73,11 +88,13 @@ class Journal:
     def note(self, state: Tree, stretch: Stretch) -> None:
         """Steps are about to be taken on this state."""
         now = time.perf_counter()
-        if not self._copied or (now - self._copied) * _SHARE > self._cost:
+        self._held += stretch.held
+        if not self._copied or (now - self._copied) * _SHARE > self._cost or self._held > _MOST_HELD:
             self._take_copy(state)
             self._copied = time.perf_counter()
             self._cost = self._copied - now
             self._since.clear()
+            self._held = stretch.held
         self._since.append(stretch)
 
     def _take_copy(self, state: Tree) -> None:

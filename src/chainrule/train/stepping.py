@@ -228,8 +228,7 @@ class StepTrainer(ABC):
     def partial_fit(self, x: Tree, y: Tree, weights: Any = None) -> float:
         """One update from these examples, for data that arrives bit by bit; returns the loss before the update."""
         given = examples((x, y, weights), self.dtype)
-        self._journal.forget()  # the caller may change the examples afterwards, so these steps cannot be taken again
-        reports = self.advance(Stretch(given.x, given.y, given.weights, None, given.count, 1))
+        reports = self.advance(Stretch.of_copies(given.x, given.y, given.weights, given.count))
         return float(reports.losses[0])
 
     def profile(self, x: Tree, y: Tree, weights: Any = None, repeats: int = 20) -> Profile:

@@ -19,6 +19,28 @@ typedef struct {
     int64_t *homes; /* of every slot: the slot whose first buffer it has; kept up to date */
 } cr_repetition;
 
+/* Rows copied together: enough bytes that handing them to a thread costs little beside. */
+enum { CR_GATHERED = 1 << 16 };
+
+typedef struct {
+    char *to;
+    const char *from;
+    const int64_t *rows;
+    int64_t bytes, count, rows_in_chunk;
+} cr_gathering;
+
+static void cr_gather_rows(void *context, long chunk) {
+    const cr_gathering *g = context;
+    const int64_t first = chunk * g->rows_in_chunk, bytes = g->bytes;
+    const int64_t last = first + g->rows_in_chunk < g->count ? first + g->rows_in_chunk : g->count;
+    if (bytes == 4) /* labels: a copy of constant size is one instruction */
+        for (int64_t n = first; n < last; n++) memcpy(g->to + n * 4, g->from + g->rows[n] * 4, 4);
+    else if (bytes == 8)
+        for (int64_t n = first; n < last; n++) memcpy(g->to + n * 8, g->from + g->rows[n] * 8, 8);
+    else
+        for (int64_t n = first; n < last; n++) memcpy(g->to + n * bytes, g->from + g->rows[n] * bytes, bytes);
+}
+
 /* The rows of one step: where they lie, or, if there are several here and there, in the buffer of their slot. */
 CR_INLINE void cr_gather(char **arrays, const cr_repetition *how, long step) {
     const int64_t *rows = how->rows ? how->rows + step * how->batch : NULL;
@@ -30,13 +52,9 @@ CR_INLINE void cr_gather(char **arrays, const cr_repetition *how, long step) {
             arrays[k] = (char *)examples + (rows ? rows[0] : step * how->batch) * bytes;
             continue;
         }
-        char *to = arrays[k];
-        if (bytes == 4) /* labels: a copy of constant size is one instruction */
-            for (long n = 0; n < how->batch; n++) memcpy(to + n * 4, examples + rows[n] * 4, 4);
-        else if (bytes == 8)
-            for (long n = 0; n < how->batch; n++) memcpy(to + n * 8, examples + rows[n] * 8, 8);
-        else
-            for (long n = 0; n < how->batch; n++) memcpy(to + n * bytes, examples + rows[n] * bytes, bytes);
+        const int64_t in_chunk = bytes ? (CR_GATHERED + bytes - 1) / bytes : how->batch;
+        cr_gathering all = {arrays[k], examples, rows, bytes, how->batch, in_chunk};
+        cr_parallel(cr_gather_rows, &all, (how->batch + in_chunk - 1) / in_chunk);
     }
 }
 
