@@ -325,10 +325,10 @@ static __attribute__((noinline)) void graph_0_of_one(char **arrays, const cr_rep
 }
 
 static long graph_0_arena(long B) {
-    long own = 16448 + 64, most = 0;
+    long own = 0, most = 16448;
     own += cr_round(32);
     own += cr_round(4);
-    return own + most;
+    return own + cr_round(most) + 64;
 }
 
 static void graph_0(char **arrays, char **constants, char *arena, long B) {
@@ -342,7 +342,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
     for (long k = 0; k < 7; k++) slot[k] = arrays[k];
     slot[7] = arena, arena += cr_round(32);
     slot[8] = arena, arena += cr_round(4);
-    struct frame frame = {slot, arena, B};
+    struct frame frame = {slot, constants, arena, B};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks(32, 262144, 1));
     nest_2(&frame, 0);

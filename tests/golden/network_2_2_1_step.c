@@ -597,7 +597,7 @@ static __attribute__((noinline)) void graph_0_of_one(char **arrays, const cr_rep
 }
 
 static long graph_0_arena(long B) {
-    long own = (64 * B + 32768) + 64, most = 0;
+    long own = 0, most = (64 * B + 32768);
     own += cr_round((8 * B));
     own += cr_round((8 * B));
     own += cr_round((4 * B));
@@ -606,7 +606,7 @@ static long graph_0_arena(long B) {
     own += cr_round(4);
     own += cr_round((8 * B));
     own += cr_round((8 * B));
-    return own + most;
+    return own + cr_round(most) + 64;
 }
 
 static void graph_0(char **arrays, char **constants, char *arena, long B) {
@@ -626,7 +626,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
     slot[16] = arena, arena += cr_round(4);
     slot[17] = arena, arena += cr_round((8 * B));
     slot[18] = arena, arena += cr_round((8 * B));
-    struct frame frame = {slot, arena, B};
+    struct frame frame = {slot, constants, arena, B};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)));
     cr_parallel(nest_2, &frame, cr_chunks((6 * B), 65536, B));

@@ -14,17 +14,18 @@ from chainrule.engines.cpu.formula import formula_of, formulas_of
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
-from chainrule.engines.cpu.memory import Memory, bytes_of
+from chainrule.engines.cpu.memory import Memory
 from chainrule.engines.cpu.nest import Nest
 from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce
 from chainrule.engines.cpu.row_nests import RowWriter
-from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
+from chainrule.engines.cpu.scalars import BYTES, STORED
+from chainrule.engines.cpu.scans import write_fixed_point, write_scan
 from chainrule.engines.cpu.scatters import write_scatter
 from chainrule.engines.cpu.sides import sides_of
 from chainrule.engines.cpu.straight import is_small, write_straight
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
-from chainrule.engines.cpu.timing import timed, timing_text
+from chainrule.engines.cpu.timing import shared_out, timed, timing_text
 from chainrule.engines.cpu.vectors import transposition_text, vector_text
 from chainrule.engines.cpu.work import Work, work_of_nest
 from chainrule.ir.graph import Graph, Node, Value
@@ -33,6 +34,7 @@ from chainrule.ir.sizes import BATCH, Dim, Size, product
 PRELUDE = """
 struct frame {
     char **slot;
+    char **constants;
     char *scratch;
     long B;
 };
@@ -183,7 +185,7 @@ class _Emitter:
         self.makers: dict[Value, Node] = {}
         self.numbers: dict[Graph, int] = {}
         self.alone: dict[int, str] = {}
-        self.nests = 0
+        self.nests, self.loops = 0, 0
 
     def graph(self, grouping: Grouping, memory: Memory) -> None:
         """Write the functions of a graph whose bodies are already written."""
@@ -209,14 +211,14 @@ class _Emitter:
     def _arena_function(self, number: int, memory: Memory, lowering: _Lowering) -> None:
         w = Writer()
         with w.block(f"static long graph_{number}_arena(long B)"):
-            w.line(f"long own = {c_size(lowering.scratch)} + 64, most = 0;")
+            w.line(f"long own = 0, most = {c_size(lowering.scratch)};")
             for size in memory.arena:
                 w.line(f"own += cr_round({c_size(size)});")
             for text in lowering.inner:
                 with w.block(""):
                     w.line(f"const long inner = {text};")
                     w.line("if (inner > most) most = inner;")
-            w.line("return own + most;")
+            w.line("return own + cr_round(most) + 64;")
         self.functions.append(w.text)
 
     def _graph_function(self, number: int, graph: Graph, memory: Memory, first_constant: int, calls: Writer) -> None:
@@ -239,7 +241,7 @@ class _Emitter:
                 w.line(f"slot[{given + k}] = constants[{first_constant + k}];")
             for k, size in enumerate(memory.arena):
                 w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
-            w.line("struct frame frame = {slot, arena, B};")
+            w.line("struct frame frame = {slot, constants, arena, B};")
             w.lines.extend(calls.lines)
             for source, target, size in memory.copies:
                 w.line(f"memcpy(slot[{target}], slot[{source}], {c_size(size)});")
@@ -262,10 +264,8 @@ class _Lowering:
         return f"{identifier(named)}_{slot}"
 
     def nest(self, nest: Nest) -> None:
-        if nest.kind == "scan":
-            self._scan(nest)
-        elif nest.kind == "fixed_point":
-            self._fixed_point(nest)
+        if nest.kind in ("scan", "fixed_point"):
+            self._loop(nest)
         else:
             tasks = self._tasks(nest)
             with timed(self.calls, len(self.emitter.work)) if self.emitter.profiled else nullcontext():
@@ -365,78 +365,23 @@ class _Lowering:
     def pointer_slot(self, value: Value) -> int:
         return self.memory.slots[self.grouping.canonical(value)]
 
-    def _scan(self, nest: Nest) -> None:
+    def _loop(self, nest: Nest) -> None:
+        """A loop: a function that calls that of its body, and the call of it."""
         node = nest.node
-        assert node is not None, "a scan is a node"
-        body: Graph = node.attributes["body"]
-        number = self.emitter.numbers[body]
-        consts, carries, length = (node.attributes[k] for k in ("consts", "carries", "length"))
-        sources = [f"slot[{self.pointer_slot(value)}]" for value in node.inputs]
-        targets = [f"slot[{self.pointer_slot(value)}]" for value in node.outputs]
-        first, steps = sources[consts : consts + carries], sources[consts + carries :]
-        sizes = [c_size(bytes_of(value)) for value in node.outputs[:carries]]
-        self.inner.append(" + ".join([f"2 * cr_round({size})" for size in sizes] + [f"graph_{number}_arena(B)"]))
-        w = self.calls
-        w.line(f"/* {formula_of(nest, self.grouping, self.pointer_name)} */")
-        with w.block(""):
-            self._double_buffers(sizes)
-            with w.block(f"for (long step = 0; step < {length}; step++)"):
-                w.line(f"const long t = {f'{length - 1} - step' if node.attributes['reverse'] else 'step'};")
-                given = [*sources[:consts]]
-                given += [f"step ? carry[{c}][(step + 1) % 2] : {source}" for c, source in enumerate(first)]
-                given += [f"{s} + t * {c_size(bytes_of(v))}" for s, v in zip(steps, body.inputs[consts + carries :])]
-                given += [f"step == {length - 1} ? {t} : carry[{c}][step % 2]" for c, t in enumerate(targets[:carries])]
-                given += [f"{t} + t * {c_size(bytes_of(v))}" for t, v in zip(targets[carries:], body.outputs[carries:])]
-                self._call(number, given)
-            if not length:
-                for source, target, size in zip(first, targets, sizes):
-                    w.line(f"memcpy({target}, {source}, {size});")
-
-    def _double_buffers(self, sizes: Sequence[str]) -> None:
-        w = self.calls
-        w.line(f"char *top = frame.scratch + cr_round({c_size(self.scratch)}), *carry[{max(1, len(sizes))}][2];")
-        for c, size in enumerate(sizes):
-            w.line(f"for (int k = 0; k < 2; k++) carry[{c}][k] = top, top += cr_round({size});")
-
-    def _call(self, number: int, given: Sequence[str]) -> None:
-        w = self.calls
-        w.line(f"char *given[{max(1, len(given))}];")
-        for k, text in enumerate(given):
-            w.line(f"given[{k}] = {text};")
-        w.line(f"graph_{number}(given, constants, top, B);")
-
-    def _fixed_point(self, nest: Nest) -> None:
-        node = nest.node
-        assert node is not None, "a fixed point is a node"
+        assert node is not None, "a loop is a node"
+        name = f"loop_{self.emitter.loops}"
+        self.emitter.loops += 1
         number = self.emitter.numbers[node.attributes["body"]]
-        consts = node.attributes["consts"]
-        sources = [f"slot[{self.pointer_slot(value)}]" for value in node.inputs]
-        targets = [f"slot[{self.pointer_slot(value)}]" for value in node.outputs]
-        states = node.outputs[:-1]
-        sizes = [c_size(bytes_of(value)) for value in states]
-        self.inner.append(" + ".join([f"2 * cr_round({size})" for size in sizes] + [f"graph_{number}_arena(B)"]))
-        w = self.calls
-        w.line(f"/* {formula_of(nest, self.grouping, self.pointer_name)} */")
-        with w.block(""):
-            self._double_buffers(sizes)
-            w.line("long step = 0;")
-            for c, (source, size) in enumerate(zip(sources[consts:], sizes)):
-                w.line(f"memcpy(carry[{c}][1], {source}, {size});")
-            with w.block(f"for (int close = 0; step < {node.attributes['max_iterations']} && !close; step++)"):
-                given = [*sources[:consts], *(f"carry[{c}][(step + 1) % 2]" for c in range(len(states)))]
-                given += [f"carry[{c}][step % 2]" for c in range(len(states))]
-                self._call(number, given)
-                w.line("close = 1;")
-                for c, value in enumerate(states):
-                    type, size = C_TYPES[value.dtype], "fabsf" if value.dtype == "float32" else "fabs"
-                    w.line(f"const {type} *new_{c} = (void *)carry[{c}][step % 2];")
-                    w.line(f"const {type} *old_{c} = (void *)carry[{c}][(step + 1) % 2];")
-                    bound = f"({type}){node.attributes['tolerance']!r} * (1 + {size}(new_{c}[k]))"
-                    with w.block(f"for (long k = 0; k < {c_size(product(value.shape))}; k++)"):
-                        w.line(f"close &= {size}(new_{c}[k] - old_{c}[k]) <= {bound};")
-            for c, (target, size) in enumerate(zip(targets, sizes)):
-                w.line(f"memcpy({target}, carry[{c}][(step + 1) % 2], {size});")
-            w.line(f"*(int64_t *){targets[-1]} = step;")
+        write = write_scan if nest.kind == "scan" else write_fixed_point
+        loop = write(node, name, number, self.pointer_slot, profiled=self.emitter.profiled)
+        comment = f"/* {formula_of(nest, self.grouping, self.pointer_name)} */\n"
+        self.emitter.functions.extend([loop.sizes, comment + loop.text])
+        self.inner.append(loop.arena)
+        if loop.slabs == "1":
+            self.calls.line(f"{name}(&frame, 0);")
+        else:
+            with shared_out(self.calls) if self.emitter.profiled else nullcontext():
+                self.calls.line(f"cr_parallel({name}, &frame, {loop.slabs});")
 
 
 def _larger(x: Dim, y: Dim) -> Dim:

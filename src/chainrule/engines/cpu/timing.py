@@ -30,10 +30,48 @@ static struct {{
     long calls;
 }} cr_nests[{max(1, count)}];
 
+/* In slabs, on all threads together: the time, and the calls, each for its part of the rows. */
+static struct {{
+    long nanoseconds, portions;
+}} cr_in_slabs[{max(1, count)}];
+
+#define CR_ALL_ROWS (1L << 24)
+static _Thread_local long cr_portion; /* of the rows: those of the slab that this thread is in; 0 outside */
+
 static inline double cr_now(void) {{
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}}
+
+static inline void cr_note(int nest, double begun) {{
+    const double taken = cr_now() - begun;
+    if (cr_portion) {{
+        __atomic_fetch_add(&cr_in_slabs[nest].nanoseconds, (long)(1e9 * taken), __ATOMIC_RELAXED);
+        __atomic_fetch_add(&cr_in_slabs[nest].portions, cr_portion, __ATOMIC_RELAXED);
+    }} else {{
+        cr_nests[nest].seconds += taken;
+        cr_nests[nest].calls++;
+    }}
+}}
+
+/* Returns the portion to go back to. */
+static inline __attribute__((unused)) long cr_enter_slab(long rows, long all) {{
+    const long outside = cr_portion;
+    cr_portion = (outside ? outside : CR_ALL_ROWS) * rows / all;
+    return outside;
+}}
+
+/* Divides the time that slabs took among their nests. */
+static inline __attribute__((unused)) void cr_share_out(double seconds) {{
+    if (cr_portion) return;
+    long total = 1;
+    for (int k = 0; k < {count}; k++) total += cr_in_slabs[k].nanoseconds;
+    for (int k = 0; k < {count}; k++) {{
+        cr_nests[k].seconds += seconds * (double)cr_in_slabs[k].nanoseconds / (double)total;
+        cr_nests[k].calls += (cr_in_slabs[k].portions + CR_ALL_ROWS / 2) / CR_ALL_ROWS;
+    }}
+    memset(cr_in_slabs, 0, sizeof cr_in_slabs);
 }}
 
 CR_EXPORT void cr_take_times(double *seconds, long *calls) {{
@@ -49,8 +87,17 @@ def timed(writer: Writer, number: int) -> Iterator[None]:
     with writer.block(""):
         writer.line("const double begun = cr_now();")
         yield
-        writer.line(f"cr_nests[{number}].seconds += cr_now() - begun;")
-        writer.line(f"cr_nests[{number}].calls++;")
+        writer.line(f"cr_note({number}, begun);")
+
+
+@contextmanager
+def shared_out(writer: Writer) -> Iterator[None]:
+    """What is written inside are slabs: the time until the last is done is that of the nests in them, in proportion to the time that
+    all threads spend in each."""
+    with writer.block(""):
+        writer.line("const double begun = cr_now();")
+        yield
+        writer.line("cr_share_out(cr_now() - begun);")
 
 
 def profile_of(

@@ -8,7 +8,7 @@ from chainrule.core.dtypes import FLOATS
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.memory import bytes_of
 from chainrule.engines.cpu.nest import ELEMENTWISE, Nest
-from chainrule.ir.graph import Node, Value
+from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Dim, product
 
 
@@ -27,7 +27,7 @@ class Work:
 def work_of_nest(nest: Nest, grouping: Grouping, what: str) -> Work:
     flops: Dim = 0
     for node in _computed(nest, grouping):
-        flops = flops + _operations(node)
+        flops = flops + operations_of(node)
     traffic: Dim = 0
     for value in dict.fromkeys((*nest.reads, *nest.written)):
         if value not in nest.made or value in nest.written:
@@ -63,8 +63,16 @@ def _computed(nest: Nest, grouping: Grouping) -> list[Node]:
     return list(found)
 
 
-def _operations(node: Node) -> Dim:
+def operations_of(node: Node) -> Dim:
+    """The operations of a node, those of a loop of fixed length included."""
     name = node.primitive.name
+    if name == "scan":
+        body: Graph = node.attributes["body"]
+        turn: Dim = 0
+        for inner in body.nodes:
+            turn = turn + operations_of(inner)
+        length: int = node.attributes["length"]
+        return turn * length
     if name == "contract":
         return 2 * product(node.attributes["spec"].extents)
     if name in ("reduce_sum", "reduce_max", "argmax", "scatter_add"):

@@ -1,0 +1,152 @@
+"""Loops over the body graph as C: the function of a loop calls the function of its body once for every turn.
+
+The carry of a turn goes from one buffer to another and back, so that a turn reads what it does not write over. A loop whose rows
+are independent runs in slabs (``slabs.py``), each with buffers and an arena of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from chainrule.engines.cpu.indexing import c_size
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.memory import bytes_of
+from chainrule.engines.cpu.scalars import C_TYPES
+from chainrule.engines.cpu.slabs import slabs_of
+from chainrule.ir.graph import Graph, Node, Value
+from chainrule.ir.sizes import Size, product
+
+SlotOf = Callable[[Value], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A function of a slab's number, functions of B for the sizes of slabs, and as C how many slabs there are and the bytes that all of
+    them work in."""
+
+    text: str
+    sizes: str
+    slabs: str
+    arena: str
+
+
+def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled: bool = False) -> Loop:
+    """A loop of fixed length around graph ``number``; with ``profiled`` slabs say which part of the rows they are."""
+    body: Graph = node.attributes["body"]
+    consts, carries, length = (node.attributes[key] for key in ("consts", "carries", "length"))
+    slabs = slabs_of(node)
+    is_cut = slabs != "1"
+    carried, stacked = body.outputs[:carries], body.outputs[carries:]
+    # Every slab computes what has no rows; the first one's goes to the results.
+    spares = {k: value for k, value in enumerate(stacked) if is_cut and not _has_rows(value)}
+    w = Writer()
+    with w.block(f"static void {name}(void *context, long slab)"):
+        w.line("struct frame *const frame = context;")
+        w.line("char **const slot = frame->slot;")
+        if is_cut:
+            w.line(f"const long slabs = {name}_slabs(frame->B);")
+            w.line("const long row = cr_cut(frame->B, slab, slabs), B = cr_cut(frame->B, slab + 1, slabs) - row;")
+            w.line(f"char *top = frame->scratch + slab * {name}_bytes((frame->B + slabs - 1) / slabs);")
+            if profiled:
+                w.line("const long outside = cr_enter_slab(B, frame->B);")
+        else:
+            w.line("const long B = frame->B;")
+            w.line("char *top = frame->scratch;")
+        _double_buffers(w, carried)
+        for k, value in spares.items():
+            w.line(f"char *const spare_{k} = top;")
+            w.line(f"top += cr_round({c_size(bytes_of(value))});")
+
+        def place(value: Value, inner: Value, step: str = "") -> str:
+            """Where the slab's rows of an operand or result begin, in one step if it has steps."""
+            found, size = f"slot[{slot_of(value)}]", bytes_of(inner)
+            if not is_cut or not isinstance(size, Size):
+                return f"{found} + {step} * {c_size(size)}" if step else found
+            rows = f"({step} * frame->B + row)" if step else "row"
+            return f"{found} + {rows} * {size.coefficients[1]}"
+
+        first, steps = node.inputs[consts : consts + carries], node.inputs[consts + carries :]
+        with w.block(f"for (long step = 0; step < {length}; step++)"):
+            w.line(f"const long t = {f'{length - 1} - step' if node.attributes['reverse'] else 'step'};")
+            given = [place(*pair) for pair in zip(node.inputs[:consts], body.inputs)]
+            for c, pair in enumerate(zip(first, carried, strict=True)):
+                given.append(f"step ? carry[{c}][(step + 1) % 2] : {place(*pair)}")
+            given += [place(*pair, "t") for pair in zip(steps, body.inputs[consts + carries :], strict=True)]
+            for c, pair in enumerate(zip(node.outputs, carried)):
+                own = " && !slab" if is_cut and not _has_rows(pair[1]) else ""
+                given.append(f"step == {length - 1}{own} ? {place(*pair)} : carry[{c}][step % 2]")
+            for k, pair in enumerate(zip(node.outputs[carries:], stacked, strict=True)):
+                given.append(f"slab ? spare_{k} : {place(*pair, 't')}" if k in spares else place(*pair, "t"))
+            _call(w, number, given)
+        if not length:
+            for source, target in zip(first, node.outputs):
+                w.line(f"memcpy(slot[{slot_of(target)}], slot[{slot_of(source)}], {c_size(bytes_of(target))});")
+        if is_cut and profiled:
+            w.line("cr_portion = outside;")
+    sizes = _sizes(name, number, carried, list(spares.values()))
+    if not is_cut:
+        return Loop(w.text, sizes, "1", f"{name}_bytes(B)")
+    sizes += f"\nstatic long {name}_slabs(long B) {{\n    return {slabs};\n}}\n"
+    slabs = f"{name}_slabs(B)"
+    return Loop(w.text, sizes, slabs, f"{slabs} * {name}_bytes((B + {slabs} - 1) / {slabs})")
+
+
+def write_fixed_point(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled: bool = False) -> Loop:
+    """A loop around graph ``number`` until no number changes by more than the tolerance."""
+    consts, states = node.attributes["consts"], node.outputs[:-1]
+    sources = [f"slot[{slot_of(value)}]" for value in node.inputs]
+    targets = [f"slot[{slot_of(value)}]" for value in node.outputs]
+    sizes = [c_size(bytes_of(value)) for value in states]
+    w = Writer()
+    with w.block(f"static void {name}(void *context, long slab)"):
+        w.line("struct frame *const frame = context;")
+        w.line("char **const slot = frame->slot;")
+        w.line("const long B = frame->B;")
+        w.line("char *top = frame->scratch;")
+        _double_buffers(w, states)
+        w.line("long step = 0;")
+        for c, (source, size) in enumerate(zip(sources[consts:], sizes, strict=True)):
+            w.line(f"memcpy(carry[{c}][1], {source}, {size});")
+        with w.block(f"for (int close = 0; step < {node.attributes['max_iterations']} && !close; step++)"):
+            given = [*sources[:consts], *(f"carry[{c}][(step + 1) % 2]" for c in range(len(states)))]
+            given += [f"carry[{c}][step % 2]" for c in range(len(states))]
+            _call(w, number, given)
+            w.line("close = 1;")
+            for c, value in enumerate(states):
+                type, size = C_TYPES[value.dtype], "fabsf" if value.dtype == "float32" else "fabs"
+                w.line(f"const {type} *new_{c} = (void *)carry[{c}][step % 2];")
+                w.line(f"const {type} *old_{c} = (void *)carry[{c}][(step + 1) % 2];")
+                bound = f"({type}){node.attributes['tolerance']!r} * (1 + {size}(new_{c}[k]))"
+                with w.block(f"for (long k = 0; k < {c_size(product(value.shape))}; k++)"):
+                    w.line(f"close &= {size}(new_{c}[k] - old_{c}[k]) <= {bound};")
+        for c, (target, size) in enumerate(zip(targets, sizes)):
+            w.line(f"memcpy({target}, carry[{c}][(step + 1) % 2], {size});")
+        w.line(f"*(int64_t *){targets[-1]} = step;")
+    return Loop(w.text, _sizes(name, number, states, ()), "1", f"{name}_bytes(B)")
+
+
+def _has_rows(value: Value) -> bool:
+    return isinstance(bytes_of(value), Size)
+
+
+def _sizes(name: str, number: int, carried: Sequence[Value], spares: Sequence[Value]) -> str:
+    buffers = [f"2 * cr_round({c_size(bytes_of(value))})" for value in carried]
+    buffers += [f"cr_round({c_size(bytes_of(value))})" for value in spares]
+    w = Writer()
+    with w.block(f"static long {name}_bytes(long B)"):
+        w.line(f"return {' + '.join([*buffers, f'graph_{number}_arena(B)'])};")
+    return w.text
+
+
+def _double_buffers(w: Writer, carried: Sequence[Value]) -> None:
+    w.line(f"char *carry[{max(1, len(carried))}][2];")
+    for c, value in enumerate(carried):
+        w.line(f"for (int k = 0; k < 2; k++) carry[{c}][k] = top, top += cr_round({c_size(bytes_of(value))});")
+
+
+def _call(w: Writer, number: int, given: Sequence[str]) -> None:
+    w.line(f"char *given[{max(1, len(given))}];")
+    for k, text in enumerate(given):
+        w.line(f"given[{k}] = {text};")
+    w.line(f"graph_{number}(given, frame->constants, top, B);")

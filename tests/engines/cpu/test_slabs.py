@@ -1,0 +1,218 @@
+"""Loops with independent rows: which they are, and that slabs give what the whole batch gives, on any number of threads."""
+
+import re
+
+import numpy as np
+import pytest
+from tests.engines.cpu.standalone import Job, run_jobs
+
+import chainrule as cr
+from chainrule import nn, ops
+from chainrule.core.trees import tree_map
+from chainrule.engines.cpu.engine import ENGINE
+from chainrule.engines.cpu.inline import inline_calls
+from chainrule.engines.cpu.loading import load_runtime
+from chainrule.engines.cpu.lowering import lower
+from chainrule.engines.cpu.slabs import has_independent_rows, slabs_of
+from chainrule.engines.cpu.toolchain import find_toolchain
+from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.ir.sizes import at
+from chainrule.passes import optimise
+from chainrule.trace.array import as_array
+
+T, C, H = 12, 5, 40
+LAYERS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+def arrays(rows, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, T, C)), rng.normal(size=(rows, 3))
+
+
+def graph_of(function, *arguments, batch=("x",)):
+    return inline_calls(optimise(cr.trace(function, *arguments, batch=batch)))
+
+
+def scans(graph):
+    return [node for node in graph.nodes if node.primitive.name == "scan"]
+
+
+def gradients_of(kind, **settings):
+    """The loss and the gradients of a recurrent layer with a head, in float64, as a graph."""
+    cr.seed(4)
+    model = nn.Sequential(LAYERS[kind](C, H, return_state=False, return_sequences=False, **settings), nn.Linear(H, 3))
+    model = tree_map(lambda leaf: np.asarray(leaf, np.float64), model)
+
+    def function(model, x, y):
+        return cr.value_and_grad(lambda m: ((m(x) - y) ** 2).sum())(model)
+
+    return lambda rows: cr.compile(function, batch=("x", "y"), engine="reference").graph_and_arrays(
+        model, *arrays(rows)
+    )
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_recurrent_layers_run_in_slabs_forwards_and_backwards(kind):
+    graph, _ = gradients_of(kind)(3)
+    found = [slabs_of(node) for node in scans(inline_calls(graph))]
+    assert len(found) == 2
+    assert all("B" in text for text in found)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_any_number_of_rows_and_threads_gives_what_the_reference_gives(kind):
+    traced = gradients_of(kind)
+    program, runtime = ENGINE.load(traced(2)[0]), load_runtime()
+    for rows in (1, 2, 7, 8, 31, 32, 33):
+        graph, operands = traced(rows)
+        expected = REFERENCE.load(graph)(operands)
+        results = []
+        for threads in (1, 2, 3, 5):
+            with runtime.using_threads(threads):
+                results.append([np.array(result) for result in program(operands)])
+        for one, other in zip(results[0], expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+        for other in results[1:]:
+            assert all(one.tobytes() == two.tobytes() for one, two in zip(results[0], other, strict=True))
+
+
+def over_time(body, x, *carry):
+    return cr.scan(body, carry, ops.transpose(as_array(x), (1, 0, 2)))
+
+
+def kept(h, row):
+    return ops.tanh(row @ np.full((C, H), 0.1) + h @ np.full((H, H), 0.01))
+
+
+def start(x):
+    return x[:, 0, :1] * np.zeros(H)
+
+
+BODIES = {
+    "a mean over the batch": lambda h, row: (h - h.mean(axis=0), h),
+    "a sum over the batch": lambda h, row: (ops.tanh(h + (row * row).sum()), h),
+    "the size of the batch": lambda h, row: (h * ops.extent(row.shape[0]).astype("float64"), h),
+    "another order of the rows": lambda h, row: (ops.flip(h, 0), h),
+    "rows of others": lambda h, row: (ops.take(h, (row[:, 0] > 0).astype("int64"), 0), h),
+    "a number for each row": lambda h, row: (h + ops.arange(row.shape[0], "float64")[:, None], h),
+    "products between rows": lambda h, row: (ops.tanh((h @ h.T) @ h), h),
+}
+
+
+def check(function, rows, batch=("x",)):
+    """The results of both engines agree, and do not depend on the number of threads."""
+    x = np.random.default_rng(rows).normal(size=(rows, T, C))
+    graph = graph_of(function, x, batch=batch)
+    program, found = ENGINE.load(graph), []
+    for threads in (1, 3):
+        with load_runtime().using_threads(threads):
+            found.append([np.array(result) for result in program([x])])
+    for one, two, expected in zip(*found, REFERENCE.load(graph)([x]), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-9, atol=1e-11)
+        assert one.tobytes() == two.tobytes()
+    return graph
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_bodies_that_look_at_other_rows_run_whole(body):
+    def function(x):
+        def step(carry, row):
+            after, out = body(kept(carry[0], row), row)
+            return (after,), out
+
+        return over_time(step, x, start(x))
+
+    graph = check(function, 33)
+    assert [slabs_of(node) for node in scans(graph)] == ["1"]
+
+
+def test_what_all_rows_share_is_computed_by_every_slab():
+    """A counter, a number stacked in every step, and an operand without rows."""
+
+    def function(x, table):
+        def step(carry, given):
+            (h, count, total), (row, number) = carry, given
+            h = kept(h, row) + total
+            return (h, count + 1, total * 0.5 + number[:1]), (h[:, :3], count, number * 2)
+
+        steps = ops.transpose(as_array(x), (1, 0, 2))
+        return cr.scan(step, (start(x), np.array([3]), np.array([0.1])), (steps, table), reverse=True)
+
+    x, table = arrays(29)[0], np.random.default_rng(1).normal(size=(T, 2))
+    graph = graph_of(function, x, table)
+    (text,) = [slabs_of(node) for node in scans(graph)]
+    assert "B" in text
+    expected = REFERENCE.load(graph)([x, table])
+    for threads in (1, 4):
+        with load_runtime().using_threads(threads):
+            for found, wanted in zip(ENGINE.load(graph)([x, table]), expected, strict=True):
+                np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_loops_in_loops_run_in_the_slabs_of_the_outer_one():
+    def function(x):
+        def step(carry, row):
+            (h,) = carry
+            parts = ops.stack([row, row * 2, -row])
+            (deeper,), seen = cr.scan(lambda c, part: ((kept(c[0], part),), c[0][:, :2]), (h,), parts)
+            return (deeper,), seen.sum(axis=0)
+
+        return over_time(step, x, start(x))
+
+    graph = check(function, 33)
+    (outer,) = scans(graph)
+    assert "B" in slabs_of(outer)
+    assert "B" in slabs_of(scans(outer.attributes["body"])[0])
+
+
+def test_work_that_all_rows_share_is_not_done_again_for_each_slab():
+    def function(x, w):
+        def step(carry, row):
+            h, v = carry
+            v = ops.tanh(v @ w)
+            return (ops.tanh(h + row @ v[:C]), v), h
+
+        return over_time(step, x, start(x), w)
+
+    graph = graph_of(function, arrays(2)[0], np.eye(H))
+    (loop,) = scans(graph)
+    assert has_independent_rows(loop.attributes["body"])
+    assert slabs_of(loop) == "1"
+
+
+def test_a_body_with_a_small_loop_is_not_cut():
+    graph, _ = gradients_of("rnn")(2)
+    text = slabs_of(scans(inline_calls(graph))[0])
+    work, grain = re.fullmatch(r"cr_chunks\(\((\d+) \* B\), (\d+), .*\)", text).groups()
+    assert 1 <= int(grain) // int(work) < 32
+
+
+@pytest.mark.parametrize(
+    "flags", [("-fsanitize=address,undefined", "-fno-sanitize-recover=all"), ("-fsanitize=thread",)]
+)
+def test_slabs_stay_in_their_arrays_and_do_not_race(flags, tmp_path):
+    graph, _ = gradients_of("gru")(2)
+    job = Job(graph, [[np.asarray(a) for a in gradients_of("gru")(rows)[1]] for rows in (1, 33)])
+    threads = 4 if "thread" in flags[0] else 0
+    for operands, found in zip(
+        job.runs, run_jobs([job], find_toolchain(), tmp_path, ("-O1", *flags), threads=threads)[0], strict=True
+    ):
+        for one, other in zip(found, REFERENCE.load(graph)(operands), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_a_profile_counts_a_nest_of_all_slabs_once_a_turn():
+    layer = nn.LSTM(C, H, return_state=False)
+    step = cr.compile(lambda x: layer(x), batch=("x",), engine="cpu")
+    x = arrays(32)[0].astype(np.float32)
+    graph, _ = step.graph_and_arrays(x)
+    source = lower(graph, frozenset(), 32, profiled=True).source
+    assert "cr_share_out" in source.text
+    with load_runtime().using_threads(3):
+        profile = step.profile(x, repeats=3)
+    turns = [row for row in profile.rows if row.calls > 1]
+    assert turns
+    assert {row.calls for row in turns} == {T}
+    assert sum(row.seconds for row in profile.rows) <= profile.seconds * 1.5
+    work = {entry.what: entry.flops for entry in source.work}
+    assert all(row.flops == T * at(work[row.what], 32) for row in turns)
