@@ -283,11 +283,12 @@ def test_what_was_donated_is_forgotten_when_it_has_gone(monkeypatch: pytest.Monk
         monkeypatch.setattr(known, "most", 10)
     compiled = cr.compile(lambda state: [s + 1 for s in state], donate="state", engine="reference")
     kept = []
+    elsewhere = [len(donation.given_away), len(donation.issued)]  # of tests before this one
     state = [np.zeros(2) for _ in range(6)]
     for _ in range(200):
         before = state[0]
         state = compiled(state)
         kept.append(np.empty(1))  # so that numbers of objects are not all used again
         assert before in donation.given_away
-    assert len(donation.given_away) < 100
-    assert len(donation.issued) < 100
+    assert len(donation.given_away) < elsewhere[0] + 100
+    assert len(donation.issued) < elsewhere[1] + 100
