@@ -1,7 +1,7 @@
 """Our side, through the public interface, on the cpu engine.
 
-Per-call rows are a compiled step with donated state, as the documentation writes one; rows in which an epoch is one call are
-:meth:`Trainer.fit`.
+Per-call rows are a compiled step with donated state, as the documentation writes one; rows in which an epoch is one call are the
+same step's :meth:`repeat`, which is what :meth:`Trainer.fit` calls.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 
 import chainrule as cr
-from bench.steps import Contestant, NotApplicableError, OneProduct, PerCall
-from bench.workloads import COMPARED, Product, Workload
+from bench.steps import Contestant, NotApplicableError, OneProduct, PerCall, WholeEpoch
+from bench.workloads import Product, Workload
 from chainrule import nn, optim
 from chainrule.core import trees
 from chainrule.nn import models
-from chainrule.train import BatchEvent
 
 ENGINE = "cpu"
 
@@ -28,7 +27,7 @@ LOSSES = {"squared_error": nn.losses.squared_error, "cross_entropy": nn.losses.c
 def build(workload: Workload | Product, form: str) -> Contestant:
     if isinstance(workload, Product):
         return _product(workload)
-    return _Fit(workload) if workload.epoch else PerCall(workload, _step(workload))
+    return WholeEpoch(workload, _epoch(workload)) if workload.epoch else PerCall(workload, _step(workload))
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -215,46 +214,19 @@ def _adversarial(workload: Workload) -> tuple[Callable[..., Any], Any]:
 # --- an epoch per call ------------------------------------------------------------------------------------------------
 
 
-class _Losses(cr.Callback):
-    """Notes the loss of every batch."""
+def _epoch(workload: Workload) -> Callable[[], Any]:
+    """All steps of an epoch in one call of the compiled step; returns their losses."""
+    train_step, state = _supervised(workload)
+    compiled = cr.compile(train_step, donate=("state",), batch=("x", "y"), engine=ENGINE)
+    x, y = workload.data()
+    size, steps = workload.batch, workload.batches
 
-    def __init__(self) -> None:
-        self.noted: list[float] = []
+    def epoch() -> Any:
+        nonlocal state
+        state, losses = compiled.repeat((state, x, y), carry="state", steps=steps, batch=size)
+        return losses
 
-    def on_batch_end(self, trainer: Any, event: BatchEvent) -> None:
-        self.noted.append(event.loss)
-
-
-class _Fit:
-    """``Trainer.fit`` for several epochs: what a user calls, with what comes before and after the epochs in it."""
-
-    EPOCHS = 5
-
-    def __init__(self, workload: Workload) -> None:
-        self.workload = workload
-        self.data = workload.data()
-        self.steps = self.EPOCHS * workload.batches
-        self.trainer = self._trainer()
-
-    def _trainer(self) -> cr.Trainer:
-        workload = self.workload
-        return cr.Trainer(
-            model_of(workload), loss=LOSSES[workload.loss], optimizer=optimizer_of(workload), engine=ENGINE
-        )
-
-    def compared(self) -> list[float]:
-        """Losses of the first batches, as callbacks see them, and the mean of the first epoch without callbacks."""
-        losses, count = _Losses(), COMPARED * self.workload.batch
-        x, y = self.data
-        self._trainer().fit((x[:count], y[:count]), epochs=1, callbacks=[losses], **self._how())
-        history = self.trainer.fit(self.data, epochs=1, **self._how())
-        return [*losses.noted, float(history.records[0]["loss"])]
-
-    def call(self) -> None:
-        self.trainer.fit(self.data, epochs=self.EPOCHS, **self._how())
-
-    def _how(self) -> Any:
-        return {"batch_size": self.workload.batch, "shuffle": False}
+    return epoch
 
 
 # --- single products --------------------------------------------------------------------------------------------------
