@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL
 from chainrule.engines.cpu.bounds import Fact, prove
-from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, strides_of, variable
+from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, variable
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Shape, product
@@ -124,26 +124,31 @@ class Body:
         return self.emit(C_TYPES[value.dtype], EXPRESSIONS[name](operands, node.inputs[0].dtype))
 
     def coordinates(self, position: Position, guard: Guard = None) -> tuple[Index, ...]:
-        """The coordinates of a position, with divisions where algebra cannot avoid them."""
+        """The coordinates of a position, with divisions where algebra cannot avoid them.
+
+        Trailing axes come first: a bias at the end of a product needs the last coordinate alone, and rows that are counted through
+        all leading axes are divided outside of the innermost loop.
+        """
         if position.indices is None:
+            shape = position.shape
+            found = [Index()] * len(shape)
+            axes = [axis for axis, size in enumerate(shape) if size != 1]
             rest = position.linear()
-            found = []
-            last = max((axis for axis, size in enumerate(position.shape) if size != 1), default=-1)
-            for axis, (size, stride) in enumerate(zip(position.shape, strides_of(position.shape), strict=True)):
-                if size == 1:
-                    found.append(Index())
-                elif axis == last:
-                    found.append(rest)
-                else:
-                    parts = split(rest, stride)
-                    if parts is None:
-                        quotient = self.quotient(rest, stride, size, guard)
-                        parts = variable(quotient), rest - variable(quotient) * stride
-                        rest = variable(Var(self.emit("const long", parts[1]), stride))
-                        found.append(parts[0])
-                        continue
-                    found.append(parts[0])
-                    rest = parts[1]
+            while len(axes) > 1:
+                parts = split(rest, shape[axes[-1]])
+                if parts is None:
+                    break
+                rest, found[axes.pop()] = parts
+            for number, axis in enumerate(axes[:-1]):
+                stride = product(shape[other] for other in axes[number + 1 :])
+                parts = split(rest, stride)
+                if parts is None:
+                    quotient = self.quotient(rest, stride, shape[axis], guard)
+                    below = rest - variable(quotient) * stride
+                    parts = variable(quotient), variable(Var(self.emit("const long", below), stride))
+                found[axis], rest = parts
+            if axes:
+                found[axes[-1]] = rest
             position.indices = tuple(found)
         return position.indices
 
