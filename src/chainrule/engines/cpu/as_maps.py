@@ -5,10 +5,18 @@
 
 The squares of a gradient and the products of a normalisation's backward pass are such sums; the gradient of choosing one logit
 in each row is such a scatter.
+
+    y = select(x <= 0, 0, x), and x <= 0 again       becomes   y, and y == 0
+
+Where a rectifier cuts off is then told by its result, which is kept in any case, also where x is NaN or -0: there is no array of
+conditions to write, and what is computed after a product stays in vectors of one width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from chainrule.core.dtypes import FLOATS
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Contraction, IndexMap
 from chainrule.ir.graph import Graph, Node, Value
@@ -19,7 +27,9 @@ def write_as_maps(graph: Graph) -> Graph:
     builder = Builder()
     builder.inputs.extend(graph.inputs)
     known: dict[Value, Value] = {}
+    makers: dict[Value, Node] = {}
     for node in graph.nodes:
+        makers.update((value, node) for value in node.outputs)
         inputs = tuple(known.get(value, value) for value in node.inputs)
         axes = _summed_axes(node)
         with builder.at(node.origin):
@@ -31,7 +41,27 @@ def write_as_maps(graph: Graph) -> Graph:
             else:
                 attributes = {k: write_as_maps(v) if isinstance(v, Graph) else v for k, v in node.attributes.items()}
                 builder.append(Node(node.primitive, inputs, attributes, node.outputs, node.origin))
+                if _is_rectifier(node, makers):
+                    known[node.inputs[0]] = builder.eq(node.output, inputs[1])
     return builder.finish(graph.name, [known.get(value, value) for value in graph.outputs], graph.output_names)
+
+
+def _is_rectifier(node: Node, makers: Mapping[Value, Node]) -> bool:
+    """Whether a node is ``select(x <= 0, 0, x)``."""
+    if node.primitive.name != "select" or node.output.dtype not in FLOATS:
+        return False
+    condition, zero, x = node.inputs
+    compared = makers.get(condition)
+    if compared is None or compared.primitive.name != "le" or compared.inputs[0] is not x:
+        return False
+    return _is_zero(compared.inputs[1], makers) and _is_zero(zero, makers)
+
+
+def _is_zero(value: Value, makers: Mapping[Value, Node]) -> bool:
+    node = makers.get(value)
+    while node is not None and node.primitive.name == "broadcast":
+        node = makers.get(node.inputs[0])
+    return node is not None and node.primitive.name == "constant" and not node.attributes["value"].any()
 
 
 def _is_selection(node: Node) -> bool:
