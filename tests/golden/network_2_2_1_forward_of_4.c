@@ -67,8 +67,8 @@ static void nest_1(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
     float *restrict const x_4 = (float *)frame->slot[4];
-    float *restrict const hidden_7 = (float *)frame->slot[7];
     float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
+    float *restrict const hidden_7 = (float *)frame->slot[7];
     float *restrict const border_b = (float *)(frame->scratch + 0);
     const long chunks = cr_chunks(32, 262144, 1), units = 1;
     const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);
@@ -185,8 +185,8 @@ static void nest_3_after(void *context) {
 static void nest_4(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const t_6 = (float *)frame->slot[6];
     float *restrict const t_8 = (float *)frame->slot[8];
+    float *restrict const t_6 = (float *)frame->slot[6];
     const float v0 = t_8[0];
     const float v1 = v0 / 4.0f;
     const float v2 = 0.5f * v1;

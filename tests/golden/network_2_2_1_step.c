@@ -66,8 +66,8 @@ static void nest_1(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
     float *restrict const x_4 = (float *)frame->slot[4];
-    float *restrict const hidden_11 = (float *)frame->slot[11];
     float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
+    float *restrict const hidden_11 = (float *)frame->slot[11];
     float *restrict const hidden_12 = (float *)frame->slot[12];
     float *restrict const border_b = (float *)(frame->scratch + 0);
     const long chunks = cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)), units = 1 * ((B + 16383) / 16384);
@@ -112,9 +112,9 @@ static void nest_1(void *context, long chunk) {
 static void nest_2(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const output_13 = (float *)frame->slot[13];
     float *restrict const hidden_12 = (float *)frame->slot[12];
     float *restrict const params_output_weight_2 = (float *)frame->slot[2];
+    float *restrict const output_13 = (float *)frame->slot[13];
     const long chunks = cr_chunks((6 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long k0 = low; k0 < high; k0++) {
@@ -145,11 +145,11 @@ static void nest_3(void *context, long chunk) {
 static void nest_4(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const d_14 = (float *)frame->slot[14];
     float *restrict const output_13 = (float *)frame->slot[13];
     float *restrict const params_output_bias_3 = (float *)frame->slot[3];
     float *restrict const y_5 = (float *)frame->slot[5];
+    float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const side_0 = (float *)(frame->scratch + 0);
     float *restrict const side_1 = (float *)(frame->scratch + 16384);
     const long chunks = cr_chunks((32 * B), 65536, B), extent = B;
@@ -249,8 +249,8 @@ static void nest_4_after(void *context) {
 static void nest_5(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const t_6 = (float *)frame->slot[6];
     float *restrict const t_16 = (float *)frame->slot[16];
+    float *restrict const t_6 = (float *)frame->slot[6];
     const float v0 = t_16[0];
     const int64_t v1 = B;
     const float v2 = (float)v1;
@@ -263,9 +263,9 @@ static void nest_5(void *context, long chunk) {
 static void nest_6(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_output_17 = (float *)frame->slot[17];
     float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const params_output_weight_2 = (float *)frame->slot[2];
+    float *restrict const d_output_17 = (float *)frame->slot[17];
     const long chunks = cr_chunks((6 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long k0 = low; k0 < high; k0++) {
@@ -319,8 +319,8 @@ static void nest_7(void *context, long chunk) {
 static void nest_8(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const d_output_9 = (float *)frame->slot[9];
+    float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const border_a = (float *)(frame->scratch + 0);
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
     const long ranges = cr_least(cr_chunks((4 * B), 262144, B / 128), 8), shares = cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 8), 1);
@@ -365,10 +365,10 @@ static void nest_9(void *context, long chunk) {
 static void nest_10(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_hidden_18 = (float *)frame->slot[18];
     float *restrict const d_output_17 = (float *)frame->slot[17];
     float *restrict const hidden_12 = (float *)frame->slot[12];
     float *restrict const hidden_11 = (float *)frame->slot[11];
+    float *restrict const d_hidden_18 = (float *)frame->slot[18];
     float *restrict const side_0 = (float *)(frame->scratch + 0);
     const long chunks = cr_chunks((22 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
@@ -445,8 +445,8 @@ static void nest_11(void *context, long chunk) {
 static void nest_12(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const x_4 = (float *)frame->slot[4];
     float *restrict const d_hidden_7 = (float *)frame->slot[7];
+    float *restrict const x_4 = (float *)frame->slot[4];
     float *restrict const border_b = (float *)(frame->scratch + 0);
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
     const long ranges = cr_least(cr_chunks((8 * B), 262144, B / 128), 8), shares = cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 8), 1);

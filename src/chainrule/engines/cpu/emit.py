@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -11,14 +11,15 @@ from itertools import zip_longest
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.contraction import solved, write_plain, write_scattered
 from chainrule.engines.cpu.formula import formula_of, formulas_of
+from chainrule.engines.cpu.functions import Functions, layout_of
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import Memory
 from chainrule.engines.cpu.nest import Nest
-from chainrule.engines.cpu.nests import Region, Task, write_argmax, write_map, write_reduce
+from chainrule.engines.cpu.nests import Task, write_argmax, write_map, write_reduce
 from chainrule.engines.cpu.row_nests import RowWriter
-from chainrule.engines.cpu.scalars import BYTES, STORED
+from chainrule.engines.cpu.scalars import STORED
 from chainrule.engines.cpu.scans import write_fixed_point, write_scan
 from chainrule.engines.cpu.scatters import write_scatter
 from chainrule.engines.cpu.sides import sides_of
@@ -158,9 +159,9 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
     text = (
         vector_text(vector_bytes)
         + PRELUDE
-        + _transpositions(emitter.functions)
+        + _transpositions(emitter.functions.texts)
         + (timing_text(len(emitter.work)) if profiled else "")
-        + "".join(f"\n{function}" for function in emitter.functions)
+        + "".join(f"\n{function}" for function in emitter.functions.texts)
         + "\n"
         + writer.text
     )
@@ -179,7 +180,7 @@ class _Emitter:
     def __init__(self, vector_bytes: int, profiled: bool) -> None:
         self.vector_bytes, self.profiled = vector_bytes, profiled
         self.work: list[Work] = []
-        self.functions: list[str] = []
+        self.functions = Functions()
         self.called: set[str] = set()
         self.constants: list[Value] = []
         self.makers: dict[Value, Node] = {}
@@ -204,9 +205,9 @@ class _Emitter:
         number = self.numbers[grouping.graph] = len(self.numbers)
         if not self.profiled and is_small(grouping.graph):
             self.alone[number] = f"graph_{number}_of_one"
-            self.functions.append(write_straight(grouping.graph, memory, self.alone[number]))
+            self.functions.texts.append(write_straight(grouping.graph, memory, self.alone[number]))
         self._arena_function(number, memory, lowering)
-        self._graph_function(number, grouping.graph, memory, first_constant, calls)
+        self._graph_function(number, grouping.graph, memory, first_constant, calls, lowering.moved)
 
     def _arena_function(self, number: int, memory: Memory, lowering: _Lowering) -> None:
         w = Writer()
@@ -219,9 +220,11 @@ class _Emitter:
                     w.line(f"const long inner = {text};")
                     w.line("if (inner > most) most = inner;")
             w.line("return own + cr_round(most) + 64;")
-        self.functions.append(w.text)
+        self.functions.texts.append(w.text)
 
-    def _graph_function(self, number: int, graph: Graph, memory: Memory, first_constant: int, calls: Writer) -> None:
+    def _graph_function(
+        self, number: int, graph: Graph, memory: Memory, first_constant: int, calls: Writer, moved: int
+    ) -> None:
         w = Writer()
         head = f"static void graph_{number}(char **arrays, char **constants, char *arena, long B)"
         total = memory.fixed + len(memory.arena)
@@ -242,10 +245,14 @@ class _Emitter:
             for k, size in enumerate(memory.arena):
                 w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
             w.line("struct frame frame = {slot, constants, arena, B};")
+            if moved:
+                w.line(f"char *moved[{moved}];")
+                w.line("struct frame other = frame;")
+                w.line("other.slot = moved;")
             w.lines.extend(calls.lines)
             for source, target, size in memory.copies:
                 w.line(f"memcpy(slot[{target}], slot[{source}], {c_size(size)});")
-        self.functions.append(w.text)
+        self.functions.texts.append(w.text)
 
 
 class _Lowering:
@@ -255,6 +262,7 @@ class _Lowering:
         self.emitter, self.grouping, self.memory, self.calls = emitter, grouping, memory, calls
         self.scratch: Dim = 0
         self.inner: list[str] = []
+        self.moved = 0
 
     def pointer_name(self, value: Value) -> str:
         source = self.grouping.canonical(value)
@@ -337,30 +345,38 @@ class _Lowering:
     def _function(self, nest: Nest, task: Task, pointers: dict[str, Value]) -> None:
         name = f"nest_{self.emitter.nests}"
         self.emitter.nests += 1
-        self.scratch = _larger(self.scratch, _layout(task.regions)[1])
+        self.scratch = _larger(self.scratch, layout_of(task.regions)[1])
         comment = task.comment or formula_of(nest, self.grouping, self.pointer_name)
         texts = (
-            (name, "void *context, long chunk", task.text),
             (f"{name}_before", "void *context", task.before),
+            (name, "void *context, long chunk", task.text),
             (f"{name}_after", "void *context", task.after and f"const long chunks = {task.chunks};\n{task.after}"),
         )
         for called, text in task.functions.items():
             if called not in self.emitter.called:
                 self.emitter.called.add(called)
-                self.emitter.functions.append(text)
+                self.emitter.functions.texts.append(text)
+        declared = {pointer: (STORED[value.dtype], self.pointer_slot(value)) for pointer, value in pointers.items()}
         for title, parameters, text in texts:
-            if text:
-                declared = {k: (STORED[v.dtype], self.pointer_slot(v)) for k, v in pointers.items()}
-                shown = f"/* {comment} */\n" if title == name else ""
-                self.emitter.functions.append(shown + _function(title, parameters, declared, task.regions, text))
-        if task.before:
-            self.calls.line(f"{name}_before(&frame);")
-        if task.text and task.chunks == "1":
-            self.calls.line(f"{name}(&frame, 0);")
-        elif task.text:
-            self.calls.line(f"cr_parallel({name}, &frame, {task.chunks});")
-        if task.after:
-            self.calls.line(f"{name}_after(&frame);")
+            if not text:
+                continue
+            shown = comment if title == name else ""
+            called, moved = self.emitter.functions.nest(title, parameters, declared, task.regions, text, shown)
+            frame = self._frame(moved)
+            if title != name:
+                self.calls.line(f"{called}({frame});")
+            elif task.chunks == "1":
+                self.calls.line(f"{called}({frame}, 0);")
+            else:
+                self.calls.line(f"cr_parallel({called}, {frame}, {task.chunks});")
+
+    def _frame(self, moved: Mapping[int, int]) -> str:
+        """The frame of a call; where slots are ``moved``, of the function of another nest."""
+        if not moved:
+            return "&frame"
+        self.moved = max(self.moved, *(there + 1 for there in moved))
+        self.calls.line(" ".join(f"moved[{there}] = slot[{here}];" for there, here in moved.items()))
+        return "&other"
 
     def pointer_slot(self, value: Value) -> int:
         return self.memory.slots[self.grouping.canonical(value)]
@@ -375,7 +391,7 @@ class _Lowering:
         write = write_scan if nest.kind == "scan" else write_fixed_point
         loop = write(node, name, number, self.pointer_slot, profiled=self.emitter.profiled)
         comment = f"/* {formula_of(nest, self.grouping, self.pointer_name)} */\n"
-        self.emitter.functions.extend([loop.sizes, comment + loop.text])
+        self.emitter.functions.texts.extend([loop.sizes, comment + loop.text])
         self.inner.append(loop.arena)
         if loop.slabs == "1":
             self.calls.line(f"{name}(&frame, 0);")
@@ -391,40 +407,6 @@ def _larger(x: Dim, y: Dim) -> Dim:
     for power, pair in enumerate(terms):
         total = total + product([BATCH] * power) * max(pair)
     return total
-
-
-def _layout(regions: Sequence[Region]) -> tuple[list[Dim], Dim]:
-    """Where each region begins in the working memory, and the size of all: bytes, whole cache lines."""
-    starts: list[Dim] = []
-    end: Dim = 0
-    for region in regions:
-        starts.append(end)
-        size = region.count * BYTES[region.dtype]
-        terms = size.coefficients if isinstance(size, Size) else (size,)
-        for power, c in enumerate(terms):
-            end = end + product([BATCH] * power) * (-(-c // 64) * 64)
-    return starts, end
-
-
-def _function(
-    name: str, parameters: str, pointers: dict[str, tuple[str, int]], regions: Sequence[Region], text: str
-) -> str:
-    w = Writer()
-    with w.block(f"static void {name}({parameters})"):
-        w.line("struct frame *const frame = context;")
-        w.line("const long B = frame->B;")
-        words = set(re.findall(r"\w+", text))
-        for pointer, (type, slot) in pointers.items():
-            if pointer not in words:
-                continue
-            w.line(f"{type} *restrict const {pointer} = ({type} *)frame->slot[{slot}];")
-        for region, start in zip(regions, _layout(regions)[0], strict=True):
-            type = STORED[region.dtype]
-            if region.name not in words:
-                continue
-            w.line(f"{type} *restrict const {region.name} = ({type} *)(frame->scratch + {c_size(start)});")
-        w.lines.extend("    " + line if line else "" for line in text.splitlines())
-    return w.text
 
 
 def _role(maker: Node | None) -> str:

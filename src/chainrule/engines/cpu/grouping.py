@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
 from chainrule.core.dtypes import BOOL, FLOATS
-from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, ancestors, same_bytes
+from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, same_bytes
 from chainrule.engines.cpu.rows import join_rows
 from chainrule.engines.cpu.scalars import COSTS
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import Size, product
+from chainrule.ir.sizes import Shape, Size, product
 
 # What runs in a nest of its own.
 NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_add", "scan", "fixed_point"})
@@ -116,25 +116,35 @@ class Grouping:
 
     def _merge(self, nests: list[Nest]) -> list[Nest]:
         groups: list[Nest] = []
+        beside: dict[Shape, list[Nest]] = {}  # by their boxes
+        home: dict[Value, Nest] = {}
+        above: dict[Nest, set[Nest]] = {}  # all that must run before
         for nest in nests:
             target = None
             along = nest if nest.kind == "map" else self._as_side(nest)
             if along is not None:
-                home = {value: group for group in groups for value in group.made}
-                above = ancestors(groups, home)
                 direct = {home[value] for value in along.reads if value in home}
-                target = next(
-                    (g for g in self._candidates(along, groups, direct, above) if _may_join(along, g, direct, above)),
-                    None,
-                )
+                candidates = self._candidates(along, beside.get(along.box, ()), direct, above)
+                target = next((g for g in candidates if _may_join(along, g, direct, above)), None)
             if target is None or along is None:
                 groups.append(nest)
+                if nest.kind in _JOINED:
+                    beside.setdefault(nest.box, []).append(nest)
+                home.update(dict.fromkeys(nest.made, nest))
+                direct = {home[value] for value in nest.reads if value in home} - {nest}
+                above[nest] = direct.union(*(above[group] for group in direct))
                 continue
             for value, same in along.reads.items():
                 target.reads[value] = target.reads.get(value, True) and same
             target.roots.extend(along.roots)
             target.sides.extend(along.sides)
             target.order = max(target.order, along.order)
+            home.update(dict.fromkeys(along.made, target))
+            before = direct - {target}
+            before.update(*(above[group] for group in before))
+            for group in groups:
+                if group is target or target in above[group]:
+                    above[group] |= before
         self._forget_private(groups)
         return groups
 
@@ -149,9 +159,9 @@ class Grouping:
     def _candidates(
         self, nest: Nest, groups: Sequence[Nest], direct: set[Nest], above: Mapping[Nest, set[Nest]]
     ) -> list[Nest]:
-        """Groups over the same box: first those whose results the nest reads, then those that read what it reads."""
+        """Of the groups over the same box first those whose results the nest reads, then those that read what it reads."""
         most = _MAX_ROOTS
-        same = [g for g in groups if g.box == nest.box and g.kind in _JOINED and len(g.roots) + len(g.sides) < most]
+        same = [g for g in groups if len(g.roots) + len(g.sides) < most]
         follows = self.has_sides if nest.sides else self.has_epilogue
         read = [g for g in same if g in direct and (g.node is None or follows(g.node))]
         beside = [g for g in same if g not in direct and g.node is None]

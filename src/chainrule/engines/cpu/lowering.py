@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 from chainrule.engines.cpu import checks, show
 from chainrule.engines.cpu.as_maps import write_as_maps
@@ -52,6 +53,7 @@ def _write_as_maps(lowering: Lowering) -> None:
 
 
 def _choose_stored(lowering: Lowering) -> None:
+    @cache
     def has_epilogue(node: Node) -> bool:
         """Whether maps of the node's result can be computed along with it."""
         return node.primitive.name == "contract" and can_tile(node, solved(node), lowering.vector_bytes)

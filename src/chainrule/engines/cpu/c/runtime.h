@@ -31,7 +31,7 @@ CR_EXPORT void cr_attach(const cr_runtime *runtime) { cr_attached = runtime; }
 
 /* Calls task(context, index) once for every index from 0 to count - 1, in any order and on any threads, and returns when
  * all calls have. Tasks must not depend on each other. A call from inside a task runs on the thread of that task. */
-static inline __attribute__((unused)) void cr_parallel(cr_task *task, void *context, long count) {
+static __attribute__((noinline, unused)) void cr_parallel(cr_task *task, void *context, long count) {
     if (count > 1 && cr_attached) {
         cr_attached->parallel(task, context, count);
         return;
