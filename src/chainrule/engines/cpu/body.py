@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL
-from chainrule.engines.cpu.bounds import Fact, prove
+from chainrule.engines.cpu.bounds import Fact, never, prove
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, variable
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
 from chainrule.ir.graph import Node, Value
@@ -222,6 +222,8 @@ def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
     places = body.coordinates(position, guard)
     for i, size, low, inner in zip(places, x.shape, node.attributes["low"], node.attributes["inner"], strict=True):
         shifted = i - low
+        if never(shifted, (size - 1) * (inner + 1) + 1):
+            return literal(node.attributes["value"], x.dtype)
         if inner and size != 1:
             conditions.append(body.inside(shifted, (size - 1) * (inner + 1) + 1))
             indices.append(variable(body.quotient(shifted, inner + 1, size, body.both(guard, conditions[-1]))))
@@ -245,11 +247,13 @@ def _concatenate(body: Body, node: Node, position: Position, guard: Guard) -> st
         if x.shape[axis] == 0:
             continue
         moved = places[axis] - start
+        start = start + x.shape[axis]
+        if never(moved, x.shape[axis]):
+            continue
         found = body.inside(moved, x.shape[axis])
         indices = (*places[:axis], moved, *places[axis + 1 :])
         element = body.read(x, Position(x.shape, indices), body.both(guard, found))
         result = element if result is None or found is None else f"({found} ? {element} : {result})"
-        start = start + x.shape[axis]
     return body.emit(C_TYPES[node.output.dtype], result or "0")
 
 

@@ -30,7 +30,7 @@ def prove(what: str, at: Index, size: Dim, facts: Sequence[Fact] = ()) -> None:
 
 def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
     """Whether ``at`` is known to lie in [0, size) wherever the facts hold (sufficient, not necessary)."""
-    if at.within(size) or any(_never(*fact) for fact in facts):
+    if at.within(size) or any(never(*fact) for fact in facts):
         return True
     for number, (index, extent) in enumerate(_tightened(*fact) for fact in facts):
         fresh = Index(((Var(f"fact {len(facts)}", extent), 1),))
@@ -42,7 +42,7 @@ def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
     return False
 
 
-def _never(index: Index, extent: Dim) -> bool:
+def never(index: Index, extent: Dim) -> bool:
     """Whether an index is known to lie outside [0, extent), so that what is guarded by it never runs."""
     found = index.bounds()
     return found is not None and (at_least(-found[1], 1) or at_least(found[0] - extent, 0))

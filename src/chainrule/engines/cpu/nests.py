@@ -7,6 +7,7 @@ and what they write does not overlap, or is combined in their order, so results 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL, FLOAT64, DType
@@ -14,6 +15,7 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
+from chainrule.engines.cpu.pieces import pieces_of
 from chainrule.engines.cpu.random_words import draws_of, with_draws
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
 from chainrule.engines.cpu.sides import LANE, LANES, Side, end_of
@@ -24,7 +26,9 @@ from chainrule.ir.sizes import Dim, Shape, Size, product
 Target = Callable[[str, str], str]
 Inner = Callable[[], None]
 
+# Chunks are whole numbers of so many columns; so many are added up at once, in runs along rows that memory delivers fast.
 _COLUMNS = 64
+_WIDE = 1024
 # A result of fewer elements than this is too small to divide among threads: the sum is divided instead.
 _FEW_RESULTS = 1024
 _PARTS = 16
@@ -65,21 +69,62 @@ def variables(shape: Shape) -> tuple[list[Var], tuple[Index, ...]]:
 
 def in_shape(shape: Shape, vars: Sequence[Var]) -> Position:
     """The position of the loop variables in an array of the box's sizes, with axes of size 1 anywhere."""
-    rest = iter(vars)
-    return Position(shape, tuple(Index() if size == 1 else variable(next(rest)) for size in shape))
+    return at_places(shape, [variable(var) for var in vars])
+
+
+def at_places(shape: Shape, places: Sequence[Index]) -> Position:
+    """The position in an array of the box's sizes, with axes of size 1 anywhere."""
+    rest = iter(places)
+    return Position(shape, tuple(Index() if size == 1 else next(rest) for size in shape))
 
 
 def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]], sides: Sequence[Side] = ()) -> Task:
     """Elementwise results over one box, each stored through its pointer, and sums of such."""
     vars, _ = variables(shape)
-    stores = []
-    for value, pointer in roots:
-        position = in_shape(value.shape, vars)
-        stores.append(Store(pointer, position.linear(), body.read(value, position), product(value.shape)))
+    stores = _stores(body, roots, [variable(var) for var in vars])
+    pieces = None if sides else pieces_of(vars, body)
+    if pieces is not None:
+        return _write_pieces(body, vars, roots, *pieces)
     for side in sides:
         place = in_shape(side.node.inputs[0].shape, vars).linear()
         stores.append(side.store(body, place, variable(LANE)))
     return write_box(box_of(vars, body, stores, [LANE] if sides else []), sides=sides)
+
+
+def _stores(body: Body, roots: Sequence[tuple[Value, str]], places: Sequence[Index]) -> list[Store]:
+    stores = []
+    for value, pointer in roots:
+        position = at_places(value.shape, places)
+        stores.append(Store(pointer, position.linear(), body.read(value, position), product(value.shape)))
+    return stores
+
+
+def _write_pieces(
+    body: Body, vars: Sequence[Var], roots: Sequence[tuple[Value, str]], axis: int, ends: Sequence[int]
+) -> Task:
+    """A map in pieces along an axis: what only holds between two of the ``ends`` is computed there and nowhere else."""
+    outer, boxes = vars[:axis], []
+    for low, high in zip(ends, ends[1:]):
+        own, piece = Body(body.maker, body.pointer), Var(vars[axis].name, high - low)
+        places = [variable(var) for var in vars]
+        places[axis] = variable(piece) + low
+        boxes.append(box_of([piece, *vars[axis + 1 :]], own, _stores(own, roots, places), outer))
+    work: Dim = 0
+    for box in boxes:
+        work = work + work_of([*outer, *box.vars], cost_of(box))
+    first = outer[0].extent
+    assert first is not None, "a loop has an end"
+    writer, chunks = Writer(), chunks_text(work, first)
+    _cut(writer, first, chunks)
+    with ExitStack() as loops:
+        loops.enter_context(writer.loop(outer[0], "low", "high"))
+        for var in outer[1:]:
+            loops.enter_context(writer.loop(var))
+        for box in boxes:
+            box.merge()
+            with writer.block(""):
+                write_loops(writer, box)
+    return Task(writer.text, chunks)
 
 
 def write_box(box: Box, comment: str = "", first: Sequence[str] = (), sides: Sequence[Side] = ()) -> Task:
@@ -304,13 +349,14 @@ class _ReductionWriter:
         w, var = self.writer, self.kept[-1]
         assert var.extent is not None, "a loop has an end"
         bounds = ("low", "high") if chunked == "kept" and first else ("0", c_size(var.extent))
-        inside = Var("l", _COLUMNS)
+        wide = _WIDE if isinstance(var.extent, Size) else max(_COLUMNS, min(_WIDE, var.extent))
+        inside = Var("l", wide)
         known = {var: variable(Var("block")) + variable(inside)}
         store = self.box.stores[0]
-        with w.block(f"for (long block = {bounds[0]}; block < {bounds[1]}; block += {_COLUMNS})"):
-            w.line(f"{self.type} sums[{_COLUMNS}];")
-            w.line(f"for (long l = 0; l < {_COLUMNS}; l++) sums[l] = {self.start};")
-            w.line(f"const long width = cr_least({_COLUMNS}, {bounds[1]} - block);")
+        with w.block(f"for (long block = {bounds[0]}; block < {bounds[1]}; block += {wide})"):
+            w.line(f"{self.type} sums[{wide}];")
+            w.line(f"for (long l = 0; l < {wide}; l++) sums[l] = {self.start};")
+            w.line(f"const long width = cr_least({wide}, {bounds[1]} - block);")
 
             def sweep(limit: str) -> None:
                 def inner() -> None:
@@ -322,9 +368,9 @@ class _ReductionWriter:
                 self._reduced_loops(chunked, inner, self.reduced)
 
             extent = var.extent
-            if isinstance(extent, Size) or extent >= _COLUMNS:
-                with w.block(f"if (width == {_COLUMNS})", "} else {"):
-                    sweep(str(_COLUMNS))
+            if isinstance(extent, Size) or extent >= wide:
+                with w.block(f"if (width == {wide})", "} else {"):
+                    sweep(str(wide))
                 w.depth += 1
                 sweep("width")
                 w.depth -= 1
