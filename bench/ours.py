@@ -133,8 +133,10 @@ def optimizer_of(workload: Workload) -> optim.Optimizer:
 
 
 def _step(workload: Workload) -> Callable[[int], float]:
-    train_step, state = (_adversarial if workload.loss == "adversarial" else _supervised)(workload)
-    compiled = cr.compile(train_step, donate=("state",), batch=("x", "y"), engine=ENGINE)
+    train_step, state = _training(workload)
+    # A state of a few numbers is sooner made anew than watched for being used again.
+    donate = () if workload.network == "sigmoid" else ("state",)
+    compiled = cr.compile(train_step, donate=donate, batch=("x", "y"), engine=ENGINE)
     x, y = workload.data()
     size = workload.batch
     batches = [(x[k : k + size], y[k : k + size]) for k in range(0, len(x), size)]
@@ -145,6 +147,30 @@ def _step(workload: Workload) -> Callable[[int], float]:
         return float(value)
 
     return step
+
+
+def _training(workload: Workload) -> tuple[Callable[..., Any], Any]:
+    """A step ``(state, x, y) -> (state, loss)``, and the first state."""
+    if workload.network == "sigmoid":
+        return _plain(workload)
+    return (_adversarial if workload.loss == "adversarial" else _supervised)(workload)
+
+
+def _plain(workload: Workload) -> tuple[Callable[..., Any], Any]:
+    """Sigmoid layers as functions of a dict of arrays and gradient descent written out, as in the peers."""
+    rate, initial = workload.rate, dict(workload.initial())
+    layers = len(initial) // 2
+
+    def objective(weights: Any, x: Any, y: Any) -> Any:
+        for k in range(layers):
+            x = cr.sigmoid(x @ weights[f"{k}.weight"] + weights[f"{k}.bias"])
+        return cr.square(x - y).mean()
+
+    def train_step(state: Any, x: Any, y: Any) -> Any:
+        value, slopes = cr.value_and_grad(objective)(state, x, y)
+        return {name: w - rate * slopes[name] for name, w in state.items()}, value
+
+    return train_step, initial
 
 
 def _supervised(workload: Workload) -> tuple[Callable[..., Any], Any]:
@@ -216,7 +242,7 @@ def _adversarial(workload: Workload) -> tuple[Callable[..., Any], Any]:
 
 def _epoch(workload: Workload) -> Callable[[], Any]:
     """All steps of an epoch in one call of the compiled step; returns their losses."""
-    train_step, state = _supervised(workload)
+    train_step, state = _training(workload)
     compiled = cr.compile(train_step, donate=("state",), batch=("x", "y"), engine=ENGINE)
     x, y = workload.data()
     size, steps = workload.batch, workload.batches
