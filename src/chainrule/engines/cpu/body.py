@@ -49,7 +49,8 @@ class Body:
     """Statements under construction. ``pointer`` names the buffer of a value, or says that it has none here.
 
     ``facts`` has what holds wherever a guard is true, so that every access can be proved to stay within its buffer. ``rows`` has the
-    buffers that hold one part of their value only: where it begins, and its size.
+    buffers that hold one part of their value only: where it begins, and its size. ``divisors`` notes by what a loop
+    variable would have to be divided.
     """
 
     maker: Callable[[Value], Node | None]
@@ -59,6 +60,7 @@ class Body:
     prefix: str = "v"
     facts: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
     rows: Mapping[str, tuple[Index, Dim]] = field(default_factory=dict)
+    divisors: dict[Var, int] = field(default_factory=dict)
 
     def emit(self, type: str, *parts: Part) -> str:
         """The name of a new local constant, or of an earlier one with the same definition."""
@@ -143,6 +145,7 @@ class Body:
                 stride = product(shape[other] for other in axes[number + 1 :])
                 parts = split(rest, stride)
                 if parts is None:
+                    self._note_divisor(rest, stride)
                     quotient = self.quotient(rest, stride, shape[axis], guard)
                     below = rest - variable(quotient) * stride
                     parts = variable(quotient), variable(Var(self.emit("const long", below), stride))
@@ -151,6 +154,11 @@ class Body:
                 found[axes[-1]] = rest
             position.indices = tuple(found)
         return position.indices
+
+    def _note_divisor(self, index: Index, divisor: Dim) -> None:
+        for var, c in index.terms:
+            if c == 1 and isinstance(var.extent, int) and isinstance(divisor, int) and not var.extent % divisor:
+                self.divisors[var] = divisor
 
     def condition(self, *parts: Part) -> str:
         return self.emit("const _Bool", *parts)
@@ -215,15 +223,16 @@ def _reshape(body: Body, node: Node, position: Position, guard: Guard) -> str:
 
 def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
     (x,) = node.inputs
+    fill = literal(node.attributes["value"], x.dtype)
     if 0 in x.shape:
-        return literal(node.attributes["value"], x.dtype)
+        return fill
     conditions: list[Guard] = []
     indices = []
     places = body.coordinates(position, guard)
     for i, size, low, inner in zip(places, x.shape, node.attributes["low"], node.attributes["inner"], strict=True):
         shifted = i - low
         if never(shifted, (size - 1) * (inner + 1) + 1):
-            return literal(node.attributes["value"], x.dtype)
+            return fill
         if inner and size != 1:
             conditions.append(body.inside(shifted, (size - 1) * (inner + 1) + 1))
             indices.append(variable(body.quotient(shifted, inner + 1, size, body.both(guard, conditions[-1]))))
@@ -235,7 +244,6 @@ def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
     inner_value = body.read(x, Position(x.shape, tuple(indices)), body.both(guard, found))
     if found is None:
         return inner_value
-    fill = literal(node.attributes["value"], x.dtype)
     return body.emit(C_TYPES[x.dtype], f"{found} ? {inner_value} : {fill}")
 
 

@@ -15,9 +15,10 @@ from chainrule.engines.cpu.functions import Functions, layout_of
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.map_nests import write_map
 from chainrule.engines.cpu.memory import Memory
 from chainrule.engines.cpu.nest import Nest
-from chainrule.engines.cpu.nests import Task, write_argmax, write_map, write_reduce
+from chainrule.engines.cpu.nests import Task, write_argmax, write_reduce
 from chainrule.engines.cpu.row_nests import RowWriter
 from chainrule.engines.cpu.scalars import STORED
 from chainrule.engines.cpu.scans import write_fixed_point, write_scan
@@ -307,7 +308,8 @@ class _Lowering:
             return [(rows.write(), used)]
         if node is None:
             roots = [(value, name(value)) for value in nest.roots]
-            return [(write_map(body, nest.shape, roots, sides_of(nest.sides, name)), used)]
+            sides = sides_of(nest.sides, name)
+            return [(write_map(lambda: Body(body.maker, body.pointer), nest.shape, roots, sides), used)]
         if nest.kind == "contract":
             return self._contraction(nest, node)
         target = name(node.outputs[0])

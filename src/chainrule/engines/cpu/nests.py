@@ -7,7 +7,6 @@ and what they write does not overlap, or is combined in their order, so results 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL, FLOAT64, DType
@@ -15,11 +14,10 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
-from chainrule.engines.cpu.pieces import pieces_of
 from chainrule.engines.cpu.random_words import draws_of, with_draws
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
 from chainrule.engines.cpu.sides import LANE, LANES, Side, end_of
-from chainrule.ir.graph import Node, Value
+from chainrule.ir.graph import Node
 from chainrule.ir.sizes import Dim, Shape, Size, product
 
 # Text of the statement that stores a result, from its place and value; what writes the innermost statements.
@@ -76,55 +74,6 @@ def at_places(shape: Shape, places: Sequence[Index]) -> Position:
     """The position in an array of the box's sizes, with axes of size 1 anywhere."""
     rest = iter(places)
     return Position(shape, tuple(Index() if size == 1 else next(rest) for size in shape))
-
-
-def write_map(body: Body, shape: Shape, roots: Sequence[tuple[Value, str]], sides: Sequence[Side] = ()) -> Task:
-    """Elementwise results over one box, each stored through its pointer, and sums of such."""
-    vars, _ = variables(shape)
-    stores = _stores(body, roots, [variable(var) for var in vars])
-    pieces = None if sides else pieces_of(vars, body)
-    if pieces is not None:
-        return _write_pieces(body, vars, roots, *pieces)
-    for side in sides:
-        place = in_shape(side.node.inputs[0].shape, vars).linear()
-        stores.append(side.store(body, place, variable(LANE)))
-    return write_box(box_of(vars, body, stores, [LANE] if sides else []), sides=sides)
-
-
-def _stores(body: Body, roots: Sequence[tuple[Value, str]], places: Sequence[Index]) -> list[Store]:
-    stores = []
-    for value, pointer in roots:
-        position = at_places(value.shape, places)
-        stores.append(Store(pointer, position.linear(), body.read(value, position), product(value.shape)))
-    return stores
-
-
-def _write_pieces(
-    body: Body, vars: Sequence[Var], roots: Sequence[tuple[Value, str]], axis: int, ends: Sequence[int]
-) -> Task:
-    """A map in pieces along an axis: what only holds between two of the ``ends`` is computed there and nowhere else."""
-    outer, boxes = vars[:axis], []
-    for low, high in zip(ends, ends[1:]):
-        own, piece = Body(body.maker, body.pointer), Var(vars[axis].name, high - low)
-        places = [variable(var) for var in vars]
-        places[axis] = variable(piece) + low
-        boxes.append(box_of([piece, *vars[axis + 1 :]], own, _stores(own, roots, places), outer))
-    work: Dim = 0
-    for box in boxes:
-        work = work + work_of([*outer, *box.vars], cost_of(box))
-    first = outer[0].extent
-    assert first is not None, "a loop has an end"
-    writer, chunks = Writer(), chunks_text(work, first)
-    _cut(writer, first, chunks)
-    with ExitStack() as loops:
-        loops.enter_context(writer.loop(outer[0], "low", "high"))
-        for var in outer[1:]:
-            loops.enter_context(writer.loop(var))
-        for box in boxes:
-            box.merge()
-            with writer.block(""):
-                write_loops(writer, box)
-    return Task(writer.text, chunks)
 
 
 def write_box(box: Box, comment: str = "", first: Sequence[str] = (), sides: Sequence[Side] = ()) -> Task:

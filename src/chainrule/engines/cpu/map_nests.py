@@ -1,0 +1,123 @@
+"""The C of elementwise results over one box of loops.
+
+    out[i, j] = pad(x)[i, j] + pad(y)[i, j]      becomes   a loop over the columns of x, then one over those of y
+
+Where conditions change along an axis, the box is cut, so that in every part each of them is known; where an axis would have to be
+divided (a reshape into heads, and a transposition), it becomes two loops. What is left runs in whole vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from chainrule.engines.cpu.body import Body
+from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
+from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
+from chainrule.engines.cpu.nests import Task, at_places, cost_of, cut_range, regions_of, write_box, write_loops
+from chainrule.engines.cpu.pieces import pieces_of
+from chainrule.engines.cpu.sides import LANE, Side, end_of
+from chainrule.ir.graph import Value
+from chainrule.ir.sizes import Dim, Shape, product
+
+# Shorter loops than this are not worth having for themselves, nor more parts of a box than so many.
+_SHORTEST = 16
+_MOST_PARTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """Loops that together run along an axis, from ``start`` on."""
+
+    vars: tuple[Var, ...]
+    start: int = 0
+
+    @property
+    def index(self) -> Index:
+        sizes = tuple(var.extent for var in self.vars if var.extent is not None)
+        return linear([variable(var) for var in self.vars], sizes) + self.start
+
+
+_Axes = tuple[_Axis, ...]
+
+
+def write_map(
+    body: Callable[[], Body], shape: Shape, roots: Sequence[tuple[Value, str]], sides: Sequence[Side] = ()
+) -> Task:
+    """Elementwise results over one box, each stored through its pointer, and sums of such."""
+    whole = tuple(_Axis((Var(f"i{axis}", size),)) for axis, size in enumerate(shape) if size != 1)
+    boxes: list[Box] = []
+    waiting = [whole]
+    while waiting:
+        axes = waiting.pop(0)
+        built = body()
+        box = _box(built, axes, roots, sides)
+        parts = _cut(built, axes)
+        if parts and len(parts) + len(waiting) + len(boxes) <= _MOST_PARTS:
+            waiting = [*parts, *waiting]
+        elif (refined := _refined(built, axes)) is not None:
+            waiting.insert(0, refined)
+        else:
+            boxes.append(box)
+    return write_box(boxes[0], sides=sides) if len(boxes) == 1 else _write_parts(boxes, sides)
+
+
+def _box(body: Body, axes: _Axes, roots: Sequence[tuple[Value, str]], sides: Sequence[Side]) -> Box:
+    stores, places = [], [axis.index for axis in axes]
+    for value, pointer in roots:
+        position = at_places(value.shape, places)
+        stores.append(Store(pointer, position.linear(), body.read(value, position), product(value.shape)))
+    for side in sides:
+        place = at_places(side.node.inputs[0].shape, places).linear()
+        stores.append(side.store(body, place, variable(LANE)))
+    return box_of([var for axis in axes for var in axis.vars], body, stores, [LANE] if sides else [])
+
+
+# The outermost axis stays whole: it is what is divided among threads.
+
+
+def _cut(body: Body, axes: _Axes) -> list[_Axes]:
+    """The box in parts between the places where guards change along one axis; none if they would be too short."""
+    vars = [var for axis in axes for var in axis.vars]
+    found = pieces_of(vars, body) if len(vars) == len(axes) else None
+    if found is None:
+        return []
+    number, ends = found
+    axis = axes[number]
+    parts = [_Axis((Var(vars[number].name, high - low),), axis.start + low) for low, high in zip(ends, ends[1:])]
+    return [(*axes[:number], part, *axes[number + 1 :]) for part in parts]
+
+
+def _refined(body: Body, axes: _Axes) -> _Axes | None:
+    """The box with one loop made two, so that nothing is divided by the extent of the inner one."""
+    for number, axis in enumerate(axes[1:], 1):
+        for place, var in enumerate(axis.vars):
+            divisor = body.divisors.get(var)
+            if divisor is None or divisor < _SHORTEST:
+                continue
+            assert isinstance(var.extent, int), "only constant extents are divided"
+            if var.extent == divisor:
+                continue
+            pair = Var(f"{var.name}_{divisor}", var.extent // divisor), Var(var.name, divisor)
+            loops = (*axis.vars[:place], *pair, *axis.vars[place + 1 :])
+            return (*axes[:number], replace(axis, vars=loops), *axes[number + 1 :])
+    return None
+
+
+def _write_parts(boxes: Sequence[Box], sides: Sequence[Side]) -> Task:
+    """All parts for one element of the outermost axis after another."""
+    outer = boxes[0].vars[0]
+    work: Dim = 0
+    for box in boxes:
+        box.merge(frozenset({outer}))
+        work = work + work_of(box.vars, cost_of(box))
+    assert outer.extent is not None, "a loop has an end"
+    chunks = chunks_text(work, outer.extent)
+    w = Writer()
+    cut_range(w, c_size(outer.extent), chunks)
+    for side in sides:
+        side.begin(w)
+    with w.loop(outer, "low", "high"):
+        for box in boxes:
+            write_loops(w, Box(box.vars[1:], box.statements, box.stores))
+    return Task(w.text, chunks, after=end_of(sides), regions=regions_of(sides))

@@ -1,0 +1,95 @@
+"""Maps whose conditions change along an axis, and those that read what was divided into heads: right, and without tests inside."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chainrule import ops
+from chainrule.engines.cpu.engine import ENGINE
+from chainrule.engines.cpu.loading import load_runtime
+from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.passes import optimise
+from chainrule.transforms import trace
+
+
+def check(function, *arrays):
+    """The numbers of the reference engine, the same bits for 1, 2, 3 and 5 threads; the program."""
+    graph = optimise(trace(function, *arrays, batch=("x",)))
+    program, runtime = ENGINE.load(graph), load_runtime()
+    bits = set()
+    for threads in (1, 2, 3, 5):
+        with runtime.using_threads(threads):
+            found = program(list(arrays))
+        bits.add(b"".join(result.tobytes() for result in found))
+    assert len(bits) == 1
+    for result, expected in zip(found, REFERENCE.load(graph)(list(arrays)), strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
+    return program
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def side_by_side(x, parts):
+    """Columns of heads next to each other as their gradients are: padded and added up, with the sums of all columns."""
+    total = 0
+    for number in range(parts):
+        heads = (x * (number + 2)).transpose(0, 2, 1, 3)
+        flat = heads.reshape((*heads.shape[:2], heads.shape[2] * heads.shape[3]))
+        width = int(flat.shape[-1])
+        total = total + ops.pad(flat, [(0, 0), (0, 0), (number * width, (parts - 1 - number) * width)])
+    return total, total.sum((0, 1))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    batch=st.integers(1, 5),
+    heads=st.integers(1, 5),
+    length=st.integers(1, 20),
+    features=st.sampled_from([1, 3, 16, 17, 32]),
+    parts=st.integers(1, 4),
+)
+def test_parts_next_to_each_other(batch, heads, length, features, parts):
+    def function(x):
+        return side_by_side(x, parts)
+
+    check(function, normal(batch, heads, length, features))
+
+
+def test_no_condition_and_no_division_is_left_inside():
+    def function(x):
+        return side_by_side(x, 3)
+
+    program = check(function, normal(3, 4, 24, 32))
+    text = "\n".join(line for line in program.c_source.splitlines() if re.match(r"\s+const .* v\d+ = ", line))
+    assert text
+    assert "?" not in text
+    assert " / " not in text
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    widths=st.lists(st.sampled_from([1, 5, 16, 20, 33]), min_size=1, max_size=4),
+    start=st.integers(0, 30),
+    rows=st.integers(1, 9),
+)
+def test_concatenations(widths, start, rows):
+    start = min(start, sum(widths) - 1)
+
+    def function(x):
+        parts = [x[:, :1] * k + normal(1, width, seed=k) for k, width in enumerate(widths)]
+        return ops.concatenate(parts, axis=1)[:, start:] * 2.0 + 1.0
+
+    check(function, normal(rows, 40))
+
+
+@pytest.mark.parametrize("borders", [(1, 1), (16, 20), (0, 40)])
+def test_borders_of_images(borders):
+    def function(x):
+        return ops.pad(x * 2.0, [(0, 0), borders, borders, (0, 0)], value=0.5) * x.sum()
+
+    check(function, normal(2, 20, 18, 3))
