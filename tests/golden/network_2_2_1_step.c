@@ -323,7 +323,7 @@ static void nest_8(void *context, long chunk) {
     float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const border_a = (float *)(frame->scratch + 0);
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
-    const long ranges = cr_least(cr_chunks((4 * B), 262144, B / 128), 8), shares = cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 8), 1);
+    const long ranges = cr_least(cr_chunks((4 * B), 262144, B / 128), 16), shares = cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 16), 1);
     const long range = chunk / shares, share = chunk % shares;
     const long start = cr_cut(B, range, ranges), end = cr_cut(B, range + 1, ranges);
     float *const target = ranges > 1 ? parts + range * 2 : d_output_9;
@@ -348,7 +348,7 @@ static void nest_9(void *context, long chunk) {
     float *restrict const d_output_9 = (float *)frame->slot[9];
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
     const long low = 0, high = 2;
-    const long count = cr_least(cr_chunks((4 * B), 262144, B / 128), 8);
+    const long count = cr_least(cr_chunks((4 * B), 262144, B / 128), 16);
     for (long part = 1; part < count; part++) {
         CR_INDEPENDENT
         for (long k = low * 1; k < high * 1; k++) parts[k] += parts[part * 2 + k];
@@ -449,7 +449,7 @@ static void nest_12(void *context, long chunk) {
     float *restrict const x_4 = (float *)frame->slot[4];
     float *restrict const border_b = (float *)(frame->scratch + 0);
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
-    const long ranges = cr_least(cr_chunks((8 * B), 262144, B / 128), 8), shares = cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 8), 1);
+    const long ranges = cr_least(cr_chunks((8 * B), 262144, B / 128), 16), shares = cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 16), 1);
     const long range = chunk / shares, share = chunk % shares;
     const long start = cr_cut(B, range, ranges), end = cr_cut(B, range + 1, ranges);
     float *const target = ranges > 1 ? parts + range * 4 : d_hidden_7;
@@ -478,7 +478,7 @@ static void nest_13(void *context, long chunk) {
     float *restrict const d_hidden_7 = (float *)frame->slot[7];
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
     const long low = 0, high = 4;
-    const long count = cr_least(cr_chunks((8 * B), 262144, B / 128), 8);
+    const long count = cr_least(cr_chunks((8 * B), 262144, B / 128), 16);
     for (long part = 1; part < count; part++) {
         CR_INDEPENDENT
         for (long k = low * 1; k < high * 1; k++) parts[k] += parts[part * 4 + k];
@@ -636,13 +636,13 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
     nest_5(&frame, 0);
     cr_parallel(nest_6, &frame, cr_chunks((6 * B), 65536, B));
     cr_parallel(nest_7, &frame, cr_chunks((12 * B), 65536, B));
-    cr_parallel(nest_8, &frame, cr_least(cr_chunks((4 * B), 262144, B / 128), 8) * cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 8), 1));
-    cr_parallel(nest_9, &frame, (cr_least(cr_chunks((4 * B), 262144, B / 128), 8) > 1 ? 1 : 0));
+    cr_parallel(nest_8, &frame, cr_least(cr_chunks((4 * B), 262144, B / 128), 16) * cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 16), 1));
+    cr_parallel(nest_9, &frame, (cr_least(cr_chunks((4 * B), 262144, B / 128), 16) > 1 ? 1 : 0));
     cr_parallel(nest_10, &frame, cr_chunks((22 * B), 65536, B));
     nest_10_after(&frame);
     cr_parallel(nest_11, &frame, cr_chunks((12 * B), 65536, B));
-    cr_parallel(nest_12, &frame, cr_least(cr_chunks((8 * B), 262144, B / 128), 8) * cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 8), 1));
-    cr_parallel(nest_13, &frame, (cr_least(cr_chunks((8 * B), 262144, B / 128), 8) > 1 ? 1 : 0));
+    cr_parallel(nest_12, &frame, cr_least(cr_chunks((8 * B), 262144, B / 128), 16) * cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 16), 1));
+    cr_parallel(nest_13, &frame, (cr_least(cr_chunks((8 * B), 262144, B / 128), 16) > 1 ? 1 : 0));
 }
 
 CR_EXPORT long cr_arena(long B) {

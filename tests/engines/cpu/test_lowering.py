@@ -232,3 +232,21 @@ def test_a_compiled_function_shows_its_lowering_and_its_c():
     assert "cr_exp_f32(" in step.c_source
     assert [name for name, _ in step.lowering] == NAMES
     assert step.lowering[-1][1] == step.c_source
+
+
+@pytest.mark.parametrize(("inner", "stores"), [(1, True), (0, False)])
+def test_what_has_zeros_between_its_elements_is_computed_once(inner, stores):
+    builder = Builder()
+    x = builder.input(ArrayType((BATCH, 4), "float32"), "x")
+    y = builder.input(ArrayType((BATCH, 8), "float32"), "y")
+    low, high = (1, 0) if inner else (2, 2)
+    spread = builder.pad(x, (0, low), (0, high), (0, inner), 0.0)
+    used = builder.add(spread, y)
+    graph = builder.finish("spread", [builder.reduce_sum(used, (0,)), builder.reduce_max(used, (1,))])
+    assert (used in Grouping(graph, lambda node: False).stored) == stores
+    operands = [np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((3, 8), np.float32)]
+    padded = np.zeros((3, 8), np.float32)
+    padded[:, low : 8 - high : inner + 1] = operands[0]
+    total, largest = ENGINE.load(graph)(operands)
+    np.testing.assert_allclose(total, (padded + 1).sum(0))
+    np.testing.assert_allclose(largest, (padded + 1).max(1))

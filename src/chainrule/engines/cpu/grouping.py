@@ -23,6 +23,8 @@ NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_ad
 _JOINED = frozenset({"map", "contract"})
 # Recomputing up to this many additions is cheaper than a store and a load.
 _CHEAP = 3
+# An array with zeros between its elements: divisions, and conditions that keep what reads it from vectors.
+_SPREAD = 4
 _MAX_ROOTS = 12
 # A sum of more numbers than this is not added up along with what makes its operand: every chunk has a sum of its own.
 _LARGEST_SIDE = 4096
@@ -75,7 +77,7 @@ class Grouping:
             grows = node.primitive.name == "broadcast" and product(node.inputs[0].shape) != product(node.output.shape)
             precious = [*node.inputs] if node.primitive.name == "random_bits" else [*node.inputs] if grows else []
             stored.update(self.canonical(value) for value in precious if cost[value] and not self.is_in(value, stored))
-            own = 0 if _is_free(node) else COSTS.get(node.primitive.name, 1)
+            own = _cost(node)
             total = own + sum(0 if self.is_in(value, stored) else cost[value] for value in node.inputs)
             for value in node.outputs:
                 cost[value] = 0 if self.is_in(value, stored) else total
@@ -233,6 +235,13 @@ def _uses(graph: Graph) -> dict[Value, int]:
         for value in set(node.inputs):
             uses[value] = uses.get(value, 0) + 1
     return uses
+
+
+def _cost(node: Node) -> int:
+    """How many additions an element costs to compute again."""
+    if node.primitive.name == "pad" and any(node.attributes["inner"]):
+        return _SPREAD
+    return 0 if _is_free(node) else COSTS.get(node.primitive.name, 1)
 
 
 def _is_free(node: Node) -> bool:

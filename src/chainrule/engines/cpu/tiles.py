@@ -49,7 +49,7 @@ from chainrule.engines.cpu.tile_units import GRAIN, Units, tile_chunks, typical
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Size, at, divide, product
 
-PARTS = 8
+PARTS = 16
 # A sum is only split where its result is at most this many elements, because every part has a copy of it.
 MOST_SPLIT = 1 << 16
 # Steps of a split sum in one part at least.
