@@ -180,6 +180,13 @@ def test_work_that_all_rows_share_is_not_done_again_for_each_slab():
     assert slabs_of(loop) == "1"
 
 
+@pytest.mark.parametrize(("units", "is_cut"), [(128, True), (256, True), (512, False)])
+def test_large_weights_are_divided_among_the_threads_instead(units, is_cut):
+    layer = nn.RNN(3, units, return_state=False)
+    graph = graph_of(lambda x: layer(x), np.zeros((2, T, 3), np.float32))
+    assert ("B" in slabs_of(scans(graph)[0])) == is_cut
+
+
 def test_a_body_with_a_small_loop_is_not_cut():
     graph, _ = gradients_of("rnn")(2)
     text = slabs_of(scans(inline_calls(graph))[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import GRAIN
+from chainrule.engines.cpu.memory import bytes_of
 from chainrule.engines.cpu.work import operations_of
 from chainrule.ir.contraction import Contraction, IndexMap
 from chainrule.ir.graph import Graph, Node, Value
@@ -16,6 +17,9 @@ from chainrule.ir.sizes import BATCH, Size
 
 # Rows of a slab: as many as the tiles of a product read its second operand for at once.
 SLAB = 8
+# Every thread reads what all rows share, such as weights, in every step: so many bytes stay in a processor's own cache. What is larger
+# is better divided among the threads.
+MOST_SHARED = 1 << 19
 
 
 def batch_axis(value: Value) -> int | None:
@@ -51,6 +55,10 @@ def slabs_of(scan: Node) -> str:
         return "1"
     # A pointer to a row says where a slab begins only if the rows are the outermost axis. What has no rows every slab computes.
     if set(first) - {None} != {0} or not has_independent_rows(body):
+        return "1"
+    constants = [node.output for node in body.nodes if node.primitive.name == "constant"]
+    sizes = [bytes_of(value) for value in (*body.inputs, *constants) if batch_axis(value) is None]
+    if sum(size for size in sizes if isinstance(size, int)) > MOST_SHARED:
         return "1"
     work = operations_of(scan)
     shared, each = work.coefficients if isinstance(work, Size) else (work, 0)
