@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -14,10 +16,8 @@ from chainrule.train.callbacks import Callback
 from chainrule.train.history import EpochRecord
 from chainrule.train.stepping import StepTrainer
 
-try:
-    from PIL import Image
-except ImportError:  # said when a sheet is asked for
-    Image = None  # type: ignore[assignment]
+# Without Pillow it is said when a sheet is asked for.
+Image: Any = importlib.import_module("PIL.Image") if importlib.util.find_spec("PIL") else None
 
 NDArray = np.ndarray[Any, Any]
 
