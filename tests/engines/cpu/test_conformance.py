@@ -24,7 +24,7 @@ def assert_same(found, expected, dtype):
 
 
 @pytest.mark.parametrize("primitive", PRIMITIVES)
-@pytest.mark.parametrize("dtype", ["float32", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("int64", marks=pytest.mark.slow)])
 def test_a_primitive_does_what_the_reference_does(primitive, dtype):
     check(primitive, dtype, batches=(5, 1))
 
