@@ -33,7 +33,7 @@ def test_every_primitive_but_loops_is_written_out():
 
 
 @pytest.mark.parametrize("primitive", sorted(PRIMITIVES.keys() - LOOPS))
-@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("int64", marks=pytest.mark.slow), "bool"])
 def test_a_primitive_does_what_the_reference_does(primitive, dtype):
     check(primitive, dtype)
 
