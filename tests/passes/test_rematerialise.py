@@ -69,20 +69,6 @@ def test_the_limit_that_cannot_be_kept_is_named() -> None:
         cr.compile(gradient, memory_limit="much")  # type: ignore[arg-type]
 
 
-def test_by_hand_a_chain_of_two() -> None:
-    """y = sin(sin x): backpropagation needs x and sin x; without room for sin x it is computed twice."""
-
-    def slope(x: Any) -> Any:
-        return cr.grad(lambda x: ops.sin(ops.sin(x)).sum())(x)
-
-    graph, arrays = cr.compile(slope).graph_and_arrays(np.linspace(0, 1, 1000))
-    count = [node.primitive.name for node in graph.nodes].count("sin")
-    assert count == 1, "the outer sine itself is not needed"
-    smaller = rematerialise(graph, 16_000, 1)
-    assert [node.primitive.name for node in smaller.nodes].count("sin") in (1, 2)
-    assert np.array_equal(ENGINE.load(smaller)(arrays)[0], ENGINE.load(graph)(arrays)[0])
-
-
 def test_a_trainer_learns_the_same_with_less() -> None:
     def trained(limit: float | None) -> Any:
         trainer = cr.Trainer(

@@ -143,71 +143,60 @@ class TransformerDecoderLayer(_Block):
         return self._residual(x, self.norm3, self._feed_forward)
 
 
-class TransformerEncoder(Module):
+class _Stack(Module):
+    """Layers of one kind one after another, with a LayerNorm at the end where ``final_norm`` says so."""
+
+    _kind: type[Module]
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        num_layers: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        *,
+        norm_first: bool = False,
+        final_norm: bool | None = None,
+        eps: float = 1e-5,
+        key: Any = None,
+        **settings: Any,
+    ) -> None:
+        check_sizes(type(self).__name__, num_layers=num_layers)
+        make: Callable[..., Module] = self._kind
+        shared = {**settings, "norm_first": norm_first, "eps": eps}
+        self.layers = tuple(
+            make(d_model, nhead, dim_feedforward, dropout, activation, key=each, **shared)
+            for each in _split(key, num_layers)
+        )
+        self.norm = LayerNorm(d_model, eps) if (norm_first if final_norm is None else final_norm) else None
+
+    def _through(self, x: Any, *others: Any, **masks: Any) -> Any:
+        for layer in self.layers:
+            x = layer(x, *others, **masks)
+        return x if self.norm is None else self.norm(x)
+
+
+class TransformerEncoder(_Stack):
     """``num_layers`` encoder layers one after another, with a LayerNorm at the end where ``final_norm`` says so.
 
     By default it does if ``norm_first``. All arguments but the input are those of :class:`TransformerEncoderLayer`.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        num_layers: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = "relu",
-        *,
-        norm_first: bool = False,
-        final_norm: bool | None = None,
-        eps: float = 1e-5,
-        key: Any = None,
-        **settings: Any,
-    ) -> None:
-        check_sizes("TransformerEncoder", num_layers=num_layers)
-        shared = {**settings, "norm_first": norm_first, "eps": eps}
-        self.layers = tuple(
-            TransformerEncoderLayer(d_model, nhead, dim_feedforward, dropout, activation, key=each, **shared)
-            for each in _split(key, num_layers)
-        )
-        self.norm = LayerNorm(d_model, eps) if (norm_first if final_norm is None else final_norm) else None
+    _kind = TransformerEncoderLayer
 
     def forward(self, x: ArrayLike, **masks: Any) -> Any:
-        for layer in self.layers:
-            x = layer(x, **masks)
-        return x if self.norm is None else self.norm(x)
+        return self._through(x, **masks)
 
 
-class TransformerDecoder(Module):
+class TransformerDecoder(_Stack):
     """``num_layers`` decoder layers one after another; arguments as in :class:`TransformerEncoder`."""
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        num_layers: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = "relu",
-        *,
-        norm_first: bool = False,
-        final_norm: bool | None = None,
-        eps: float = 1e-5,
-        key: Any = None,
-        **settings: Any,
-    ) -> None:
-        check_sizes("TransformerDecoder", num_layers=num_layers)
-        shared = {**settings, "norm_first": norm_first, "eps": eps}
-        self.layers = tuple(
-            TransformerDecoderLayer(d_model, nhead, dim_feedforward, dropout, activation, key=each, **shared)
-            for each in _split(key, num_layers)
-        )
-        self.norm = LayerNorm(d_model, eps) if (norm_first if final_norm is None else final_norm) else None
+    _kind = TransformerDecoderLayer
 
     def forward(self, x: ArrayLike, memory: ArrayLike, **masks: Any) -> Any:
-        for layer in self.layers:
-            x = layer(x, memory, **masks)
-        return x if self.norm is None else self.norm(x)
+        return self._through(x, memory, **masks)
 
 
 def _settings(layer: str, activation: str, dim_feedforward: int, key: Any, count: int) -> list[Any]:

@@ -72,10 +72,6 @@ class Layout:
     plans: list[tuple[Plan, list[Packing]] | None]
     cost: float
 
-    @property
-    def in_items(self) -> set[str]:
-        return {var.name for var in self.items}
-
 
 class TileWriter:
     """Writes the tasks of one contraction node whose pieces can all be tiled (or are zero)."""
