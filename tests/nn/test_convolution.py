@@ -61,8 +61,11 @@ def check(layer: nn.Module, theirs: torch.nn.Module, x: NDArray) -> None:
         ((4, 6, (3, 2), 2, 1), {"bias": False}),
         ((4, 8, 3), {"padding": "same", "dilation": 2, "groups": 2}),
         ((4, 4, 3), {"padding": "valid", "groups": 4}),
+        ((4, 6, 3, 2, (2, 1)), {"padding_mode": "reflect"}),
+        ((4, 6, 3), {"padding": "same", "dilation": 2, "padding_mode": "replicate"}),
+        ((4, 6, (3, 4)), {"padding": "same", "padding_mode": "circular"}),
     ],
-    ids=["plain", "strided", "dilated groups", "depthwise"],
+    ids=["plain", "strided", "dilated groups", "depthwise", "reflected", "replicated", "circular"],
 )
 def test_conv2d_equals_pytorch(arguments: Any, options: Any) -> None:
     x = np.random.default_rng(0).normal(size=(2, 7, 8, 4))
@@ -73,6 +76,11 @@ def test_other_ranks_and_transposed_layers_equal_pytorch() -> None:
     rng = np.random.default_rng(0)
     check(nn.Conv1d(3, 5, 4, 2, 1), t.Conv1d(3, 5, 4, 2, 1), rng.normal(size=(2, 9, 3)))
     check(nn.Conv3d(2, 3, 2, padding=1), t.Conv3d(2, 3, 2, padding=1), rng.normal(size=(2, 3, 4, 3, 2)))
+    x = rng.normal(size=(2, 9, 3))
+    check(nn.Conv1d(3, 5, 4, 1, 2, 1, 1, False, "circular"), t.Conv1d(3, 5, 4, 1, 2, 1, 1, False, "circular"), x)
+    x = rng.normal(size=(2, 3, 4, 3, 2))
+    check(nn.Conv3d(2, 3, 2, padding=1, padding_mode="replicate"), t.Conv3d(2, 3, 2, 1, 1, padding_mode="replicate"), x)
+    check(nn.ConvTranspose3d(2, 3, 2, 2, 1, 1), t.ConvTranspose3d(2, 3, 2, 2, 1, 1), x)
     check(nn.ConvTranspose1d(3, 5, 4, 2, 1), t.ConvTranspose1d(3, 5, 4, 2, 1), rng.normal(size=(2, 5, 3)))
     x = rng.normal(size=(2, 4, 3, 4))
     check(nn.ConvTranspose2d(4, 6, 3, 2, 1, 1), t.ConvTranspose2d(4, 6, 3, 2, 1, 1), x)
@@ -97,9 +105,39 @@ def test_pooling_layers_compute_what_the_operations_do() -> None:
     x = np.random.default_rng(0).normal(size=(2, 7, 8, 3))
     np.testing.assert_array_equal(nn.MaxPool2d(2)(x), cr.max_pool(x, (2, 2)))
     np.testing.assert_array_equal(nn.MaxPool2d((3, 2), 2, 1)(x), cr.max_pool(x, (3, 2), 2, 1))
-    np.testing.assert_array_equal(nn.AvgPool2d(3, 2, 1, False)(x), cr.average_pool(x, (3, 3), 2, 1, False))
+    np.testing.assert_array_equal(nn.AvgPool2d(3, 2, 1, False, False)(x), cr.average_pool(x, (3, 3), 2, 1, False))
+    ceiled = cr.max_pool(x, (3, 2), 2, 1, (1, 2), True)
+    np.testing.assert_array_equal(nn.MaxPool2d((3, 2), 2, 1, (1, 2), ceil_mode=True)(x), ceiled)
+    np.testing.assert_array_equal(nn.AvgPool2d(3, 2, 1, True, False)(x), cr.average_pool(x, (3, 3), 2, 1, False, True))
     np.testing.assert_array_equal(nn.MaxPool1d(2)(x[0]), cr.max_pool(x[0], (2,)))
     np.testing.assert_array_equal(nn.AvgPool1d(3, 1, 1)(x[0]), cr.average_pool(x[0], (3,), 1, 1))
+
+
+def test_pooling_of_volumes_equals_pytorch() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 6, 3))
+    image = torch.tensor(np.moveaxis(x, -1, 1).copy())
+    for layer, theirs in (
+        (nn.MaxPool3d(2, 2, 1, ceil_mode=True), t.MaxPool3d(2, 2, 1, ceil_mode=True)),
+        (nn.AvgPool3d((3, 2, 2), 2, 1), t.AvgPool3d((3, 2, 2), 2, 1)),
+        (nn.AdaptiveAvgPool3d((2, 3, 4)), t.AdaptiveAvgPool3d((2, 3, 4))),
+        (nn.AdaptiveMaxPool3d((2, 3, 4)), t.AdaptiveMaxPool3d((2, 3, 4))),
+    ):
+        np.testing.assert_allclose(np.moveaxis(layer(x), -1, 1), theirs(image).numpy(), rtol=1e-12, err_msg=repr(layer))
+
+
+def test_pad_layers_equal_pytorch() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3))
+    image = torch.tensor(np.moveaxis(x, -1, 1).copy())
+    for layer, theirs in (
+        (nn.Pad(2, value=-1.5), t.ConstantPad2d(2, -1.5)),
+        (nn.Pad(((1, 2), (0, 3)), "reflect"), t.ReflectionPad2d((0, 3, 1, 2))),
+        (nn.Pad((3, 1), "replicate"), t.ReplicationPad2d((1, 1, 3, 3))),
+        (nn.Pad(2, "circular"), t.CircularPad2d(2)),
+    ):
+        np.testing.assert_array_equal(np.moveaxis(layer(x), -1, 1), theirs(image).numpy(), err_msg=repr(layer))
+    assert nn.Pad((1,))(x[0]).shape == (5, 6, 3)
+    with pytest.raises(ShapeError, match=r"Pad: Pad by 1 needs input of shape .*, not \(4, 3\)"):
+        nn.Pad(1)(x[0, 0])
 
 
 def test_upsampling_equals_pytorch() -> None:
@@ -148,6 +186,9 @@ def test_input_of_a_wrong_shape_names_the_layer_and_the_shape() -> None:
         (lambda: nn.ConvTranspose2d(4, 3, 3, groups=2), r"ConvTranspose2d cannot cut out_channels=3 into groups=2"),
         (lambda: nn.Conv2d(3, 4, (3, 3, 3)), "kernel_size is an integer of at least 1, or 2 of them"),
         (lambda: nn.ConvTranspose2d(3, 4, 3, 2, 1, 2), "output_padding below the stride"),
+        (lambda: nn.Conv2d(3, 4, 3, padding_mode="mirror"), "padding_mode of Conv2d is one of zeros, reflect"),
+        (lambda: nn.Pad(1, "zeros"), "mode of Pad is one of constant, reflect, replicate, circular, not 'zeros'"),
+        (lambda: nn.Pad((1, (2, -1))), "padding is 'same', 'valid', an integer of at least 0"),
         (lambda: nn.MaxPool2d(2, padding=2), "MaxPool2d needs padding of at most half of its window"),
     ],
 )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import chainrule as cr
 from chainrule import nn
@@ -51,6 +53,52 @@ def test_average_pool_equals_pytorch(
         TIES,
         engine=engine,
     )
+
+
+# Window, stride, padding, dilation: the last window begins inside and ends beyond, or would begin in the padding.
+CEILED: list[tuple[tuple[int, int], Any, Any, Any]] = [
+    ((2, 3), None, 0, 1),
+    ((3, 3), 2, 1, 1),
+    ((2, 2), 3, (1, 0), 1),
+    ((4, 2), (1, 5), (2, 1), (1, 3)),
+    ((3, 3), 2, 1, 2),
+]
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize(("window", "stride", "padding", "dilation"), CEILED)
+def test_dilation_and_ceil_mode_equal_pytorch(
+    same_as_torch: Same, window: Any, stride: Any, padding: Any, dilation: Any, ceil: bool, engine: str
+) -> None:
+    same_as_torch(
+        lambda x: cr.max_pool(x, window, stride, padding, dilation, ceil),
+        lambda x: F.max_pool2d(x, window, stride, padding, dilation, ceil),
+        TIES,
+        engine=engine,
+    )
+    for counted in (True, False):
+        same_as_torch(
+            lambda x, counted=counted: cr.average_pool(x, window, stride, padding, counted, ceil),
+            lambda x, counted=counted: F.avg_pool2d(x, window, stride, padding, ceil, counted),
+            TIES,
+            engine=engine,
+        )
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5), st.integers(0, 2), st.integers(1, 3), st.booleans())
+def test_the_number_of_windows_is_pytorchs(
+    size: int, window: int, stride: int, padding: int, dilation: int, ceil: bool
+) -> None:
+    assume(2 * padding <= window)
+    x = np.arange(float(size))
+    try:
+        expected = F.max_pool1d(torch.tensor(x)[None, None], window, stride, padding, dilation, ceil)[0, 0]
+    except RuntimeError:
+        with pytest.raises(ShapeError, match="does not fit"):
+            cr.max_pool(x[:, None], (window,), stride, padding, dilation, ceil)
+    else:
+        found = cr.max_pool(x[:, None], (window,), stride, padding, dilation, ceil)
+        np.testing.assert_array_equal(found[:, 0], expected.numpy())
 
 
 @pytest.mark.parametrize("places", [(3, 4), (4, 3), (1, 1), (9, 8), (12, 5)])

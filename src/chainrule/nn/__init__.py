@@ -32,6 +32,7 @@ from chainrule.nn.convolution import Conv2d as Conv2d
 from chainrule.nn.convolution import Conv3d as Conv3d
 from chainrule.nn.convolution import ConvTranspose1d as ConvTranspose1d
 from chainrule.nn.convolution import ConvTranspose2d as ConvTranspose2d
+from chainrule.nn.convolution import ConvTranspose3d as ConvTranspose3d
 from chainrule.nn.dropout import Dropout as Dropout
 from chainrule.nn.dropout import Dropout2d as Dropout2d
 from chainrule.nn.embedding import Embedding as Embedding
@@ -50,13 +51,17 @@ from chainrule.nn.perceptron import PerceptronResult as PerceptronResult
 from chainrule.nn.perceptron import perceptron_fit as perceptron_fit
 from chainrule.nn.pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
 from chainrule.nn.pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from chainrule.nn.pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d
 from chainrule.nn.pooling import AdaptiveMaxPool1d as AdaptiveMaxPool1d
 from chainrule.nn.pooling import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from chainrule.nn.pooling import AdaptiveMaxPool3d as AdaptiveMaxPool3d
 from chainrule.nn.pooling import AvgPool1d as AvgPool1d
 from chainrule.nn.pooling import AvgPool2d as AvgPool2d
+from chainrule.nn.pooling import AvgPool3d as AvgPool3d
 from chainrule.nn.pooling import GlobalAveragePooling as GlobalAveragePooling
 from chainrule.nn.pooling import MaxPool1d as MaxPool1d
 from chainrule.nn.pooling import MaxPool2d as MaxPool2d
+from chainrule.nn.pooling import MaxPool3d as MaxPool3d
 from chainrule.nn.positions import LearnedPositions as LearnedPositions
 from chainrule.nn.positions import SinusoidalPositions as SinusoidalPositions
 from chainrule.nn.positions import rotate as rotate
@@ -65,6 +70,7 @@ from chainrule.nn.recurrent import LSTM as LSTM
 from chainrule.nn.recurrent import RNN as RNN
 from chainrule.nn.recurrent import reset_states as reset_states
 from chainrule.nn.reshaping import Flatten as Flatten
+from chainrule.nn.reshaping import Pad as Pad
 from chainrule.nn.reshaping import Upsample as Upsample
 from chainrule.nn.spiking import LeakyIntegrateAndFire as LeakyIntegrateAndFire
 from chainrule.nn.spiking import spike as spike

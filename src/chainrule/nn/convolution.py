@@ -10,7 +10,15 @@ from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_image, check_size
-from chainrule.ops.convolutions import Padding, PerAxis, convolution, per_axis, transposed_convolution
+from chainrule.ops.convolutions import (
+    Padding,
+    PaddingMode,
+    PerAxis,
+    check_padding_mode,
+    convolution,
+    per_axis,
+    transposed_convolution,
+)
 from chainrule.trace.array import ArrayLike, as_array, operation
 
 
@@ -27,11 +35,14 @@ class _Convolution(Module):
         dilation: PerAxis = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
         *,
         init: Initialiser = glorot_uniform,
         key: Any = None,
     ) -> None:
         _check_channels(type(self).__name__, in_channels, out_channels, groups)
+        check_padding_mode(type(self).__name__, padding_mode)
+        self.padding_mode = padding_mode
         self.stride = per_axis(stride, self.rank, "stride")
         self.padding = _setting(padding)
         self.dilation = per_axis(dilation, self.rank, "dilation")
@@ -49,7 +60,8 @@ class _Convolution(Module):
         return int(self.weight.shape[-1])
 
     def forward(self, x: ArrayLike) -> Any:
-        return _convolved(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        settings = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
+        return _convolved(x, self.weight, self.bias, *settings)
 
 
 class Conv1d(_Convolution):
@@ -64,8 +76,9 @@ class Conv2d(_Convolution):
     Input is (..., height, width, in_channels), usually with the batch in front; an axis of the output has ``⌊(size +
     padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`` positions. ``padding`` is a number for both sides of all axes,
     one for each axis or a pair (before, after) for each, "valid" for none, or "same" for ``ceil(size / stride)``
-    positions. ``groups`` cuts the channels into runs that do not see each other; ``groups=in_channels`` is a depthwise
-    convolution.
+    positions. ``padding_mode`` says what lies there: "zeros", or the image mirrored ("reflect"), its edge repeated
+    ("replicate") or its other end ("circular"). ``groups`` cuts the channels into runs that do not see each other;
+    ``groups=in_channels`` is a depthwise convolution.
 
     ``weight`` has shape (height, width, in_channels / groups, out_channels), as in Keras; PyTorch's (out, in / groups,
     height, width) becomes ours by ``transpose(2, 3, 1, 0)``. Weights start from ``init``, Glorot's uniform by default
@@ -150,6 +163,12 @@ class ConvTranspose2d(_TransposedConvolution):
     rank = 2
 
 
+class ConvTranspose3d(_TransposedConvolution):
+    """A transposed convolution of volumes, (..., depth, height, width, in_channels); see :class:`ConvTranspose2d`."""
+
+    rank = 3
+
+
 def _check_channels(layer: str, in_channels: int, out_channels: int, groups: int) -> None:
     for name, size in (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups)):
         check_size(layer, name, size)
@@ -172,11 +191,11 @@ def _weight(layer: str, shape: tuple[int, ...], init: Initialiser, key: Any) -> 
 
 @operation
 def _convolved(
-    x: ArrayLike, weight: ArrayLike, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    x: ArrayLike, weight: ArrayLike, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int, mode: PaddingMode
 ) -> Any:
     array, window = as_array(x), as_array(weight)
     check_image(array, window.ndim - 2, int(window.shape[-2]) * groups)
-    y = convolution(array, window, stride, padding, dilation, groups)
+    y = convolution(array, window, stride, padding, dilation, groups, mode)
     return y if bias is None else y + bias
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from chainrule.core.errors import ConfigError, ShapeError
@@ -16,13 +17,23 @@ from chainrule.trace.values import show_shape
 class _MaxPool(Module):
     rank: ClassVar[int]
 
-    def __init__(self, kernel_size: PerAxis, stride: PerAxis | None = None, padding: PerAxis = 0) -> None:
+    def __init__(
+        self,
+        kernel_size: PerAxis,
+        stride: PerAxis | None = None,
+        padding: PerAxis = 0,
+        dilation: PerAxis = 1,
+        *,
+        ceil_mode: bool = False,
+    ) -> None:
+        self.dilation = per_axis(dilation, self.rank, "dilation")
         self.kernel_size, self.stride, self.padding = _windows(
-            type(self).__name__, self.rank, kernel_size, stride, padding
+            type(self).__name__, self.rank, kernel_size, stride, padding, self.dilation
         )
+        self.ceil_mode = bool(ceil_mode)
 
     def forward(self, x: ArrayLike) -> Any:
-        return _largest(x, self.kernel_size, self.stride, self.padding)
+        return _largest(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
 
 
 class MaxPool1d(_MaxPool):
@@ -32,15 +43,22 @@ class MaxPool1d(_MaxPool):
 
 
 class MaxPool2d(_MaxPool):
-    """``y[..., o, p, c] = max x[..., s·o + i - padding, s·p + j - padding, c]`` over the window's i and j.
+    """``y[..., o, p, c] = max x[..., s·o + d·i - padding, s·p + d·j - padding, c]`` over the window's i and j.
 
     Input is (..., height, width, channels). The stride is by default the window's size, so that windows lie side by
-    side; an axis of the output has ``⌊(size + 2·padding - kernel) / stride⌋ + 1`` positions, and what is left over is
-    not read. Padding never wins and is at most half of the window. Where several elements are the largest the first,
-    row by row, gets the whole gradient, as in PyTorch.
+    side; an axis of the output has ``⌊(size + 2·padding - dilation·(kernel - 1) - 1) / stride⌋ + 1`` positions, and what
+    is left over is not read, or with ``ceil_mode`` by one more window that begins in the image. Padding never wins and
+    is at most half of the window. Where several elements are the largest the first, row by row, gets the whole
+    gradient, as in PyTorch.
     """
 
     rank = 2
+
+
+class MaxPool3d(_MaxPool):
+    """The largest of each channel under a window of (..., depth, height, width, channels); see :class:`MaxPool2d`."""
+
+    rank = 3
 
 
 class _AvgPool(Module):
@@ -51,15 +69,17 @@ class _AvgPool(Module):
         kernel_size: PerAxis,
         stride: PerAxis | None = None,
         padding: PerAxis = 0,
+        ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
         self.kernel_size, self.stride, self.padding = _windows(
             type(self).__name__, self.rank, kernel_size, stride, padding
         )
+        self.ceil_mode = bool(ceil_mode)
         self.count_include_pad = bool(count_include_pad)
 
     def forward(self, x: ArrayLike) -> Any:
-        return _mean(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
+        return _mean(x, self.kernel_size, self.stride, self.padding, self.count_include_pad, self.ceil_mode)
 
 
 class AvgPool1d(_AvgPool):
@@ -71,11 +91,17 @@ class AvgPool1d(_AvgPool):
 class AvgPool2d(_AvgPool):
     """The mean of each channel under a window of (..., height, width, channels), with the shapes of :class:`MaxPool2d`.
 
-    Padding is zeros. With ``count_include_pad`` the sum is divided by the size of the window, otherwise by the number
-    of its positions that lie in the image.
+    Padding is zeros. With ``count_include_pad`` the sum is divided by the number of the window's positions that lie in
+    the padded image, otherwise by those that lie in the image. Arguments are in PyTorch's order.
     """
 
     rank = 2
+
+
+class AvgPool3d(_AvgPool):
+    """The mean of each channel under a window of (..., depth, height, width, channels); see :class:`AvgPool2d`."""
+
+    rank = 3
 
 
 class _AdaptivePool(Module):
@@ -104,6 +130,12 @@ class AdaptiveAvgPool2d(AdaptiveAvgPool1d):
     rank = 2
 
 
+class AdaptiveAvgPool3d(AdaptiveAvgPool1d):
+    """The mean under windows of (..., depth, height, width, channels), placed as by :class:`AdaptiveAvgPool2d`."""
+
+    rank = 3
+
+
 class AdaptiveMaxPool1d(_AdaptivePool):
     """The largest under ``output_size`` windows along (..., time, channels), placed as by :class:`AdaptiveAvgPool2d`."""
 
@@ -119,6 +151,12 @@ class AdaptiveMaxPool2d(AdaptiveMaxPool1d):
     rank = 2
 
 
+class AdaptiveMaxPool3d(AdaptiveMaxPool1d):
+    """The largest under windows of (..., depth, height, width, channels), placed as by :class:`AdaptiveAvgPool2d`."""
+
+    rank = 3
+
+
 class GlobalAveragePooling(Module):
     """The mean over all positions: (batch, *spatial, channels) to (batch, channels). Lin, Chen & Yan, ICLR 2014.
 
@@ -130,27 +168,32 @@ class GlobalAveragePooling(Module):
 
 
 def _windows(
-    layer: str, rank: int, kernel_size: PerAxis, stride: PerAxis | None, padding: PerAxis
+    layer: str,
+    rank: int,
+    kernel_size: PerAxis,
+    stride: PerAxis | None,
+    padding: PerAxis,
+    dilation: Sequence[int] = (1, 1, 1),
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     kernel = per_axis(kernel_size, rank, "kernel_size")
     margins = per_axis(padding, rank, "padding", least=0)
-    if any(2 * margin > size for margin, size in zip(margins, kernel)):
+    if any(2 * margin > step * (size - 1) + 1 for margin, size, step in zip(margins, kernel, dilation)):
         raise ConfigError(f"{layer} needs padding of at most half of its window {kernel}, not {padding!r}")
     return kernel, kernel if stride is None else per_axis(stride, rank, "stride"), margins
 
 
 @operation
-def _largest(x: ArrayLike, window: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Any:
+def _largest(x: ArrayLike, window: tuple[int, ...], *settings: Any) -> Any:
     array = as_array(x)
     check_image(array, len(window))
-    return max_pool(array, window, stride, padding)
+    return max_pool(array, window, *settings)
 
 
 @operation
-def _mean(x: ArrayLike, window: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...], count: bool) -> Any:
+def _mean(x: ArrayLike, window: tuple[int, ...], *settings: Any) -> Any:
     array = as_array(x)
     check_image(array, len(window))
-    return average_pool(array, window, stride, padding, count)
+    return average_pool(array, window, *settings)
 
 
 @operation

@@ -8,7 +8,8 @@ from typing import Any
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.ops.arrays import broadcast_to
-from chainrule.ops.convolutions import per_axis
+from chainrule.ops.convolutions import padding_of, per_axis
+from chainrule.ops.padding import PAD_MODES, PadMode, pad
 from chainrule.trace.array import ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 
@@ -29,6 +30,32 @@ class Flatten(Module):
         return _flattened(x, self.start_axis)
 
 
+class Pad(Module):
+    """A border around (batch, *spatial, channels): of ``value``, or in another ``mode`` of the image itself.
+
+    ``padding`` is a number for both ends of all spatial axes, or for each axis a number or a pair (before, after); then
+    there may be any number of leading axes. ``mode`` is "constant", "reflect", "replicate" or "circular", see
+    :func:`chainrule.ops.pad`. PyTorch's ReflectionPad2d((left, right, top, bottom)) is ``Pad(((top, bottom), (left,
+    right)), "reflect")``. Raises :class:`ShapeError` for a border that the image is too small for.
+    """
+
+    def __init__(
+        self, padding: int | Sequence[int | Sequence[int]], mode: PadMode = "constant", value: float = 0.0
+    ) -> None:
+        if mode not in PAD_MODES:
+            raise ConfigError(f"the mode of Pad is one of {', '.join(PAD_MODES)}, not {mode!r}")
+        if isinstance(padding, int):
+            self.padding: Any = per_axis(padding, 1, "padding", least=0)[0]
+        else:
+            each = [1] * len(padding)
+            self.padding = padding_of(padding, each, each, each, each)
+        self.mode = mode
+        self.value = float(value)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _padded(x, self.padding, self.mode, self.value)
+
+
 class Upsample(Module):
     """Every position repeated ``scale_factor`` times along each spatial axis of (batch, *spatial, channels): nearest neighbours.
 
@@ -43,6 +70,18 @@ class Upsample(Module):
 
     def forward(self, x: ArrayLike) -> Any:
         return _repeated(x, self.scale_factor)
+
+
+@operation
+def _padded(x: ArrayLike, padding: int | tuple[tuple[int, int], ...], mode: PadMode, value: float) -> Any:
+    array = as_array(x)
+    rank = array.ndim - 2 if isinstance(padding, int) else len(padding)
+    if not 0 < rank < array.ndim:
+        raise ShapeError(
+            f"Pad by {padding} needs input of shape (batch, *spatial, channels), not {show_shape(array.shape)}"
+        )
+    pairs = ((padding, padding),) * rank if isinstance(padding, int) else padding
+    return pad(array, [*[(0, 0)] * (array.ndim - rank - 1), *pairs, (0, 0)], value, mode)
 
 
 @operation

@@ -30,7 +30,6 @@ from chainrule.ops.arrays import mean as mean
 from chainrule.ops.arrays import min as min
 from chainrule.ops.arrays import one_hot as one_hot
 from chainrule.ops.arrays import ones as ones
-from chainrule.ops.arrays import pad as pad
 from chainrule.ops.arrays import reshape as reshape
 from chainrule.ops.arrays import scatter_add as scatter_add
 from chainrule.ops.arrays import stack as stack
@@ -67,6 +66,7 @@ from chainrule.ops.math import square as square
 from chainrule.ops.math import stop_gradient as stop_gradient
 from chainrule.ops.math import tanh as tanh
 from chainrule.ops.math import where as where
+from chainrule.ops.padding import pad as pad
 from chainrule.ops.pooling import adaptive_average_pool as adaptive_average_pool
 from chainrule.ops.pooling import adaptive_max_pool as adaptive_max_pool
 from chainrule.ops.pooling import average_pool as average_pool

@@ -154,18 +154,6 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Any:
 
 
 @operation
-def pad(x: ArrayLike, widths: Sequence[tuple[int, int]], value: float = 0) -> Any:
-    """x with ``widths[axis] = (before, after)`` more elements of a value along each axis."""
-    array = as_array(x)
-    if len(widths) != array.ndim:
-        raise ShapeError(
-            f"padding an array of rank {array.ndim} needs {array.ndim} (before, after) pairs, not {len(widths)}"
-        )
-    low, high = [w[0] for w in widths], [w[1] for w in widths]
-    return Array(array.home.pad(array.value, low, high, value=value), array.home)
-
-
-@operation
 def take(x: ArrayLike, indices: ArrayLike, axis: int = 0) -> Any:
     """x at positions of an axis, which is replaced by the axes of ``indices``. Positions outside [0, size) read as 0."""
     array, places = as_array(x), as_array(indices)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.ops.arrays import arange, broadcast_to, pad
+from chainrule.ops.arrays import arange, broadcast_to
 from chainrule.ops.loops import operation_with_rule, scan
 from chainrule.ops.math import exp, log, matmul, stop_gradient, where
+from chainrule.ops.padding import pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import broadcast_shapes, common_dtype, show_shape
 

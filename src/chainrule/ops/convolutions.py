@@ -9,7 +9,7 @@ for some axes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -17,11 +17,13 @@ from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.ir.contraction import Contraction, affine, plain
 from chainrule.ir.sizes import Dim, Shape
 from chainrule.ops.arrays import contract
+from chainrule.ops.padding import pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 
 PerAxis = int | Sequence[int]
 Padding = int | str | Sequence[int | Sequence[int]]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 @operation
@@ -32,14 +34,16 @@ def convolution(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     groups: int = 1,
+    padding_mode: PaddingMode = "zeros",
 ) -> Any:
     """``out[..., o, m] = Σ_k,c x[..., stride·o + dilation·k - before, c] · weight[k, c, m]``; outside x counts as 0.
 
     x is (..., *spatial, in), ``weight`` (*window, in / groups, out), the result (..., *positions, out) with ``⌊(size +
     before + after - dilation·(window - 1) - 1) / stride⌋ + 1`` positions along an axis. (In signal processing this is a
     cross-correlation: the window is not flipped.) With groups, the channels are cut into as many runs, and each run of
-    outputs sees its own run of inputs alone; ``groups = in`` is the depthwise convolution. Raises :class:`ShapeError`
-    for channels that do not fit and windows larger than the padded input.
+    outputs sees its own run of inputs alone; ``groups = in`` is the depthwise convolution. A ``padding_mode`` of
+    "reflect", "replicate" or "circular" puts copies of x outside x, as :func:`chainrule.ops.pad` does. Raises
+    :class:`ShapeError` for channels that do not fit and windows larger than the padded input.
     """
     array, window = as_array(x), as_array(weight)
     rank = window.ndim - 2
@@ -55,6 +59,10 @@ def convolution(
     kernel = tuple(int(size) for size in window.shape[:-2])
     strides, dilations = per_axis(stride, rank, "stride"), per_axis(dilation, rank, "dilation")
     margins = padding_of(padding, spatial, kernel, strides, dilations)
+    check_padding_mode("a convolution", padding_mode)
+    if padding_mode != "zeros":
+        array = pad(array, [*[(0, 0)] * len(lead), *margins, (0, 0)], mode=padding_mode)
+        spatial, margins = spatial_axes(array, rank, "a convolution"), ((0, 0),) * rank
     sizes = tuple(
         window_positions(axis, size, k, s, m, d)
         for axis, (size, k, s, m, d) in enumerate(zip(spatial, kernel, strides, margins, dilations, strict=True))
@@ -208,6 +216,12 @@ def padding_of(
     raise ConfigError(
         f"padding is 'same', 'valid', an integer of at least 0, or {rank} integers or (before, after) pairs, not {padding!r}"
     )
+
+
+def check_padding_mode(what: str, mode: Any) -> None:
+    """Raise :class:`ConfigError` for a mode that is none."""
+    if mode not in get_args(PaddingMode):
+        raise ConfigError(f"the padding_mode of {what} is one of {', '.join(get_args(PaddingMode))}, not {mode!r}")
 
 
 def window_positions(axis: int, size: int, window: int, stride: int, margin: tuple[int, int], dilation: int = 1) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -13,44 +14,49 @@ import numpy as np
 from chainrule.core.dtypes import FLOATS
 from chainrule.core.errors import ConfigError
 from chainrule.ir.contraction import Contraction, affine, plain
-from chainrule.ops.arrays import concatenate, contract, full, pad
+from chainrule.ops.arrays import concatenate, contract, full
 from chainrule.ops.convolutions import Padding, PerAxis, padding_of, per_axis, spatial_axes, window_positions
 from chainrule.ops.loops import operation_with_rule
 from chainrule.ops.math import maximum, where
+from chainrule.ops.padding import pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 
 
 @operation
-def max_pool(x: ArrayLike, window: Sequence[int], stride: PerAxis | None = None, padding: Padding = 0) -> Any:
+def max_pool(
+    x: ArrayLike,
+    window: Sequence[int],
+    stride: PerAxis | None = None,
+    padding: Padding = 0,
+    dilation: PerAxis = 1,
+    ceil_mode: bool = False,
+) -> Any:
     """The largest element under a window at every ``stride`` positions (by default the window's size), NaN if any is.
 
-    x is (..., *spatial, channels); the result has ``⌊(size + before + after - window) / stride⌋ + 1`` positions along
-    an axis. Padding never wins. The whole gradient goes to the largest element, the first in row-major order where
-    several are equal.
+    x is (..., *spatial, channels); the result has ``⌊(size + before + after - dilation·(window - 1) - 1) / stride⌋ + 1``
+    positions along an axis, with ``ceil_mode`` also the one that begins inside x and ends beyond it. Padding never
+    wins. The elements of a window are ``dilation`` apart. The whole gradient goes to the largest element, the first in
+    row-major order where several are equal.
     """
     array = as_array(x)
-    sizes, strides, margins = _windows(array, window, stride, padding, "max pooling")
-    rank = len(sizes)
-    if any(map(any, margins)):
+    windows = _windows(array, window, stride, padding, dilation, ceil_mode, "max pooling")
+    rank, count = len(windows.sizes), math.prod(windows.sizes)
+    if any(map(any, windows.margins)):
         lowest = -math.inf if array.value.dtype in FLOATS else int(np.iinfo(array.dtype).min)
         widths = [(0, 0)] * (array.ndim - rank - 1)
-        array = pad(array, [*widths, *margins, (0, 0)], lowest)
-    padded = spatial_axes(array, rank, "max pooling")
-    places = tuple(window_positions(k, *of, (0, 0)) for k, of in enumerate(zip(padded, sizes, strides, strict=True)))
+        array = pad(array, [*widths, *windows.margins, (0, 0)], lowest)
     # What no window covers is cut off first.
-    spatial = tuple(s * (n - 1) + k for s, n, k in zip(strides, places, sizes, strict=True))
-    array = array[(..., *map(slice, spatial), slice(None))]
+    array = array[(..., *map(slice, windows.covered), slice(None))]
 
     def first_largest(inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         (of,), (largest,), (g,) = inputs, outputs, cotangents
-        winner = full(largest.shape, math.prod(sizes) - 1, "int32")
-        for number, element in reversed(list(enumerate(_elements(of, sizes, strides, places)))):
+        winner = full(largest.shape, count - 1, "int32")
+        for number, element in reversed(list(enumerate(_elements(of, windows)))):
             winner = where(element == largest, number, winner)
-        parts = [where(winner == number, g, 0) for number in range(math.prod(sizes))]
-        return [_sum_of_windows(parts, spatial, sizes, strides, places)]
+        return [_sum_of_windows([where(winner == number, g, 0) for number in range(count)], windows)]
 
     def largest(of: Any) -> Any:
-        return reduce(maximum, _elements(of, sizes, strides, places))
+        return reduce(maximum, _elements(of, windows))
 
     return operation_with_rule(largest, first_largest, label="max_pool")(array)
 
@@ -62,42 +68,38 @@ def average_pool(
     stride: PerAxis | None = None,
     padding: Padding = 0,
     count_padding: bool = True,
+    ceil_mode: bool = False,
 ) -> Any:
     """The mean under a window at every ``stride`` positions (by default the window's size).
 
     x is (..., *spatial, channels), with positions as in :func:`max_pool`. Padding is zeros; ``count_padding=False``
-    divides by the number of positions inside x instead of all of the window.
+    divides by the number of the window's positions inside x alone. Positions beyond the padding, which ``ceil_mode``
+    lets a window reach, never count.
     """
     array = as_array(x)
     array = array if array.value.dtype in FLOATS else array.astype("float32")
-    sizes, strides, margins = _windows(array, window, stride, padding, "average pooling")
-    rank, lead = len(sizes), array.ndim - len(sizes) - 1
-    spatial = spatial_axes(array, rank, "average pooling")
-    places = tuple(window_positions(k, *of) for k, of in enumerate(zip(spatial, sizes, strides, margins, strict=True)))
+    windows = _windows(array, window, stride, padding, 1, ceil_mode, "average pooling")
+    rank, lead, places = len(windows.sizes), array.ndim - len(windows.sizes) - 1, windows.places
     # A window is a contraction with a number (docs/decisions/0002).
     place, channel = range(lead, lead + rank), lead + rank
     spec = Contraction(
-        (*array.shape[:lead], *places, array.shape[-1], *sizes),
+        (*array.shape[:lead], *places, array.shape[-1], *windows.sizes),
         plain(*range(channel + 1)),
         (
             *plain(*range(lead)),
             *(
                 affine((i, s), (channel + 1 + k, 1), offset=-m[0])
-                for k, (i, s, m) in enumerate(zip(place, strides, margins))
+                for k, (i, s, m) in enumerate(zip(place, windows.strides, windows.margins))
             ),
             *plain(channel),
         ),
         (),
         (*array.shape[:lead], *places, array.shape[-1]),
     )
-    if count_padding:
-        return contract(spec, array, 1 / math.prod(sizes))
-    counts = [
-        [len(range(max(0, s * n - m[0]), min(size, s * n - m[0] + k))) for n in range(count)]
-        for size, k, s, m, count in zip(spatial, sizes, strides, margins, places)
-    ]
-    inside = reduce(np.multiply.outer, [np.asarray(count, float) for count in counts])
-    return contract(spec, array, 1.0) * (1 / inside[..., None]).astype(array.dtype)
+    counts = reduce(np.multiply.outer, windows.counts(with_padding=count_padding))
+    if (counts == counts.flat[0]).all():
+        return contract(spec, array, 1 / float(counts.flat[0]))
+    return contract(spec, array, 1.0) * (1 / counts[..., None]).astype(array.dtype)
 
 
 @operation
@@ -144,35 +146,97 @@ def _cover(size: int, count: int) -> list[tuple[int, int]]:
     return [(o * size // count, -(-(o + 1) * size // count)) for o in range(count)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Where windows lie on the spatial axes: one number, or pair of margins (before, after), for each axis.
+
+    ``margins`` hold all that windows read outside the image, ``padding`` what of it the caller asked for.
+    """
+
+    spatial: tuple[int, ...]
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    margins: tuple[tuple[int, int], ...]
+    places: tuple[int, ...]
+
+    @property
+    def covered(self) -> tuple[int, ...]:
+        """The positions, margins among them, from the first to the last that a window reads."""
+        axes = zip(self.places, self.strides, self.sizes, self.dilations, strict=True)
+        return tuple(s * (n - 1) + d * (k - 1) + 1 for n, s, k, d in axes)
+
+    def counts(self, with_padding: bool) -> list[np.ndarray[Any, Any]]:
+        """For each axis how many positions of the window count at each place."""
+        found = []
+        axes = zip(self.places, self.strides, self.sizes, self.spatial, self.padding, strict=True)
+        for places, stride, window, size, (before, after) in axes:
+            first = stride * np.arange(places) - before
+            low, high = (-before, size + after) if with_padding else (0, size)
+            found.append(np.minimum(first + window, high) - np.maximum(first, low))
+        return found
+
+
 def _windows(
-    x: Array, window: Sequence[int], stride: PerAxis | None, padding: Padding, what: str
-) -> tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...]]:
+    x: Array,
+    window: Sequence[int],
+    stride: PerAxis | None,
+    padding: Padding,
+    dilation: PerAxis,
+    ceil_mode: bool,
+    what: str,
+) -> _Windows:
     sizes = per_axis(window, len(window), "the window")
-    spatial = spatial_axes(x, len(sizes), what)
-    strides = sizes if stride is None else per_axis(stride, len(sizes), "stride")
-    margins = padding_of(padding, spatial, sizes, strides, [1] * len(sizes))
-    if padding != "same" and any(2 * most > size for size, margin in zip(sizes, margins) for most in margin):
+    rank = len(sizes)
+    spatial = spatial_axes(x, rank, what)
+    strides = sizes if stride is None else per_axis(stride, rank, "stride")
+    dilations = per_axis(dilation, rank, "dilation")
+    given = padding_of(padding, spatial, sizes, strides, dilations)
+    reaches = [d * (k - 1) + 1 for k, d in zip(sizes, dilations, strict=True)]
+    if padding != "same" and any(2 * most > reach for reach, margin in zip(reaches, given) for most in margin):
         raise ConfigError(f"the padding of {what} is at most half of the window, {sizes}, not {padding!r}")
-    return sizes, strides, margins
+    places, margins = [], []
+    for axis, (size, reach, s, (before, after)) in enumerate(zip(spatial, reaches, strides, given, strict=True)):
+        most = (size - 1 + before) // s + 1
+        if ceil_mode and reach - s < size + before + after:
+            # One more window, if it begins inside.
+            count = min(-(-(size + before + after - reach) // s) + 1, most)
+        else:
+            count = window_positions(axis, size, reach, s, (before, after))
+        places.append(count)
+        margins.append((before, max(after, s * (count - 1) + reach - size - before)))
+    return _Windows(spatial, sizes, strides, dilations, given, tuple(margins), tuple(places))
 
 
-def _elements(x: Array, sizes: Sequence[int], strides: Sequence[int], places: Sequence[int]) -> list[Array]:
+def _elements(x: Array, windows: _Windows) -> list[Array]:
     """For each element of the window, in row-major order, what of x lies under it at all places: a strided slice."""
     return [
-        x[(..., *(slice(k, k + s * (n - 1) + 1, s) for k, s, n in zip(corner, strides, places)), slice(None))]
-        for corner in itertools.product(*map(range, sizes))
+        x[
+            (
+                ...,
+                *(slice(k, k + s * (n - 1) + 1, s) for k, s, n in zip(corner, windows.strides, windows.places)),
+                slice(None),
+            )
+        ]
+        for corner in _corners(windows)
     ]
 
 
-def _sum_of_windows(
-    parts: Sequence[Array], spatial: Sequence[int], sizes: Sequence[int], strides: Sequence[int], places: Sequence[int]
-) -> Array:
+def _corners(windows: _Windows) -> list[tuple[int, ...]]:
+    """The offsets of the elements of a window, in row-major order."""
+    steps = [range(0, d * k, d) for k, d in zip(windows.sizes, windows.dilations, strict=True)]
+    return list(itertools.product(*steps))
+
+
+def _sum_of_windows(parts: Sequence[Array], windows: _Windows) -> Array:
     """Every part back at its strided positions of x, added up where windows overlap."""
-    lead = [0] * (parts[0].ndim - len(sizes) - 1)
-    inner = [*lead, *(s - 1 for s in strides), 0]
+    lead = [0] * (parts[0].ndim - len(windows.sizes) - 1)
+    inner = [*lead, *(s - 1 for s in windows.strides), 0]
     total: Array | None = None
-    for part, corner in zip(parts, itertools.product(*map(range, sizes)), strict=True):
-        after = [size - k - s * (n - 1) - 1 for size, k, s, n in zip(spatial, corner, strides, places, strict=True)]
+    for part, corner in zip(parts, _corners(windows), strict=True):
+        axes = zip(windows.covered, corner, windows.strides, windows.places, strict=True)
+        after = [size - k - s * (n - 1) - 1 for size, k, s, n in axes]
         placed = Array(part.home.pad(part.value, [*lead, *corner, 0], [*lead, *after, 0], inner), part.home)
         total = placed if total is None else total + placed
     assert total is not None, "a window has elements"

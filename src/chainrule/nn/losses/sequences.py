@@ -10,9 +10,10 @@ from chainrule.core.dtypes import FLOATS
 from chainrule.core.errors import DataError, DTypeError, ShapeError
 from chainrule.nn.losses.examples import floats, mean_over_examples
 from chainrule.ops.activations import log_softmax
-from chainrule.ops.arrays import arange, concatenate, full, pad, stack, take_along
+from chainrule.ops.arrays import arange, concatenate, full, stack, take_along
 from chainrule.ops.loops import scan
 from chainrule.ops.math import exp, log, maximum, stop_gradient, where
+from chainrule.ops.padding import pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 

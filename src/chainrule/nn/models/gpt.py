@@ -17,9 +17,10 @@ from chainrule.nn.module import Module
 from chainrule.nn.positions import LearnedPositions
 from chainrule.nn.transformer import TransformerEncoder
 from chainrule.ops import random
-from chainrule.ops.arrays import arange, pad, take_along
+from chainrule.ops.arrays import arange, take_along
 from chainrule.ops.loops import scan
 from chainrule.ops.math import matmul, where
+from chainrule.ops.padding import pad
 from chainrule.trace.array import ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 

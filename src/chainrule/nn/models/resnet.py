@@ -17,7 +17,7 @@ from chainrule.nn.module import Module
 from chainrule.nn.normalisation import BatchNorm
 from chainrule.nn.pooling import GlobalAveragePooling, MaxPool2d
 from chainrule.ops.activations import relu
-from chainrule.ops.arrays import pad
+from chainrule.ops.padding import pad
 from chainrule.trace.array import ArrayLike, as_array, operation
 
 Shortcut = Literal["A", "B"]
