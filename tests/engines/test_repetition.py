@@ -7,6 +7,7 @@ import pytest
 
 from chainrule.core.errors import ShapeError
 from chainrule.engines.cpu.engine import ENGINE as CPU
+from chainrule.engines.cpu.repetition import Schedule
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.engines.repetition import Repetition, repeat_plainly
 from chainrule.ir.build import Builder
@@ -137,3 +138,39 @@ def test_examples_that_differ_in_number_are_refused(engine):
     arrays[5] = arrays[5][:11]
     with pytest.raises(ShapeError, match=r"differ in number: \[11, 12\]"):
         engine.load(recurrence()).repeat(arrays, Repetition(2, 4, CARRIED, GATHERED))
+
+
+@needs_compiler
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_state_that_is_written_over_is_read_where_it_lies(shuffled, monkeypatch):
+    """Without asking Python for addresses, but for operands that must be copied, and mistakes."""
+    program = CPU.load(graph := recurrence_in_place(), frozenset({0, 1}))
+    rows = np.random.default_rng(1).permutation(20) if shuffled else None
+    how = Repetition(4, 5, {0: 0, 1: 1}, frozenset({2}), rows)
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((3, 3), (3,), (20, 3))]
+    expected = repeat_plainly(REFERENCE.load(graph), graph, copies(arrays), how)
+    turned = [np.asfortranarray(arrays[0]), *copies(arrays[1:])]
+    for x, y in zip(program.repeat(turned, how), expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="should be float32"):
+        program.repeat([arrays[0], arrays[1][:2], arrays[2]], how)
+    with pytest.raises(ShapeError, match="should be float32"):
+        program.repeat([arrays[0].astype(np.float64), *arrays[1:]], how)
+    monkeypatch.setattr(Schedule, "begin", None)
+    found = program.repeat(arrays, how)
+    assert found[0] is arrays[0]
+    assert found[1] is arrays[1]
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def recurrence_in_place():
+    builder = Builder()
+    w, b = builder.input(ArrayType((3, 3), "float32"), "w"), builder.input(ArrayType((3,), "float32"), "b")
+    x = builder.input(ArrayType((BATCH, 3), "float32"), "x")
+    made = builder.logistic(builder.add(builder.matmul(x, w), builder.broadcast(b, (BATCH, 3), (1,))))
+    slope = builder.matmul(builder.transpose(x, (1, 0)), made)
+    lower = builder.sub(w, builder.mul(slope, builder.full_like(slope, 0.1)))
+    bias = builder.sub(b, builder.mul(builder.reduce_sum(made, (0,)), builder.full_like(b, 0.1)))
+    return builder.finish("in_place", [lower, bias, made])

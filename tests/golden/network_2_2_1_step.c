@@ -649,31 +649,50 @@ CR_EXPORT long cr_arena(long B) {
     return graph_0_arena(B);
 }
 
+static void graph_0_often(char **arrays, char **constants, char *arena, const cr_repetition *how) {
+    if (how->batch == 1 && cr_is_in_place(how)) graph_0_of_one(arrays, how); else
+    cr_repeat_program(graph_0, arrays, constants, arena, how);
+}
+
 /* Runs the program once, or many times: pointers to operands, results and constants, working memory, and the rest. */
 CR_EXPORT void cr_run(char **arrays, char *arena, long B) {
-    const uint64_t state = cr_begin();
     char **constants = arrays + 11;
+    const uint64_t state = cr_begin();
     arena += -(uintptr_t)arena % 64;
     graph_0(arrays, constants, arena, B);
     cr_end(state);
 }
 CR_EXPORT void cr_repeat(char **arrays, char *arena, const cr_repetition *how) {
-    const uint64_t state = cr_begin();
     char **constants = arrays + 11;
+    const uint64_t state = cr_begin();
     arena += -(uintptr_t)arena % 64;
-    if (how->batch == 1 && cr_is_in_place(how)) graph_0_of_one(arrays, how); else cr_repeat_program(graph_0, arrays, constants, arena, how);
+    graph_0_often(arrays, constants, arena, how);
     cr_end(state);
 }
 
-/* Runs it once on the objects of a tuple; 1 and nothing done where they are not what its table says. */
+/* The same on the objects of a tuple; 1 and nothing done where they are not what its table says. */
 CR_EXPORT long cr_call(const char *tuple) {
     const long *table = (const long *)cr_array_of(cr_item(tuple, 0))->data;
-    char *arena = cr_array_of(cr_item(tuple, 1))->data;
+    char *arena = cr_array_of(cr_item(tuple, 1))->data, **constants = (char **)table[CR_CONSTANTS];
     char *arrays[11];
-    if (!cr_take(tuple, table, arrays, 6, 5)) return 1;
+    if (!cr_take(tuple, 2, table, arrays, 6, 5)) return 1;
     const uint64_t state = cr_begin();
     arena += -(uintptr_t)arena % 64;
-    graph_0(arrays, (char **)table[CR_CONSTANTS], arena, table[CR_BATCH]);
+    graph_0(arrays, constants, arena, table[CR_BATCH]);
+    cr_end(state);
+    return 0;
+}
+CR_EXPORT long cr_call_often(const char *tuple) {
+    const long *table = (const long *)cr_array_of(cr_item(tuple, 0))->data;
+    char *arena = cr_array_of(cr_item(tuple, 1))->data, **constants = (char **)table[CR_CONSTANTS];
+    char *arrays[11];
+    if (!cr_take(tuple, 4, table, arrays, 6, 5)) return 1;
+    cr_repetition how = *(const cr_repetition *)cr_array_of(cr_item(tuple, 2))->data;
+    char *examples[6];
+    const uint64_t state = cr_begin();
+    arena += -(uintptr_t)arena % 64;
+    arena = cr_begin_repetition(&how, cr_array_of(cr_item(tuple, 3))->data, arrays, examples, arena);
+    graph_0_often(arrays, constants, arena, &how);
     cr_end(state);
     return 0;
 }

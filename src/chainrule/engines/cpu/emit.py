@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.contraction import solved, write_plain, write_scattered
+from chainrule.engines.cpu.exports import exports_text
 from chainrule.engines.cpu.formula import formula_of, formulas_of
 from chainrule.engines.cpu.functions import Functions, layout_of
 from chainrule.engines.cpu.grouping import Grouping
@@ -118,45 +119,6 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
         emitter.graph(grouping, memory)
     grouping, memory = plans[-1]
     graph, number = grouping.graph, len(plans) - 1
-    count = len(graph.inputs) + len(graph.outputs)
-    writer = Writer()
-    writer.line("CR_EXPORT long cr_arena(long B) {")
-    writer.line(f"    return graph_{number}_arena(B);")
-    writer.line("}")
-    writer.line()
-    writer.line(
-        "/* Runs the program once, or many times: pointers to operands, results and constants, working memory, and the rest. */"
-    )
-    repeated = f"cr_repeat_program(graph_{number}, arrays, constants, arena, how);"
-    if number in emitter.alone:
-        repeated = f"if (how->batch == 1 && cr_is_in_place(how)) {emitter.alone[number]}(arrays, how); else {repeated}"
-    for head, call in (
-        ("void cr_run(char **arrays, char *arena, long B)", f"graph_{number}(arrays, constants, arena, B);"),
-        (
-            "void cr_repeat(char **arrays, char *arena, const cr_repetition *how)",
-            repeated,
-        ),
-    ):
-        with writer.block(f"CR_EXPORT {head}"):
-            writer.line("const uint64_t state = cr_begin();")
-            writer.line(f"char **constants = arrays + {count};")
-            writer.line("arena += -(uintptr_t)arena % 64;")
-            writer.line(call)
-            writer.line("cr_end(state);")
-    writer.line()
-    writer.line(
-        "/* Runs it once on the objects of a tuple; 1 and nothing done where they are not what its table says. */"
-    )
-    with writer.block("CR_EXPORT long cr_call(const char *tuple)"):
-        writer.line("const long *table = (const long *)cr_array_of(cr_item(tuple, 0))->data;")
-        writer.line("char *arena = cr_array_of(cr_item(tuple, 1))->data;")
-        writer.line(f"char *arrays[{max(1, count)}];")
-        writer.line(f"if (!cr_take(tuple, table, arrays, {len(graph.inputs)}, {len(graph.outputs)})) return 1;")
-        writer.line("const uint64_t state = cr_begin();")
-        writer.line("arena += -(uintptr_t)arena % 64;")
-        writer.line(f"graph_{number}(arrays, (char **)table[CR_CONSTANTS], arena, table[CR_BATCH]);")
-        writer.line("cr_end(state);")
-        writer.line("return 0;")
     text = (
         vector_text(vector_bytes)
         + PRELUDE
@@ -164,7 +126,7 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
         + (timing_text(len(emitter.work)) if profiled else "")
         + "".join(f"\n{function}" for function in emitter.functions.texts)
         + "\n"
-        + writer.text
+        + exports_text(graph, f"graph_{number}", emitter.alone.get(number))
     )
     return Source(text, emitter.constants, memory.written_over, emitter.makers, emitter.work)
 

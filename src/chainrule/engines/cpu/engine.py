@@ -61,7 +61,11 @@ class CpuProgram:
         self._call = self._library.cr_call
         self._call.restype = ctypes.c_long
         self._call.argtypes = [ctypes.c_void_p]
+        self._call_often = self._library.cr_call_often
+        self._call_often.restype = ctypes.c_long
+        self._call_often.argtypes = [ctypes.c_void_p]
         self._addresses = np.array([array.ctypes.data for array in self._constants], np.int64)
+        self._addresses_at: int = self._addresses.ctypes.data
         self._batch_at = _place_of_batch(graph)
         self._run = self._library.cr_run
         self._run.restype = None
@@ -82,7 +86,7 @@ class CpuProgram:
         form = self._form(arrays)
         operands = [np.require(array, requirements=("C", "A")) for array in arrays]
         results = [np.empty(shape, dtype) if over is None else operands[over] for shape, dtype, over in form.results]
-        arena = self._arena(form)
+        arena = self._arena(form.arena)
         table = _pointers((*operands, *results, *self._constants))
         self._run(table, arena.ctypes.data, form.batch)
         self._arenas.append(arena)
@@ -100,12 +104,7 @@ class CpuProgram:
         if form is None or form.table is None:
             return None
         results = [empty(shape, dtype) if over is None else arrays[over] for shape, dtype, over in form.results]
-        try:
-            arena = self._arenas.pop()
-            if arena.size < form.arena:
-                arena = empty(form.arena, np.uint8)
-        except IndexError:
-            arena = empty(form.arena, np.uint8)
+        arena = self._arena(form.arena)
         objects = (form.table, arena, *arrays, *results)
         failed = self._call(id(objects))
         self._arenas.append(arena)
@@ -141,23 +140,37 @@ class CpuProgram:
         schedule = self._schedules.get(key)
         if schedule is None:
             schedule = self._schedules[key] = Schedule(self.graph, how, self._written_over)
-        running = schedule.begin(how, arrays)
         form = self._forms.get(how.batch) or self._form(
             [_one_batch(array, how) if k in how.gathered else array for k, array in enumerate(arrays)]
         )
-        arena = self._arena(form)
+        if schedule.is_still and LAYOUT is not None:
+            results = self._repeat_in_place(schedule, form, how, arrays)
+            if results is not None:
+                return results
+        running = schedule.begin(how, arrays)
+        arena = self._arena(form.arena)
         table = running.pointers(self._constants)
         self._repeat(table.ctypes.data, arena.ctypes.data, running.address)
         self._arenas.append(arena)
         return running.outcome()
 
-    def _arena(self, form: _Form) -> NDArray:
+    def _repeat_in_place(
+        self, schedule: Schedule, form: _Form, how: Repetition, arrays: Sequence[NDArray]
+    ) -> list[NDArray] | None:
+        """All steps, where C can read the arrays as they are; None, with nothing done, where it cannot."""
+        arena = self._arena(form.arena + schedule.buffers)
+        objects, results = schedule.objects(how, arrays, self._addresses_at, arena)
+        failed = self._call_often(id(objects))
+        self._arenas.append(arena)
+        return None if failed else results
+
+    def _arena(self, size: int) -> NDArray:
         """Working memory that no other call is using."""
         try:
             arena = self._arenas.pop()
         except IndexError:
-            arena = np.empty(form.arena, np.uint8)
-        return arena if arena.size >= form.arena else np.empty(form.arena, np.uint8)
+            arena = empty(size, np.uint8)
+        return arena if arena.size >= size else empty(size, np.uint8)
 
     def _form(self, arrays: Sequence[NDArray]) -> _Form:
         """What holds for all calls with the batch size of these arrays, which are checked."""
@@ -175,7 +188,7 @@ class CpuProgram:
         ]
         form = _Form(
             batch,
-            call_table(batch, self._addresses.ctypes.data, operands) if LAYOUT is not None else None,
+            call_table(batch, self._addresses_at, operands) if LAYOUT is not None else None,
             [
                 (shape_at(v.shape, batch), to_numpy(v.dtype), self._written_over.get(number))
                 for number, v in enumerate(self.graph.outputs)

@@ -10,6 +10,7 @@ import numpy as np
 
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
+from chainrule.engines.cpu.layout import call_table
 from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph, Value
 from chainrule.ir.sizes import shape_at
@@ -26,6 +27,12 @@ class _Text(ctypes.Structure):
         ("exchanges", ctypes.c_int64),
         ("homes", ctypes.c_void_p),
     )
+
+
+# Tables for so many numbers of examples are kept.
+_TABLES_KEPT = 32
+# The tuple for C, and those of its arrays that are results.
+Objects = tuple[tuple[NDArray, ...], list[NDArray]]
 
 
 class Schedule:
@@ -51,6 +58,38 @@ class Schedule:
                 moved[inputs + number] = _bytes(shape, dtype)
                 over[number] = written_over.get(number, -1)
         self._tables = (moved, over, np.array(_exchanges(graph, how, written_over), np.int64))
+        self._is_written = frozenset(written_over.values())
+        # Where nothing changes places, all that C needs besides arrays is the same each time but for the number of steps.
+        self.is_still = not len(self._tables[-1])
+        text = _Text(1, how.batch, inputs, outputs, how.rows is not None, None, *map(_address, self._tables[:2]))
+        self._words = np.frombuffer(bytes(text), np.int64)
+        self._operand_tables: dict[int, NDArray] = {}
+        #: Bytes of the buffers into which the rows of a step are gathered.
+        self.buffers = sum(-(-int(moved[k]) * how.batch // 64) * 64 for k in how.gathered) if self._shuffled else 0
+
+    def objects(self, how: Repetition, arrays: Sequence[NDArray], constants: int, arena: NDArray) -> Objects:
+        """What ``cr_call_often`` takes, and the results in it. ``constants`` is their address; the schedule must be still."""
+        count = next((len(arrays[k]) if arrays[k].ndim else 0 for k in self._gathered), 0)
+        table = self._operand_tables.get(count)
+        if table is None:
+            if len(self._operand_tables) == _TABLES_KEPT:
+                self._operand_tables.clear()
+            operands = [
+                ((count, *shape[1:]) if k in self._gathered else shape, dtype, k in self._is_written)
+                for k, (_, shape, dtype) in enumerate(self._inputs)
+            ]
+            table = self._operand_tables[count] = call_table(self._batch, constants, operands)
+        words = self._words.copy()
+        words[0] = how.steps
+        rows = words if how.rows is None else np.ascontiguousarray(how.rows, np.int64)
+        results = self._results(how, arrays)
+        return (table, arena, words, rows, *arrays, *results), results
+
+    def _results(self, how: Repetition, operands: Sequence[NDArray]) -> list[NDArray]:
+        return [
+            np.empty(shape if k in self._carried else (how.steps, *shape), dtype) if over is None else operands[over]
+            for k, (over, shape, dtype) in enumerate(self._outputs)
+        ]
 
     def begin(self, how: Repetition, arrays: Sequence[NDArray]) -> Running:
         """Results for these arrays. Raises :class:`ShapeError` where one does not fit."""
@@ -67,11 +106,7 @@ class Schedule:
             if self._shuffled:
                 _, shape, dtype = self._inputs[number]
                 operands[number] = np.empty(shape, dtype)
-        results = [
-            np.empty(shape if k in self._carried else (how.steps, *shape), dtype) if over is None else operands[over]
-            for k, (over, shape, dtype) in enumerate(self._outputs)
-        ]
-        return Running(how, operands, results, examples, self._tables)
+        return Running(how, operands, self._results(how, operands), examples, self._tables)
 
 
 class Running:

@@ -1,7 +1,8 @@
 /* Reading the array objects of Python where they lie: asking for a pointer through Python takes a microsecond for each.
  *
- * One call of a program gets one tuple: a table of what its operands must be, the arena, the operands, and the results. Python
- * checks once that objects are laid out as here (see layout.py), and says where the fields begin. */
+ * One call of a program gets one tuple: a table of what its operands must be, the arena, the operands, and the results; many
+ * calls in one get a cr_repetition and the row numbers too. Python checks once that objects are laid out as here (see layout.py),
+ * and says where the fields begin. */
 struct cr_array {
     char *data;
     int rank;
@@ -35,11 +36,13 @@ static inline __attribute__((unused)) const struct cr_array *cr_array_of(const c
     return (const struct cr_array *)(object + cr_fields_at);
 }
 
-/* Takes the pointers to the data of operands and results from a tuple; false if an operand is not what the table says. */
-static inline __attribute__((unused)) int cr_take(const char *tuple, const long *table, char **arrays, long operands, long results) {
+/* Takes the pointers to the data of operands and results from a tuple, in which they begin at item `first`; false if an operand
+ * is not what the table says. */
+static inline __attribute__((unused)) int cr_take(
+    const char *tuple, long first, const long *table, char **arrays, long operands, long results) {
     const long *wanted = table + CR_OPERANDS;
     for (long k = 0; k < operands; k++) {
-        const char *object = cr_item(tuple, 2 + k);
+        const char *object = cr_item(tuple, first + k);
         const struct cr_array *array = cr_array_of(object);
         void *type;
         memcpy(&type, object + cr_fields_at - sizeof type, sizeof type);
@@ -50,6 +53,6 @@ static inline __attribute__((unused)) int cr_take(const char *tuple, const long 
         arrays[k] = array->data;
         wanted += 3 + wanted[2];
     }
-    for (long k = operands; k < operands + results; k++) arrays[k] = cr_array_of(cr_item(tuple, 2 + k))->data;
+    for (long k = operands; k < operands + results; k++) arrays[k] = cr_array_of(cr_item(tuple, first + k))->data;
     return 1;
 }

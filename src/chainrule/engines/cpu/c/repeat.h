@@ -89,6 +89,20 @@ CR_INLINE void cr_repeat_program(
     }
 }
 
+/* Completes a repetition whose arrays came in a tuple: `rows`, if not NULL, is to be theirs; buffers for the rows of a step are
+ * taken from the arena, whose rest is returned. */
+CR_INLINE char *cr_begin_repetition(cr_repetition *how, const char *rows, char **arrays, char **examples, char *arena) {
+    if (how->rows) how->rows = (const int64_t *)rows;
+    how->examples = examples;
+    for (long k = 0; k < how->inputs; k++) {
+        examples[k] = how->bytes[k] ? arrays[k] : NULL;
+        if (!how->bytes[k] || !how->rows || how->batch == 1) continue;
+        arrays[k] = arena;
+        arena += (how->bytes[k] * how->batch + 63) / 64 * 64;
+    }
+    return arena;
+}
+
 /* Whether every state is written over itself and every result to its place, so that only addresses differ between steps. */
 CR_INLINE int cr_is_in_place(const cr_repetition *how) {
     for (long k = 0; k < how->outputs; k++)
