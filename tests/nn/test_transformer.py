@@ -22,7 +22,9 @@ LENGTHS = np.array([5, 2, 3])
 
 
 def theirs(path: str) -> str:
-    return path.replace("in_weight", "in_proj_weight").replace("in_bias", "in_proj_bias")
+    for part in ("in_weight", "in_bias", "q_weight", "k_weight", "v_weight"):
+        path = path.replace(part, part.replace("_", "_proj_"))
+    return path
 
 
 def copied(model: nn.Module, other: torch.nn.Module) -> nn.Module:
@@ -99,6 +101,19 @@ def test_attention_to_other_sequences_equals_pytorch() -> None:
     value = RNG.normal(size=(N, S, C))
     other = torch.nn.MultiheadAttention(C, HEADS, batch_first=True)
     check(nn.MultiheadAttention(C, HEADS), other, [X, MEMORY, value], {}, {"need_weights": False})
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_keys_and_values_of_other_sizes_equal_pytorch(bias: bool) -> None:
+    keys, values = RNG.normal(size=(N, S, 3)), RNG.normal(size=(N, S, 7))
+    model = nn.MultiheadAttention(C, HEADS, bias=bias, kdim=3, vdim=7)
+    other = torch.nn.MultiheadAttention(C, HEADS, bias=bias, kdim=3, vdim=7, batch_first=True)
+    check(model, other, [X, keys, values], {}, {"need_weights": False})
+    assert set(nn.MultiheadAttention(C, HEADS, kdim=C).named_parameters()) >= {"in_weight"}
+    with pytest.raises(ShapeError, match="last axis of the input should have size 3, but the input has shape"):
+        model(X, values, values)
+    with pytest.raises(ConfigError, match="MultiheadAttention needs vdim to be an integer of at least 1, not 0"):
+        nn.MultiheadAttention(C, HEADS, vdim=0)
 
 
 @pytest.mark.parametrize("shape", [(T, S), (N, T, S), (N, HEADS, T, S)])

@@ -33,6 +33,7 @@ from chainrule.nn.convolution import Conv3d as Conv3d
 from chainrule.nn.convolution import ConvTranspose1d as ConvTranspose1d
 from chainrule.nn.convolution import ConvTranspose2d as ConvTranspose2d
 from chainrule.nn.convolution import ConvTranspose3d as ConvTranspose3d
+from chainrule.nn.decoding import DecodingCache as DecodingCache
 from chainrule.nn.dropout import Dropout as Dropout
 from chainrule.nn.dropout import Dropout2d as Dropout2d
 from chainrule.nn.embedding import Embedding as Embedding

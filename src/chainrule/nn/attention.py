@@ -8,6 +8,7 @@ import numpy as np
 
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.cells import check_sizes
+from chainrule.nn.decoding import DecodingCache
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.linear import Linear
@@ -29,15 +30,17 @@ class MultiheadAttention(Module):
     ``layer(query, key=None, value=None)`` takes queries (N, T, embed_dim) and keys and values (N, S, embed_dim); without a key it is
     self-attention, and the value is the key unless given. Head h attends with its slice of ``x W_q``, ``x W_k`` and ``x W_v``, and
     the heads' results, side by side, pass through ``out_proj``. ``in_weight`` (embed_dim, 3 · embed_dim) holds W_q, W_k and W_v: the
-    transpose of PyTorch's ``in_proj_weight``.
+    transpose of PyTorch's ``in_proj_weight``. Keys of ``kdim`` and values of ``vdim`` features have matrices of their own, and then
+    all three have: ``q_weight``, ``k_weight`` and ``v_weight``.
 
     ``lengths`` (N,) or ``mask`` (N, S) says which keys count. ``attention_mask``, of shape (T, S), (N, T, S) or (N, heads, T, S), is
     true where a query may attend to a key, or floats that are added to the scores; PyTorch's boolean masks mean the opposite.
     ``causal=True`` lets position i see positions 0 to i. ``dropout`` acts on the weights. ``rotary=True`` turns queries and keys by
     their positions (:func:`chainrule.nn.rotate`). ``block=b`` holds the weights of b queries at a time where no dropout acts, so
     that memory is linear in T; see :func:`chainrule.ops.scaled_dot_product_attention`. With ``need_weights=True`` a call returns
-    ``(output, weights)``, the weights before dropout of shape (N, heads, T, S). Weights start from ``init``, each of the three
-    matrices of ``in_weight`` by itself, and those of ``out_proj`` from ``residual_init`` where it is given.
+    ``(output, weights)``, the weights before dropout of shape (N, heads, T, S). With a ``cache``
+    (:class:`chainrule.nn.DecodingCache`) causal self-attention goes on from the positions before x. Weights start from ``init``,
+    each of the three matrices of ``in_weight`` by itself, and those of ``out_proj`` from ``residual_init`` where it is given.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class MultiheadAttention(Module):
         dropout: float = 0.0,
         bias: bool = True,
         *,
+        kdim: int | None = None,
+        vdim: int | None = None,
         causal: bool = False,
         rotary: bool = False,
         block: int | None = None,
@@ -54,7 +59,8 @@ class MultiheadAttention(Module):
         residual_init: Initialiser | None = None,
         key: Any = None,
     ) -> None:
-        check_sizes("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
+        of_keys, of_values = (embed_dim if size is None else size for size in (kdim, vdim))
+        check_sizes("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads, kdim=of_keys, vdim=of_values)
         if embed_dim % num_heads:
             raise ConfigError(
                 f"MultiheadAttention shares embed_dim among its heads, but {num_heads} do not divide {embed_dim}"
@@ -62,8 +68,12 @@ class MultiheadAttention(Module):
         if rotary and embed_dim // num_heads % 2:
             raise ConfigError(f"rotary attention turns pairs of features, but each head has {embed_dim // num_heads}")
         keys = [None] * 4 if key is None else list(np.asarray(random.split(key, 4)))
-        shape = (int(embed_dim), int(embed_dim))
-        self.in_weight = np.concatenate([init(shape, key=k) for k in keys[:3]], axis=1)
+        rows = (int(embed_dim), int(of_keys), int(of_values))
+        matrices = [init((size, int(embed_dim)), key=k) for size, k in zip(rows, keys[:3], strict=True)]
+        one = len(set(rows)) == 1
+        self.in_weight = np.concatenate(matrices, axis=1) if one else None
+        own: list[Any] = [None] * 3 if one else matrices
+        self.q_weight, self.k_weight, self.v_weight = own
         self.in_bias = np.zeros(3 * embed_dim, np.float32) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias, init=residual_init or init, key=keys[3])
         self.dropout = Dropout(dropout)
@@ -74,7 +84,14 @@ class MultiheadAttention(Module):
 
     @property
     def embed_dim(self) -> int:
-        return int(self.in_weight.shape[0])
+        return self.out_proj.in_features
+
+    @property
+    def features(self) -> tuple[int, int, int]:
+        """The numbers of features of the sequences of queries, keys and values."""
+        if self.in_weight is not None:
+            return (self.embed_dim,) * 3
+        return self.embed_dim, int(self.k_weight.shape[0]), int(self.v_weight.shape[0])
 
     def forward(
         self,
@@ -86,55 +103,102 @@ class MultiheadAttention(Module):
         mask: ArrayLike | None = None,
         attention_mask: ArrayLike | None = None,
         need_weights: bool = False,
+        cache: DecodingCache | None = None,
     ) -> Any:
-        result, weights = _attend(self, query, key, value, (lengths, mask, attention_mask), need_weights)
+        masks = (lengths, mask, attention_mask)
+        result, weights = _attend(self, query, key, value, masks, need_weights, cache)
         output = self.out_proj(result)
         return (output, weights) if need_weights else output
 
 
 @operation
-def _attend(layer: MultiheadAttention, query: Any, key: Any, value: Any, masks: tuple[Any, ...], need: bool) -> Any:
-    q, k, v = (_heads(layer, x) for x in _projected(layer, query, key, value))
-    if layer.rotary:
-        q, k = rotate(q), rotate(k)
-    allowed = _mask(masks, (q.shape[0], layer.num_heads, q.shape[-2], k.shape[-2]))
+def _attend(
+    layer: MultiheadAttention,
+    query: Any,
+    key: Any,
+    value: Any,
+    masks: tuple[Any, ...],
+    need: bool,
+    cache: DecodingCache | None,
+) -> Any:
+    sequences = _sequences(layer, query, key, value)
+    past = None
+    if cache is None:
+        q, k, v = _projected(layer, sequences)
+        q, k = _turned(layer, 0, q, k)
+    elif sequences[1] is None:
+        _check_cached(layer, sequences, masks)
+        q, k, v = _projected(layer, sequences)
+        q, k = _turned(layer, cache.place, q, k)
+        k, v, past = cache.extended(k, v)
+    else:
+        (q,) = _mapped(layer, sequences[0], 0, 1)
+        k, v = cache.memory(lambda: _projected(layer, sequences)[1:])
+        (q,), (k,) = _turned(layer, cache.place, q), _turned(layer, 0, k)
+    causal, block = (False, None) if past is not None else (layer.causal, layer.block)
+    allowed = past if past is not None else _mask(masks, (q.shape[0], layer.num_heads, q.shape[-2], k.shape[-2]))
     drops = is_training() and layer.dropout.rate > 0
     weights = None
     if drops or need:
-        weights = attention_weights(q, k, allowed, causal=layer.causal)
+        weights = attention_weights(q, k, allowed, causal=causal)
         mixed = matmul(layer.dropout(weights), v)
     else:
-        mixed = scaled_dot_product_attention(q, k, v, allowed, causal=layer.causal, block=layer.block)
+        mixed = scaled_dot_product_attention(q, k, v, allowed, causal=causal, block=block)
     joined = mixed.transpose(0, 2, 1, 3)
     return joined.reshape((*joined.shape[:2], layer.embed_dim)), weights if need else None
 
 
-def _projected(layer: MultiheadAttention, query: Any, key: Any, value: Any) -> list[Array]:
-    """Queries, keys and values after their linear maps: one product where all three are of the same sequence."""
-    size = layer.embed_dim
+def _sequences(layer: MultiheadAttention, query: Any, key: Any, value: Any) -> list[Any]:
+    """The sequences of queries, keys and values; None for keys that are the queries', and for values that are the keys'."""
     value = None if value is key or (value is query and key is None) else value
     key = None if key is query else key
     given = [None if x is None else as_array(x) for x in (query, key, value)]
-    for x in given:
+    of_queries, of_keys, of_values = layer.features
+    for x, features in zip(given, (of_queries, of_keys, of_values), strict=True):
         if x is not None and x.ndim != 3:
             raise ShapeError(f"attention takes sequences of shape (N, T, C), not {show_shape(x.shape)}")
         if x is not None:
-            check_features(x, size)
-    q, k, v = given
-    assert q is not None, "there is always a query"
+            check_features(x, features)
+    return given
+
+
+def _projected(layer: MultiheadAttention, sequences: list[Any]) -> list[Array]:
+    """Queries, keys and values after their linear maps: one product for all that are of the same sequence."""
+    q, k, v = sequences
     # Sequences that share a place in the weights, in order: (sequence, first part, parts).
     if v is None:
         groups = [(q, 0, 3)] if k is None else [(q, 0, 1), (k, 1, 2)]
     else:
         groups = [(q, 0, 2), (v, 2, 1)] if k is None else [(q, 0, 1), (k, 1, 1), (v, 2, 1)]
-    weight, bias = as_array(layer.in_weight), None if layer.in_bias is None else as_array(layer.in_bias)
-    found = []
-    for x, first, parts in groups:
-        columns = slice(first * size, (first + parts) * size)
-        product = matmul(x, weight[:, columns])
-        product = product if bias is None else product + bias[columns]
-        found += [product[..., n * size : (n + 1) * size] for n in range(parts)]
-    return found
+    return [part for group in groups for part in _mapped(layer, *group)]
+
+
+def _mapped(layer: MultiheadAttention, x: Array, first: int, parts: int) -> list[Array]:
+    """``parts`` of queries, keys and values from the ``first`` on, of one sequence, as (N, heads, T, embed_dim / heads)."""
+    size = layer.embed_dim
+    columns = slice(first * size, (first + parts) * size)
+    bias = None if layer.in_bias is None else as_array(layer.in_bias)[columns]
+    if layer.in_weight is None:
+        matrices = (layer.q_weight, layer.k_weight, layer.v_weight)[first : first + parts]
+        products = [matmul(x, matrix) for matrix in matrices]
+        if bias is not None:
+            products = [product + bias[n * size : (n + 1) * size] for n, product in enumerate(products)]
+    else:
+        product = matmul(x, as_array(layer.in_weight)[:, columns])
+        product = product if bias is None else product + bias
+        products = [product[..., n * size : (n + 1) * size] for n in range(parts)]
+    return [_heads(layer, product) for product in products]
+
+
+def _turned(layer: MultiheadAttention, first: Any, *arrays: Array) -> tuple[Array, ...]:
+    return tuple(rotate(x, first=first) for x in arrays) if layer.rotary else arrays
+
+
+def _check_cached(layer: MultiheadAttention, sequences: list[Any], masks: tuple[Any, ...]) -> None:
+    if not layer.causal or sequences[2] is not None or any(mask is not None for mask in masks):
+        raise ConfigError(
+            "a cache of keys and values is for causal self-attention without masks, in which all sequences are equally long"
+        )
 
 
 def _heads(layer: MultiheadAttention, x: Array) -> Array:

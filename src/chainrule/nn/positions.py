@@ -11,7 +11,7 @@ from chainrule.nn.cells import check_sizes
 from chainrule.nn.initialisers import Initialiser, normal
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_features
-from chainrule.ops.arrays import arange, concatenate, stack
+from chainrule.ops.arrays import arange, concatenate, stack, take
 from chainrule.ops.math import cos, exp, sin
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
@@ -23,6 +23,7 @@ _SMALL = functools.partial(normal, std=0.02)
 class LearnedPositions(Module):
     """``x + weight[:T]`` for x of shape (N, T, C): an embedding of each position, up to ``length`` of them.
 
+    ``layer(x, first)`` begins at the position ``first``, a number or an integer array without axes, as do the other positions.
     ``weight`` starts normal with standard deviation 0.02. Gehring et al., ICML 2017; Devlin et al. 2019.
     """
 
@@ -37,55 +38,61 @@ class LearnedPositions(Module):
         check_sizes("LearnedPositions", length=length, features=features)
         self.weight = init((int(length), int(features)), key=key)
 
-    def forward(self, x: ArrayLike) -> Any:
-        return _with_learned(x, self.weight)
+    def forward(self, x: ArrayLike, first: Any = 0) -> Any:
+        return _with_learned(x, self.weight, first)
 
 
 class SinusoidalPositions(Module):
-    """``x + p`` for x of shape (N, T, C): ``p[t, 2k] = sin(t / 10000^(2k/C))`` and ``p[t, 2k+1]`` its cosine. Vaswani et al. 2017."""
+    """``x + p`` for x of shape (N, T, C): ``p[t, 2k] = sin(t / 10000^(2k/C))`` and ``p[t, 2k+1]`` its cosine. Vaswani et al. 2017.
 
-    def forward(self, x: ArrayLike) -> Any:
-        return _with_sinusoids(x)
+    ``layer(x, first)`` begins at t = ``first``.
+    """
+
+    def forward(self, x: ArrayLike, first: Any = 0) -> Any:
+        return _with_sinusoids(x, first)
 
 
 @operation
-def rotate(x: ArrayLike, base: float = _BASE) -> Any:
+def rotate(x: ArrayLike, base: float = _BASE, first: Any = 0) -> Any:
     """Rotary positions: each pair of features (k, k + d/2) of x (..., T, d) turned by the angle ``t / base^(2k/d)`` at position t.
 
-    The product of a query and a key turned so depends on their distance only. Su et al. 2021, with the pairs of GPT-NeoX and Llama.
+    The first of the T positions is t = ``first``. The product of a query and a key turned so depends on their distance only. Su
+    et al. 2021, with the pairs of GPT-NeoX and Llama.
     """
     array = as_array(x)
     half = int(array.shape[-1]) // 2
     if array.ndim < 2 or int(array.shape[-1]) != 2 * half:
         raise ShapeError(f"rotary positions turn pairs of features, but the input has shape {show_shape(array.shape)}")
-    angles = _angles(array, half, base)
+    angles = _angles(array, half, base, first)
     low, high = array[..., :half], array[..., half:]
     return concatenate([low * cos(angles) - high * sin(angles), high * cos(angles) + low * sin(angles)], -1)
 
 
 @operation
-def _with_learned(x: ArrayLike, weight: ArrayLike) -> Any:
+def _with_learned(x: ArrayLike, weight: ArrayLike, first: Any) -> Any:
     array, table = as_array(x), as_array(weight)
     check_features(array, int(table.shape[1]))
-    steps = _steps(array)
-    if steps > int(table.shape[0]):
-        raise ShapeError(f"a sequence of {steps} positions is longer than the {table.shape[0]} that have been learned")
-    return array + table[:steps]
+    steps, start = _steps(array), first if isinstance(first, int) else 0
+    if start + steps > int(table.shape[0]):
+        raise ShapeError(
+            f"a sequence of {start + steps} positions is longer than the {table.shape[0]} that have been learned"
+        )
+    return array + (table[start : start + steps] if isinstance(first, int) else take(table, arange(steps) + first))
 
 
 @operation
-def _with_sinusoids(x: ArrayLike) -> Any:
+def _with_sinusoids(x: ArrayLike, first: Any) -> Any:
     array = as_array(x)
     features = int(array.shape[-1])
-    angles = _angles(array, -(-features // 2), _BASE, features)
+    angles = _angles(array, -(-features // 2), _BASE, first, features)
     pairs = stack([sin(angles), cos(angles)], -1)
     return array + pairs.reshape((_steps(array), -1))[:, :features]
 
 
-def _angles(x: Array, pairs: int, base: float, features: int | None = None) -> Array:
+def _angles(x: Array, pairs: int, base: float, first: Any, features: int | None = None) -> Array:
     """(T, pairs): the position times a frequency that falls from 1 to 1/base."""
     dtype = x.dtype if x.dtype.kind == "f" else "float32"
-    places = arange(_steps(x), dtype)[:, None]
+    places = (arange(_steps(x)) + first).astype(dtype)[:, None]
     turns: Array = places * exp(arange(pairs, dtype) * (-2 * math.log(base) / (features or 2 * pairs)))
     return turns
 

@@ -10,6 +10,7 @@ import numpy as np
 from chainrule.core.errors import ConfigError
 from chainrule.nn.attention import MultiheadAttention
 from chainrule.nn.cells import check_sizes
+from chainrule.nn.decoding import DecodingCache
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.linear import Linear
@@ -135,10 +136,11 @@ class TransformerDecoderLayer(_Block):
         *,
         memory_lengths: ArrayLike | None = None,
         memory_mask: ArrayLike | None = None,
+        cache: DecodingCache | None = None,
         **masks: Any,
     ) -> Any:
-        counted: dict[str, Any] = {"lengths": memory_lengths, "mask": memory_mask}
-        x = self._residual(x, self.norm1, lambda y: self.self_attn(y, **masks))
+        counted: dict[str, Any] = {"lengths": memory_lengths, "mask": memory_mask, "cache": cache}
+        x = self._residual(x, self.norm1, lambda y: self.self_attn(y, cache=cache, **masks))
         x = self._residual(x, self.norm2, lambda y: self.multihead_attn(y, memory, **counted))
         return self._residual(x, self.norm3, self._feed_forward)
 

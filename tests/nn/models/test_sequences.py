@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -62,13 +64,77 @@ def test_generation_step_by_step_equals_the_whole_prompt_each_time() -> None:
         causal.generate(prompt, 10)
 
 
+WIDE = functools.partial(nn.initialisers.normal, std=0.7)
+
+
+@pytest.mark.parametrize("settings", [{}, {"rotary": True}, {"block": 2}], ids=["plain", "rotary", "in blocks"])
+def test_tokens_drawn_with_a_cache_are_those_drawn_from_the_whole_sequence(settings: Any) -> None:
+    cr.seed(6)
+    model = models.GPT(11, 16, 8, 2, 2, 0.0, init=WIDE, **settings).astype("float64")
+    prompt, key = np.array([[1, 2, 3, 10], [6, 0, 4, 4], [5, 5, 9, 1]]), cr.random.key(1)
+    keys = cr.random.split(key, 12)
+    for temperature, top_k in ((0.0, None), (1.5, None), (1.5, 3)):
+        tokens = prompt
+        for own in keys:
+            token = models.choose(model(tokens)[:, -1], temperature, own, top_k=top_k)
+            tokens = np.concatenate([tokens, token[:, None]], 1)
+        written = {"temperature": temperature, "top_k": top_k, "key": key}
+        np.testing.assert_array_equal(model.generate(prompt, 12, **written), tokens[:, 4:])
+    compiled = cr.compile(lambda m, p: m.generate(p, 12, **written), engine="cpu", batch=("p",))
+    np.testing.assert_array_equal(compiled(model, prompt), tokens[:, 4:])
+    np.testing.assert_array_equal(model.generate(prompt, 1), model(prompt)[:, -1:].argmax(-1))
+
+
+def test_one_more_token_costs_one_row_of_attention() -> None:
+    model = models.GPT(11, 24, 8, 2, 1, 0.0)
+    graph = cr.trace(lambda m, p: m.generate(p, 20), model, np.zeros((1, 4), int))
+    (loop,) = (node for node in graph.nodes if node.primitive.name == "scan")
+    sizes = [math.prod(value.shape) for node in loop.attributes["body"].nodes for value in node.outputs]
+    assert max(sizes) == 24 * 8, (
+        "keys of all positions; the whole sequence would have 24 · 24 · 2 weights and 24 · 32 features"
+    )
+
+
+def test_a_cache_goes_with_causal_attention_alone() -> None:
+    x = np.zeros((1, 3, 4))
+    with pytest.raises(ConfigError, match="for causal self-attention without masks"):
+        nn.MultiheadAttention(4, 2)(x, cache=nn.DecodingCache(5))
+    layer = nn.MultiheadAttention(4, 2, causal=True)
+    with pytest.raises(ConfigError, match="without masks"):
+        layer(x, lengths=np.array([2]), cache=nn.DecodingCache(5))
+    with pytest.raises(ShapeError, match="cache of 2 positions has no room for 3"):
+        layer(x, cache=nn.DecodingCache(2))
+    with pytest.raises(ShapeError, match="continued by one position at a time, not 3"):
+        layer(x, cache=nn.DecodingCache(5, 1, [(x, x)]))
+    with pytest.raises(ConfigError, match="number of steps is an integer of at least 1, not 0"):
+        models.GPT(5, 8, 4, 2, 1).generate(np.zeros((1, 2), int), 0)
+    with pytest.raises(ShapeError, match="sequence of 9 positions is longer than the 8 that have been learned"):
+        nn.LearnedPositions(8, 4)(x, 6)
+
+
+def test_a_recurrent_model_draws_all_its_tokens_from_the_key() -> None:
+    cr.seed(1)
+    model = models.RecurrentLanguageModel(7, 6, 8)
+    prompt = np.array([[1, 2, 3], [6, 0, 4]])
+    drawn = [model.generate(prompt, 20, temperature=3.0, key=cr.random.key(seed)) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).any()
+    likeliest = model.generate(prompt, 20)
+    np.testing.assert_array_equal(model.generate(prompt, 20, temperature=3.0, top_k=1), likeliest)
+
+
 def test_tokens_are_drawn_with_the_probabilities_of_the_softmax() -> None:
     logits = np.array([0.0, 1.0, 2.0, -1.0], np.float32)
     drawn = models.choose(np.broadcast_to(logits, (20000, 4)), 2.0, cr.random.key(3))
     expected = np.exp(logits / 2) / np.exp(logits / 2).sum()
     np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 20000, expected, atol=0.012)
+    drawn = models.choose(np.broadcast_to(logits, (20000, 4)), 2.0, cr.random.key(3), top_k=2)
+    expected[[0, 3]] = 0
+    np.testing.assert_allclose(np.bincount(drawn, minlength=4) / 20000, expected / expected.sum(), atol=0.012)
     with pytest.raises(ConfigError, match="temperature is at least 0"):
         models.choose(logits, -1.0)
+    with pytest.raises(ConfigError, match="top_k is a number of tokens of at least 1, not 0"):
+        models.choose(logits, 1.0, top_k=0)
 
 
 def test_the_largest_of_an_axis_are_those_of_a_stable_sort() -> None:
@@ -153,6 +219,21 @@ def test_greedy_decoding_takes_the_likeliest_token_each_time(translator: Any) ->
     settings: dict[str, Any] = {"start": START, "end": END, "source_lengths": LENGTHS}
     best, _ = translator.beam_search(SOURCE, STEPS, beams=1, **settings)
     np.testing.assert_array_equal(best[:, 0], found)
+    np.testing.assert_array_equal(translator.greedy(SOURCE, 1, **settings), found[:, :1])
+
+
+def test_searches_compiled_for_any_batch_find_the_same(translator: Any) -> None:
+    settings: dict[str, Any] = {"start": START, "end": END}
+
+    def search(model: Any, source: Any, lengths: Any) -> Any:
+        found = model.greedy(source, STEPS, source_lengths=lengths, **settings)
+        return found, *model.beam_search(source, STEPS, beams=3, source_lengths=lengths, **settings)
+
+    compiled = cr.compile(search, engine="cpu", batch=("source", "lengths"))
+    for size in (3, 2):
+        given = translator, SOURCE[:size], LENGTHS[:size]
+        for found, expected in zip(compiled(*given), search(*given), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_a_beam_that_holds_everything_finds_the_best_sequence(translator: Any) -> None:

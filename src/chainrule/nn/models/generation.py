@@ -14,18 +14,33 @@ from chainrule.trace.array import Array, ArrayLike, as_array, operation
 
 
 @operation
-def choose(logits: ArrayLike, temperature: float = 0.0, key: ArrayLike | None = None) -> Any:
+def choose(
+    logits: ArrayLike, temperature: float = 0.0, key: ArrayLike | None = None, *, top_k: int | None = None
+) -> Any:
     """One token for logits (..., V): the likeliest at temperature 0, else drawn from ``softmax(logits / temperature)``.
 
-    A draw is the largest of the logits with Gumbel noise added. Gumbel 1954; Maddison, Tarlow & Minka 2014.
+    With ``top_k=k`` only the k likeliest can be drawn, and those as likely as the last of them (Fan, Lewis & Dauphin 2018). A
+    draw is the largest of the logits with Gumbel noise added. Gumbel 1954; Maddison, Tarlow & Minka 2014.
     """
     if not temperature >= 0:
         raise ConfigError(f"a temperature is at least 0, not {temperature!r}")
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise ConfigError(f"top_k is a number of tokens of at least 1, not {top_k!r}")
     array = as_array(logits)
     if temperature:
+        if top_k is not None and top_k < int(array.shape[-1]):
+            least = largest(array, top_k)[0][..., -1:]
+            array = where(array < least, float(-np.inf), array)
         uniform = random.uniform(array.shape, key=key, dtype="float32")
         array = array / temperature - log(-log(uniform + 2.0**-25))
     return argmax(array, -1)
+
+
+def check_steps(steps: Any) -> int:
+    """A number of tokens to generate; raises :class:`ConfigError` for one that is not an integer of at least 1."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ConfigError(f"the number of steps is an integer of at least 1, not {steps!r}")
+    return steps
 
 
 @operation

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from chainrule.core.errors import ShapeError
+from chainrule.nn.decoding import DecodingCache
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.embedding import Embedding
 from chainrule.nn.initialisers import Initialiser, normal
-from chainrule.nn.models.generation import choose
+from chainrule.nn.models.generation import check_steps, choose
 from chainrule.nn.module import Module
 from chainrule.nn.positions import LearnedPositions
 from chainrule.nn.transformer import TransformerEncoder
 from chainrule.ops import random
-from chainrule.ops.arrays import arange, take_along
+from chainrule.ops.arrays import concatenate
 from chainrule.ops.loops import scan
-from chainrule.ops.math import matmul, where
-from chainrule.ops.padding import pad
+from chainrule.ops.math import matmul
 from chainrule.trace.array import ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 
@@ -32,7 +33,8 @@ class GPT(Module):
 
     Token and position embeddings, ``num_layers`` causal layers with the norm first and GELU's tanh form, a last norm, and logits by
     the token embedding, whose weight is shared. ``model(tokens)`` takes integers (N, T), T at most ``length``, and returns logits
-    (N, T, vocabulary). Weights start normal with standard deviation 0.02, those that end a residual part divided by √(2·num_layers).
+    (N, T, vocabulary); with a ``cache`` (:class:`chainrule.nn.DecodingCache`) T further tokens, and the logits (N, 1, vocabulary) of
+    the last alone. Weights start normal with standard deviation 0.02, those that end a residual part divided by √(2·num_layers).
     """
 
     def __init__(
@@ -71,16 +73,26 @@ class GPT(Module):
     def length(self) -> int:
         return int(self.positions.weight.shape[0])
 
-    def forward(self, tokens: ArrayLike) -> Any:
-        hidden = self.decoder(self.dropout(self.positions(self.embedding(tokens))))
-        return _by_embedding(hidden, self.embedding.weight)
+    def forward(self, tokens: ArrayLike, cache: DecodingCache | None = None) -> Any:
+        first = 0 if cache is None else cache.place
+        hidden = self.decoder(self.dropout(self.positions(self.embedding(tokens), first)), cache=cache)
+        return _by_embedding(hidden if cache is None else hidden[:, -1:], self.embedding.weight)
 
-    def generate(self, prompt: ArrayLike, steps: int, *, temperature: float = 0.0, key: ArrayLike | None = None) -> Any:
+    def generate(
+        self,
+        prompt: ArrayLike,
+        steps: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        key: ArrayLike | None = None,
+    ) -> Any:
         """``steps`` more tokens after a prompt (N, P), of shape (N, steps): the likeliest, or drawn at a temperature above 0.
 
-        The whole network runs over all P + steps positions for each token. Raises :class:`ShapeError` beyond ``length``.
+        ``top_k`` draws among so many of the likeliest. The network runs over the prompt, and then over one position for each
+        token: keys and values of the others are kept. Raises :class:`ShapeError` beyond ``length`` positions.
         """
-        return _generate(self, prompt, steps, temperature, key)
+        return _generate(self, prompt, steps, functools.partial(choose, temperature=temperature, top_k=top_k), key)
 
 
 def gpt2_small(**settings: Any) -> GPT:
@@ -94,25 +106,25 @@ def _by_embedding(hidden: ArrayLike, weight: ArrayLike) -> Any:
 
 
 @operation
-def _generate(model: GPT, prompt: ArrayLike, steps: int, temperature: float, key: ArrayLike | None) -> Any:
-    given = as_array(prompt).astype("int64")
+def _generate(model: GPT, prompt: ArrayLike, steps: int, draw: Callable[..., Any], key: ArrayLike | None) -> Any:
+    given = as_array(prompt)
     if given.ndim != 2 or not isinstance(given.shape[1], int):
         raise ShapeError(f"a prompt has shape (N, P), not {show_shape(given.shape)}")
-    first = given.shape[1]
-    if first + steps > model.length:
+    length = given.shape[1] + check_steps(steps)
+    if length > model.length:
         raise ShapeError(
-            f"a prompt of {first} tokens and {steps} more are longer than the {model.length} positions of the model"
+            f"a prompt of {given.shape[1]} tokens and {steps} more are longer than the {model.length} positions of the model"
         )
-    keys = None if key is None else random.split(key, steps)
+    keys = None if key is None else as_array(random.split(key, steps))
+    cache = DecodingCache(length)
+    first = draw(model(given, cache)[:, -1], key=None if keys is None else keys[0])
 
-    def step(tokens: Any, row: Any) -> Any:
-        place, own = row
-        logits = model(tokens)
-        before = logits.transpose(0, 2, 1)
-        last = take_along(before, 0 * before[..., 0].astype("int64") + (place - 1))
-        token = choose(last, temperature, own)
-        return where(arange(first + steps) == place, token[:, None], tokens), token
+    def step(carry: Any, row: Any) -> Any:
+        (token, past), (place, own) = carry, row
+        cache = DecodingCache(length, place, past)
+        following = draw(model(token[:, None], cache)[:, -1], key=own)
+        return (following, cache.past), following
 
-    places = np.arange(first, first + steps)
-    _, rest = scan(step, pad(given, [(0, 0), (0, steps)]), (places, keys))
-    return rest.transpose(1, 0)
+    places = np.arange(given.shape[1], length - 1)
+    _, rest = scan(step, (first, cache.past), (places, None if keys is None else keys[1:]))
+    return concatenate([first[:, None], rest.transpose(1, 0)], 1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 from chainrule.core.errors import ConfigError
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.embedding import Embedding
 from chainrule.nn.linear import Linear
-from chainrule.nn.models.generation import choose
+from chainrule.nn.models.generation import check_steps, choose
 from chainrule.nn.module import Module
 from chainrule.nn.recurrent import GRU, LSTM, RNN, Recurrent
+from chainrule.ops import random
 from chainrule.ops.arrays import concatenate
 from chainrule.ops.loops import scan
 from chainrule.trace.array import ArrayLike, as_array, operation
@@ -48,12 +51,21 @@ class RecurrentLanguageModel(Module):
         logits = self.head(self.dropout(hidden))
         return (logits, end) if return_state else logits
 
-    def generate(self, prompt: ArrayLike, steps: int, *, temperature: float = 0.0, key: ArrayLike | None = None) -> Any:
+    def generate(
+        self,
+        prompt: ArrayLike,
+        steps: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        key: ArrayLike | None = None,
+    ) -> Any:
         """``steps`` more tokens after a prompt (N, P), of shape (N, steps): the likeliest, or drawn at a temperature above 0.
 
-        One step of the network each. Compile it to run fast: ``cr.compile(lambda m, p: m.generate(p, 200))(model, prompt)``.
+        ``top_k`` draws among so many of the likeliest. One step of the network each. Compile it to run fast:
+        ``cr.compile(lambda m, p: m.generate(p, 200))(model, prompt)``.
         """
-        return _generate(self, prompt, steps, temperature, key)
+        return _generate(self, prompt, steps, functools.partial(choose, temperature=temperature, top_k=top_k), key)
 
 
 class RecurrentClassifier(Module):
@@ -99,16 +111,17 @@ def _layer(kind: str) -> type[Recurrent]:
 
 @operation
 def _generate(
-    model: RecurrentLanguageModel, prompt: ArrayLike, steps: int, temperature: float, key: ArrayLike | None
+    model: RecurrentLanguageModel, prompt: ArrayLike, steps: int, draw: Callable[..., Any], key: ArrayLike | None
 ) -> Any:
+    keys = None if key is None else as_array(random.split(key, check_steps(steps)))
     logits, state = model(as_array(prompt), return_state=True)
-    first = choose(logits[:, -1], temperature, key)
+    first = draw(logits[:, -1], key=None if keys is None else keys[0])
 
-    def step(carry: Any, _: None) -> Any:
+    def step(carry: Any, own: Any) -> Any:
         token, state = carry
         logits, state = model(token[:, None], state, return_state=True)
-        following = choose(logits[:, -1], temperature, None)
+        following = draw(logits[:, -1], key=own)
         return (following, state), following
 
-    _, rest = scan(step, (first, state), None, length=steps - 1)
+    _, rest = scan(step, (first, state), None if keys is None else keys[1:], length=check_steps(steps) - 1)
     return concatenate([first[:, None], rest.transpose(1, 0)], 1)

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import ConfigError
+from chainrule.core.trees import tree_map
+from chainrule.nn.decoding import DecodingCache
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.embedding import Embedding
 from chainrule.nn.linear import Linear
-from chainrule.nn.models.generation import largest
+from chainrule.nn.models.generation import check_steps, largest
 from chainrule.nn.module import Module
 from chainrule.nn.positions import SinusoidalPositions
 from chainrule.nn.transformer import TransformerDecoder, TransformerEncoder
 from chainrule.ops.activations import log_softmax
-from chainrule.ops.arrays import arange, argmax, broadcast_to, full, take_along
+from chainrule.ops.arrays import arange, argmax, broadcast_to, concatenate, full, take, take_along
 from chainrule.ops.loops import scan
 from chainrule.ops.math import where
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
@@ -56,17 +58,24 @@ class Seq2SeqTransformer(Module):
         embedded = self.positions(self.source_embedding(source) * self.scale)
         return self.encoder(self.dropout(embedded), lengths=lengths)
 
-    def decode(self, target: ArrayLike, memory: ArrayLike, memory_lengths: ArrayLike | None = None) -> Any:
-        """Logits (N, T, V) for the tokens that follow those of a target (N, T)."""
-        embedded = self.positions(self.target_embedding(target) * self.scale)
-        return self.head(self.decoder(self.dropout(embedded), memory, memory_lengths=memory_lengths))
+    def decode(
+        self,
+        target: ArrayLike,
+        memory: ArrayLike,
+        memory_lengths: ArrayLike | None = None,
+        cache: DecodingCache | None = None,
+    ) -> Any:
+        """Logits (N, T, V) for the tokens that follow those of a target (N, T), which goes on from what a ``cache`` holds."""
+        first = 0 if cache is None else cache.place
+        embedded = self.dropout(self.positions(self.target_embedding(target) * self.scale, first))
+        return self.head(self.decoder(embedded, memory, memory_lengths=memory_lengths, cache=cache))
 
     def greedy(
         self, source: ArrayLike, steps: int, *, start: int, end: int, source_lengths: ArrayLike | None = None
     ) -> Any:
         """The likeliest token at each of ``steps`` steps, (N, steps); after the token ``end`` only that token follows.
 
-        The decoder runs over all positions for each token.
+        The decoder runs over one position for each token: keys and values of those before are kept.
         """
         return _greedy(self, source, steps, start, end, source_lengths)
 
@@ -96,17 +105,23 @@ class Seq2SeqTransformer(Module):
 def _greedy(
     model: Seq2SeqTransformer, source: ArrayLike, steps: int, start: int, end: int, lengths: ArrayLike | None
 ) -> Any:
-    memory = model.encode(as_array(source), lengths)
-    tokens = full((memory.shape[0], steps + 1), start, "int64")
-    done = full((memory.shape[0],), False, "bool")
+    decoder = _Decoder(model, model.encode(as_array(source), lengths), lengths, check_steps(steps))
+    begun = full((decoder.memory.shape[0],), start, "int64")
+
+    def chosen(logits: Array, done: Any) -> tuple[Array, Array]:
+        token = where(done, end, argmax(logits, -1))
+        return token, done | (token == end)
 
     def step(carry: Any, place: Any) -> Any:
-        tokens, done = carry
-        token = where(done, end, argmax(_at(model.decode(tokens[:, :steps], memory, lengths), place), -1))
-        return (_written(tokens, place + 1, token), done | (token == end)), None
+        token, done, past = carry
+        logits, past = decoder.following(token, place, past)
+        token, done = chosen(logits, done)
+        return (token, done, past), token
 
-    (tokens, _), _ = scan(step, (tokens, done), np.arange(steps))
-    return tokens[:, 1:]
+    logits, past = decoder.begin(begun)
+    first, done = chosen(logits, False)
+    _, rest = scan(step, (first, done, past), np.arange(1, steps))
+    return concatenate([first[:, None], rest.transpose(1, 0)], 1)
 
 
 @operation
@@ -122,17 +137,17 @@ def _beam_search(
 ) -> Any:
     memory = model.encode(as_array(source), lengths)
     count = memory.shape[0]
-    repeated = _for_each_beam(memory, beams)
     counted = None if lengths is None else _for_each_beam(as_array(lengths), beams)
+    decoder = _Decoder(model, _for_each_beam(memory, beams), counted, check_steps(steps))
     tokens = full((count, beams, steps + 1), start, "int64")
     # All beams begin alike, so only the first may be continued.
     scores = broadcast_to(where(arange(beams) == 0, 0.0, float(-np.inf)).astype(memory.dtype), (count, beams))
     ended = full((count, beams), steps + 1, "int64")
 
-    def step(carry: Any, place: Any) -> Any:
+    def extended(logits: Array, carry: Any, place: Any) -> Any:
+        """The best continuations: tokens, scores and ends of the beams, and the row among all beams that each one continues."""
         tokens, scores, ended = carry
-        flat = tokens[..., :steps].reshape((count * beams, steps))
-        following = log_softmax(_at(model.decode(flat, repeated, counted), place))
+        following = log_softmax(logits)
         size = int(following.shape[-1])
         following = following.reshape((count, beams, size))
         # What has ended is continued by its end, at no cost.
@@ -143,9 +158,19 @@ def _beam_search(
         tokens = _written(_chosen(tokens, parent), place + 1, token)
         ended = _chosen(ended[..., None], parent)[..., 0]
         ended = where((token == end) & (ended > place), place + 1, ended)
-        return (tokens, best, ended), None
+        rows = (arange(count)[:, None] * beams + parent).reshape((count * beams,))
+        return (tokens, best, ended), token.reshape((count * beams,)), rows
 
-    (tokens, scores, ended), _ = scan(step, (tokens, scores, ended), np.arange(steps))
+    def step(carry: Any, place: Any) -> Any:
+        found, token, past = carry
+        logits, past = decoder.following(token, place, past)
+        found, token, rows = extended(logits, found, place)
+        return (found, token, tree_map(lambda x: take(x, rows), past)), None
+
+    logits, past = decoder.begin(tokens[..., 0].reshape((count * beams,)))
+    found, token, _ = extended(logits, (tokens, scores, ended), 0)
+    (found, _, _), _ = scan(step, (found, token, past), np.arange(1, steps))
+    tokens, scores, ended = found
     if penalty:
         lengths_found = where(ended > steps, steps, ended).astype(scores.dtype)
         scores = scores / ((5 + lengths_found) / 6) ** penalty
@@ -153,11 +178,25 @@ def _beam_search(
     return _chosen(tokens, order)[..., 1:], scores
 
 
-def _at(logits: Array, place: Any) -> Array:
-    """(N, T, V) at step ``place``, which is an array: (N, V)."""
-    rows = logits.transpose(0, 2, 1)
-    taken: Array = take_along(rows, broadcast_to(place, rows.shape[:-1]))
-    return taken
+class _Decoder:
+    """The decoder one token at a time, with logits (N, V) for the next one: what it keeps of the others is a tree of arrays."""
+
+    def __init__(self, model: Seq2SeqTransformer, memory: Array, lengths: ArrayLike | None, length: int) -> None:
+        self.model = model
+        self.memory = memory
+        self.lengths = lengths
+        self.length = length
+        self.memories: Any = ()
+
+    def begin(self, token: Array) -> tuple[Array, Any]:
+        cache = DecodingCache(self.length)
+        logits = self.model.decode(token[:, None], self.memory, self.lengths, cache)[:, 0]
+        self.memories = cache.memories
+        return logits, cache.past
+
+    def following(self, token: Array, place: Any, past: Any) -> tuple[Array, Any]:
+        cache = DecodingCache(self.length, place, past, self.memories)
+        return self.model.decode(token[:, None], self.memory, self.lengths, cache)[:, 0], cache.past
 
 
 def _written(tokens: Array, place: Any, token: Array) -> Array:
