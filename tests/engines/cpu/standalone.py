@@ -29,7 +29,7 @@ from chainrule.ir.sizes import shape_at
 
 # Functions, but not their attributes.
 DEFINED = re.compile(
-    r"^(?:static|CR_EXPORT)\b[^=;\n]*?\b(?!__)(\w+)\((?=void|char|long|const|struct|cr_)", re.MULTILINE
+    r"^(?:static|CR_EXPORT)\b[^=;\n]*?\b(?!__)(\w+)\((?=\s*(?:void|char|long|const|struct|float|double|cr_))", re.MULTILINE
 )
 
 ALONE = """
@@ -113,7 +113,7 @@ def run_jobs(
         types, own = source.text.split(PRELUDE)
         text += [types + PRELUDE] if not number else []
         if any("address" in flag for flag in flags):
-            own = re.sub(r"= arena, arena \+= cr_round\((.*)\);", r"= cr_alone(\1);", own)
+            own = re.sub(r"= (arena|top), \1 \+= cr_round\((.*)\);", r"= cr_alone(\2);", own)
         names = "|".join(sorted(set(DEFINED.findall(own))))
         text.append(re.sub(rf"\b({names})\b", rf"p{number}_\1", own))
         sources.append(source)

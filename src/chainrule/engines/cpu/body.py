@@ -14,7 +14,7 @@ from chainrule.engines.cpu.bounds import Fact, never, prove
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, variable
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
 from chainrule.ir.graph import Node, Value
-from chainrule.ir.sizes import Dim, Shape, product
+from chainrule.ir.sizes import BATCH, Dim, Shape, product
 
 Part = str | Index
 Guard = str | None
@@ -297,8 +297,11 @@ def _random_bits(body: Body, node: Node, position: Position, guard: Guard) -> st
     key, stream = node.inputs
     words = [body.read(key, Position((2,), (Index((), n),))) for n in (0, 1)]
     which = body.read(stream, Position((), ()))
+    # Slabs number the words of their rows from the first row on.
+    of_row = product(node.output.shape[1:]) if node.output.shape[:1] == (BATCH,) else 0
+    first = f" + frame->row * {c_size(of_row)}" if of_row else ""
     place = position.linear()
-    return body.emit("uint32_t", f"cr_random_word({words[0]}, {words[1]}, (uint64_t)(", place, f"), {which})")
+    return body.emit("uint32_t", f"cr_random_word({words[0]}, {words[1]}, (uint64_t)(", place, f"{first}), {which})")
 
 
 _SPECIAL: dict[str, Special] = {

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from chainrule.engines.cpu.grouping import NESTS, Grouping
 from chainrule.engines.cpu.memory import Memory, bytes_of
-from chainrule.engines.cpu.nest import Nest
+from chainrule.engines.cpu.nest import Nest, Section
 from chainrule.engines.cpu.scalars import EXPRESSIONS
+from chainrule.engines.cpu.slabs import batch_axis, keeps_rows
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Dim, Size, product
 from chainrule.ir.verify import verify
@@ -71,10 +72,70 @@ def check_nests(grouping: Grouping) -> None:
             raise AssertionError(f"{_show(value, grouping)} is a result, and never written")
 
 
+def check_sections(grouping: Grouping) -> None:
+    """The nests of a section follow each other, compute rows of what they write from the same rows alone or add them up, and
+    keep to themselves only what no other nest reads."""
+    order = {nest: position for position, nest in enumerate(grouping.nests)}
+    taken: set[Nest] = set()
+    for section in grouping.sections:
+        first = order[section.nests[0]]
+        if [order[nest] for nest in section.nests] != list(range(first, first + len(section.nests))):
+            raise AssertionError("the nests of a section do not follow each other")
+        if not taken.isdisjoint(section.nests):
+            raise AssertionError("a nest is in two sections")
+        taken.update(section.nests)
+        written = {value for nest in section.nests for value in nest.written}
+        if not section.private | section.totals <= written:
+            raise AssertionError("a section keeps what it does not write")
+        for nest in section.nests:
+            _check_rows(nest, section, grouping)
+        inside = set(section.nests)
+        for nest in grouping.nests:
+            unseen = section.totals if nest in inside else section.private
+            for value in reads_of(nest, grouping):
+                if value in unseen:
+                    raise AssertionError(f"{_show_nest(nest)} reads {_show(value, grouping)}, which is not there yet")
+        for value in section.private.intersection(grouping.results):
+            raise AssertionError(f"{_show(value, grouping)} is a result, and private to a section")
+
+
+def _check_rows(nest: Nest, section: Section, grouping: Grouping) -> None:
+    reads = reads_of(nest, grouping)
+    for value in (*reads, *nest.written):
+        axis = batch_axis(value)
+        if axis is not None and product(value.shape[:axis]) != 1:
+            raise AssertionError(f"the rows of {_show(value, grouping)} are not its outermost axis")
+        if axis is None and value in nest.written and value not in section.totals:
+            raise AssertionError(f"{_show(value, grouping)} has no rows, and no sum over slabs")
+    seen: set[Value] = set()
+
+    def visit(value: Value) -> None:
+        source = grouping.canonical(value)
+        if source in seen or (source in reads and source not in nest.made):
+            return
+        seen.add(source)
+        node = grouping.makers[source]
+        if value in section.totals:
+            if batch_axis(node.inputs[0]) not in node.attributes["axes"]:
+                raise AssertionError(f"{_show(value, grouping)} is no sum over rows")
+        elif not keeps_rows(node) and not (node.primitive.name == "random_bits" and batch_axis(node.output) == 0):
+            raise AssertionError(f"{_show(value, grouping)} needs other rows")
+        for operand in node.inputs:
+            visit(operand)
+
+    for value in nest.made:
+        visit(value)
+
+
 def check_memory(grouping: Grouping, memory: Memory, donated: frozenset[int]) -> None:
     """No two values are in one place at the same time, every place is large enough, and operands keep their numbers: only a
     donated one is written over, after its last read, or during it by what reads it only at the element that is written."""
     end = len(grouping.nests)
+    # The slabs of a section are at different nests at the same time: outside of their own memory it is one moment.
+    moment = list(range(end + 1))
+    for section in grouping.sections:
+        start = grouping.nests.index(section.nests[0])
+        moment[start : start + len(section.nests)] = [start] * len(section.nests)
     # When the value in a place is last needed, and whether then only at the elements that the same nest writes.
     last: dict[Value, tuple[int, bool]] = dict.fromkeys(grouping.graph.inputs, (-1, True))
     first: dict[Value, int] = dict.fromkeys(grouping.graph.inputs, -1)
@@ -97,7 +158,8 @@ def check_memory(grouping: Grouping, memory: Memory, donated: frozenset[int]) ->
             position, same = last[before]
             # Each element of an operand is read just before it is written over.
             in_place = slot < len(grouping.graph.inputs) and same and before.type == after.type
-            if position > first[after] or (position == first[after] and not in_place):
+            apart = memory.fixed <= slot < memory.shared and moment[position] == moment[first[after]]
+            if position > first[after] or apart or (position == first[after] and not in_place):
                 raise AssertionError(
                     f"{_show(after, grouping)} is written over {_show(before, grouping)}, which is still to be read"
                 )
@@ -106,7 +168,9 @@ def check_memory(grouping: Grouping, memory: Memory, donated: frozenset[int]) ->
 
 
 def _check_place(slot: int, values: list[Value], grouping: Grouping, memory: Memory, donated: frozenset[int]) -> None:
-    if slot >= memory.fixed:
+    if slot >= memory.shared:
+        _check_within(slot, values, grouping, memory)
+    elif slot >= memory.fixed:
         for value in values:
             if not covers(memory.arena[slot - memory.fixed], bytes_of(value)):
                 raise AssertionError(f"{_show(value, grouping)} does not fit into arena slot {slot}")
@@ -115,6 +179,15 @@ def _check_place(slot: int, values: list[Value], grouping: Grouping, memory: Mem
             raise AssertionError(f"operand {slot} was not donated, but {_show(values[1], grouping)} is written over it")
     elif len(values) > 1:
         raise AssertionError(f"the results {', '.join(_show(value, grouping) for value in values)} have one place")
+
+
+def _check_within(slot: int, values: list[Value], grouping: Grouping, memory: Memory) -> None:
+    for value in values:
+        (sizes,) = (
+            sizes for section, sizes in zip(grouping.sections, memory.within, strict=True) if value in section.private
+        )
+        if not covers(sizes[slot - memory.shared], bytes_of(value)):
+            raise AssertionError(f"{_show(value, grouping)} does not fit into slot {slot} of its section")
 
 
 def _check_results(grouping: Grouping, memory: Memory, places: Mapping[int, list[Value]]) -> None:

@@ -18,12 +18,13 @@ from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.map_nests import write_map
 from chainrule.engines.cpu.memory import Memory
-from chainrule.engines.cpu.nest import Nest
+from chainrule.engines.cpu.nest import Nest, Section
 from chainrule.engines.cpu.nests import Task, write_argmax, write_reduce
 from chainrule.engines.cpu.row_nests import RowWriter
 from chainrule.engines.cpu.scalars import STORED
 from chainrule.engines.cpu.scans import write_fixed_point, write_scan
 from chainrule.engines.cpu.scatters import write_scatter
+from chainrule.engines.cpu.section_function import scratch_of, write_section
 from chainrule.engines.cpu.sides import sides_of
 from chainrule.engines.cpu.straight import is_small, write_straight
 from chainrule.engines.cpu.tile_plan import can_tile
@@ -40,6 +41,7 @@ struct frame {
     char **constants;
     char *scratch;
     long B;
+    long row; /* the first of these rows in the whole batch */
 };
 
 #define CR_INDEPENDENT _Pragma("GCC ivdep")
@@ -149,7 +151,7 @@ class _Emitter:
         self.makers: dict[Value, Node] = {}
         self.numbers: dict[Graph, int] = {}
         self.alone: dict[int, str] = {}
-        self.nests, self.loops = 0, 0
+        self.nests, self.loops, self.sections = 0, 0, 0
 
     def graph(self, grouping: Grouping, memory: Memory) -> None:
         """Write the functions of a graph whose bodies are already written."""
@@ -159,12 +161,18 @@ class _Emitter:
         calls = Writer()
         calls.depth = 1
         lowering = _Lowering(self, grouping, memory, calls)
+        begins = {section.nests[0]: section for section in grouping.sections}
+        ends = {section.nests[-1]: section for section in grouping.sections}
         for nest in grouping.nests:
+            if nest in begins:
+                lowering.begin_section()
             try:
                 lowering.nest(nest)
             except AssertionError as error:
                 shown = formula_of(nest, grouping, lowering.pointer_name)
                 raise AssertionError(f"{error}; in the nest {shown}") from None
+            if nest in ends:
+                lowering.end_section(ends[nest])
         number = self.numbers[grouping.graph] = len(self.numbers)
         if not self.profiled and is_small(grouping.graph):
             self.alone[number] = f"graph_{number}_of_one"
@@ -190,7 +198,7 @@ class _Emitter:
     ) -> None:
         w = Writer()
         head = f"static void graph_{number}(char **arrays, char **constants, char *arena, long B)"
-        total = memory.fixed + len(memory.arena)
+        total = memory.shared
         alone = self.alone.get(number)
         with w.block(head):
             if alone is not None:
@@ -207,7 +215,7 @@ class _Emitter:
                 w.line(f"slot[{given + k}] = constants[{first_constant + k}];")
             for k, size in enumerate(memory.arena):
                 w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
-            w.line("struct frame frame = {slot, constants, arena, B};")
+            w.line("struct frame frame = {slot, constants, arena, B, 0};")
             if moved:
                 w.line(f"char *moved[{moved}];")
                 w.line("struct frame other = frame;")
@@ -226,6 +234,7 @@ class _Lowering:
         self.scratch: Dim = 0
         self.inner: list[str] = []
         self.moved = 0
+        self._outside: tuple[Writer, Dim, int] = calls, 0, 0
 
     def pointer_name(self, value: Value) -> str:
         source = self.grouping.canonical(value)
@@ -245,6 +254,28 @@ class _Lowering:
             if self.emitter.profiled:
                 what = formulas_of(nest, self.grouping, self.pointer_name)
                 self.emitter.work.append(work_of_nest(nest, self.grouping, what))
+
+    def begin_section(self) -> None:
+        """The calls of nests from here on are those of a section's function, with slots and working memory of its own."""
+        self._outside = self.calls, self.scratch, self.moved
+        self.calls, self.scratch, self.moved = Writer(), 0, 0
+        self.calls.depth = 1
+
+    def end_section(self, section: Section) -> None:
+        emitter = self.emitter
+        name, number = f"section_{emitter.sections}", self.grouping.sections.index(section)
+        emitter.sections += 1
+        within = self.memory.within[number]
+        text = write_section(
+            section, name, self.memory, within, self.scratch, self.calls, self.moved, profiled=emitter.profiled
+        )
+        emitter.functions.texts.append(text)
+        self.calls, self.scratch, self.moved = self._outside
+        self.scratch = _larger(self.scratch, scratch_of(section))
+        with shared_out(self.calls) if emitter.profiled else nullcontext():
+            self.calls.line(f"cr_parallel({name}, &frame, {name}_slabs(B));")
+            if section.totals:
+                self.calls.line(f"{name}_after(&frame);")
 
     def _body(self, nest: Nest) -> tuple[Body, dict[str, Value], Callable[[Value], str]]:
         used: dict[str, Value] = {}

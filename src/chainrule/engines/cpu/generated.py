@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.engines.cpu import straight
+from chainrule.engines.cpu import sections, straight
 from chainrule.engines.cpu.cache import entry_key, open_cache
 from chainrule.engines.cpu.debugging import watcher
 from chainrule.engines.cpu.lowering import lower
@@ -60,13 +60,14 @@ def generate(graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> Gen
 
 
 def generated_key(graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> str:
-    """The key of the program in the cache; the limit is named beside the sources because it can be set for a while."""
+    """The key of the program in the cache; limits are named beside the sources because they can be set for a while."""
     return entry_key(
         "program",
         print_graph(graph),
         repr(sorted(donated)),
         str(toolchain.vector_bytes),
         str(straight.MOST_OPERATIONS),
+        repr(sections.LIMITS),
         toolchain.identity,
         _generator(),
     )

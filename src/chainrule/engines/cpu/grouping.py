@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
 from chainrule.core.dtypes import BOOL, FLOATS
-from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, same_bytes
+from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, Section, same_bytes
 from chainrule.engines.cpu.rows import join_rows
 from chainrule.engines.cpu.scalars import COSTS
 from chainrule.ir.graph import Graph, Node, Value
@@ -27,7 +27,7 @@ _CHEAP = 3
 _SPREAD = 4
 _MAX_ROOTS = 12
 # A sum of more numbers than this is not added up along with what makes its operand: every chunk has a sum of its own.
-_LARGEST_SIDE = 4096
+LARGEST_SIDE = 4096
 
 
 class Grouping:
@@ -47,6 +47,7 @@ class Grouping:
         self.results = [self.canonical(value) for value in graph.outputs]
         self.stored = self._choose_stored()
         self.nests: list[Nest] = []
+        self.sections: list[Section] = []
 
     def group(self) -> None:
         """Put what is computed into nests, in an order in which they can run. What only its own nest reads is stored no more."""
@@ -220,7 +221,7 @@ def can_be_side(node: Node) -> bool:
     summed = [axis in axes for axis, size in enumerate(shape) if size != 1]
     kept = product(node.output.shape)
     leading = summed == sorted(summed, reverse=True) and any(summed)
-    return leading and not isinstance(kept, Size) and 0 < kept <= _LARGEST_SIDE and 0 not in shape
+    return leading and not isinstance(kept, Size) and 0 < kept <= LARGEST_SIDE and 0 not in shape
 
 
 def _may_join(nest: Nest, group: Nest, direct: set[Nest], above: Mapping[Nest, set[Nest]]) -> bool:

@@ -16,6 +16,7 @@ from chainrule.engines.cpu.emit import Source, emit_program
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.memory import Memory, plan_memory
+from chainrule.engines.cpu.sections import cut_into_sections
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.ir.graph import Graph, Node
 
@@ -71,6 +72,11 @@ def _group(lowering: Lowering) -> None:
         grouping.group()
 
 
+def _cut_into_sections(lowering: Lowering) -> None:
+    # The bodies of loops are called by slabs that the loop makes (slabs.py).
+    cut_into_sections(lowering.groupings[-1])
+
+
 def _plan_memory(lowering: Lowering) -> None:
     *bodies, program = lowering.groupings
     lowering.memories = [plan_memory(grouping, frozenset()) for grouping in bodies]
@@ -88,6 +94,12 @@ def _each(check: Callable[[Grouping], None]) -> Callable[[Lowering], None]:
             check(grouping)
 
     return check_all
+
+
+def _check_sections(lowering: Lowering) -> None:
+    for grouping in lowering.groupings:
+        checks.check_nests(grouping)
+        checks.check_sections(grouping)
 
 
 def _check_memory(lowering: Lowering) -> None:
@@ -125,6 +137,13 @@ STEPS = (
         _group,
         _each(checks.check_nests),
         lambda lowering: show.nests_text(lowering.groupings),
+    ),
+    Step(
+        "cut into sections",
+        "sections",
+        _cut_into_sections,
+        _check_sections,
+        lambda lowering: show.sections_text(lowering.groupings),
     ),
     Step(
         "plan memory",

@@ -1,7 +1,8 @@
 """Where stored values live: inputs, results, constants, and one arena whose slots are reused as soon as nothing needs them.
 
 Slots have sizes linear in the batch size, so the plan holds for every batch. A result takes the place of a donated operand of its
-type when the nest that writes it is the last to read that operand, and reads it only at the element it writes.
+type when the nest that writes it is the last to read that operand, and reads it only at the element it writes. What only one section
+needs lies in memory of the thread that runs a slab of it, where nests one after another find it in the cache.
 """
 
 from __future__ import annotations
@@ -17,14 +18,26 @@ from chainrule.ir.sizes import Dim, Size, product
 
 @dataclass(slots=True)
 class Memory:
-    """``slots`` numbers the places of stored values: first inputs, then results, constants, and the arena."""
+    """``slots`` numbers the places of stored values: first inputs, then results, constants, the arena, and last what each section
+    keeps in memory of its own (``within``), where every section begins with the same number."""
 
     slots: dict[Value, int] = field(default_factory=dict)
     constants: list[Value] = field(default_factory=list)
     arena: list[Dim] = field(default_factory=list)
+    within: list[list[Dim]] = field(default_factory=list)
     written_over: dict[int, int] = field(default_factory=dict)
     copies: list[tuple[int, int, Dim]] = field(default_factory=list)
     fixed: int = 0
+
+    @property
+    def shared(self) -> int:
+        """How many slots there are outside of sections."""
+        return self.fixed + len(self.arena)
+
+    @property
+    def count(self) -> int:
+        """How many slots there are."""
+        return self.shared + max(map(len, self.within), default=0)
 
 
 def bytes_of(value: Value) -> Dim:
@@ -59,8 +72,18 @@ def plan_memory(grouping: Grouping, donated: frozenset[int]) -> Memory:
         if over is not None:
             memory.slots[value] = over
             memory.written_over[number] = over
-    _place_in_arena(grouping, memory, last)
+    private = {value for section in grouping.sections for value in section.private}
+    memory.arena = _place(_steps(grouping), memory.slots, memory.fixed, private)
+    for section in grouping.sections:
+        memory.within.append(_place([[nest] for nest in section.nests], memory.slots, memory.shared, set()))
     return memory
+
+
+def _steps(grouping: Grouping) -> list[list[Nest]]:
+    """What happens at the same time: nests one by one, and sections, whose slabs are at different nests."""
+    starts = {section.nests[0]: section.nests for section in grouping.sections}
+    later = {nest for section in grouping.sections for nest in section.nests[1:]}
+    return [starts.get(nest, [nest]) for nest in grouping.nests if nest not in later]
 
 
 def _last_reads(grouping: Grouping) -> dict[Value, int]:
@@ -86,29 +109,30 @@ def _operand_to_reuse(
     return None
 
 
-def _place_in_arena(grouping: Grouping, memory: Memory, last: dict[Value, int]) -> None:
+def _place(steps: list[list[Nest]], slots: dict[Value, int], first: int, elsewhere: set[Value]) -> list[Dim]:
+    """Give what the steps write, and has no slot yet, one from ``first`` on; returns their sizes. A slot is used again after the
+    step that last needs what is in it."""
+    sizes: list[Dim] = []
     free: list[int] = []
-    for position, nest in enumerate(grouping.nests):
-        for value in nest.written:
-            if value in memory.slots:
+    last = {value: k for k, step in enumerate(steps) for nest in step for value in (*nest.reads, *nest.written)}
+    ending: list[list[Value]] = [[] for _ in steps]
+    for value, k in last.items():
+        ending[k].append(value)
+    for k, step in enumerate(steps):
+        for value in dict.fromkeys(value for nest in step for value in nest.written):
+            if value in slots or value in elsewhere:
                 continue
             wanted = bytes_of(value)
-            fitting = [slot for slot in free if _covers(memory.arena[slot], wanted)]
+            fitting = [slot for slot in free if _covers(sizes[slot], wanted)]
             if fitting:
-                slot = min(fitting, key=lambda s: _terms(memory.arena[s])[::-1])
+                slot = min(fitting, key=lambda s: _terms(sizes[s])[::-1])
                 free.remove(slot)
             else:
-                slot = len(memory.arena)
-                memory.arena.append(wanted)
-            memory.slots[value] = memory.fixed + slot
-        for value in _ending(nest, position, last):
-            place = memory.slots.get(value, -1) - memory.fixed
-            if place >= 0:
-                free.append(place)
-
-
-def _ending(nest: Nest, position: int, last: dict[Value, int]) -> list[Value]:
-    return [value for value in dict.fromkeys((*nest.reads, *nest.written)) if last[value] == position]
+                slot = len(sizes)
+                sizes.append(wanted)
+            slots[value] = first + slot
+        free += [slots[value] - first for value in ending[k] if slots.get(value, -1) >= first]
+    return sizes
 
 
 def _terms(size: Dim) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from chainrule.engines.cpu.scalars import EXPRESSIONS
 from chainrule.ir.graph import Node, Value
-from chainrule.ir.sizes import Shape
+from chainrule.ir.sizes import Dim, Shape
 
 ELEMENTWISE = frozenset({*EXPRESSIONS, "cast", "stop_gradient"})
 
@@ -58,6 +58,18 @@ class Nest:
     @property
     def box(self) -> Shape:
         return tuple(size for size in self.shape if size != 1)
+
+
+@dataclass(eq=False, slots=True)
+class Section:
+    """Nests that run slab by slab, each of ``rows`` rows at least; ``totals`` are sums over rows, and what is ``private`` only nests of
+    the section read."""
+
+    nests: list[Nest]
+    rows: int
+    totals: set[Value]
+    private: set[Value] = field(default_factory=set)
+    operations: Dim = 0
 
 
 def ancestors(groups: Sequence[Nest], home: Mapping[Value, Nest]) -> dict[Nest, set[Nest]]:

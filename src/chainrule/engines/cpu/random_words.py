@@ -19,11 +19,13 @@ _DRAW = "cr_random_word("
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The words of one statement: ``name``, drawn with ``keys`` (C text) at ``place``, from ``stream`` (C text)."""
+    """The words of one statement: ``name``, drawn with ``keys`` (C text) at ``place`` and what is added to it (``first``, C text), from
+    ``stream`` (C text)."""
 
     name: str
     keys: str
     place: Index
+    first: str
     stream: str
 
     def write(self, w: Writer, known: Mapping[Var, Index], count: str) -> None:
@@ -32,7 +34,7 @@ class Draw:
         w.line(f"uint32_t drawn_{self.name}[{LANES + 2}];")
         w.line(
             f"const uint32_t *const words_{self.name} = "
-            f"cr_random_words({self.keys}, (uint64_t)({place}), {self.stream}, {count}, drawn_{self.name});"
+            f"cr_random_words({self.keys}, (uint64_t)({place}{self.first}), {self.stream}, {count}, drawn_{self.name});"
         )
 
 
@@ -46,10 +48,10 @@ def draws_of(box: Box, var: Var) -> list[Draw]:
         head, place, tail = statement.parts
         assert isinstance(head, str) and isinstance(place, Index) and isinstance(tail, str), "a draw has one place"
         keys = head.removeprefix(_DRAW).removesuffix(", (uint64_t)(")
-        stream = tail.removeprefix("), ").removesuffix(")")
+        first, stream = tail.removesuffix(")").split("), ")
         fixed = not changing.intersection((*keys.split(", "), stream))
         if fixed and place.coefficient(var) == 1 and not any(v.name in changing for v, _ in place.terms):
-            found.append(Draw(statement.name, keys, place, stream))
+            found.append(Draw(statement.name, keys, place, first, stream))
     return found
 
 

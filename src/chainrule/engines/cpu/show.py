@@ -26,6 +26,11 @@ def nests_text(groupings: Sequence[Grouping]) -> str:
     return "\n".join(line for number, grouping in enumerate(groupings) for line in _nests(number, grouping))
 
 
+def sections_text(groupings: Sequence[Grouping]) -> str:
+    """The nests of every section by their numbers in the order in which all run, and what becomes of what they write."""
+    return "\n".join(line for number, grouping in enumerate(groupings) for line in _sections(number, grouping))
+
+
 def memory_text(groupings: Sequence[Grouping], memories: Sequence[Memory]) -> str:
     """What each nest reads and writes where: first the inputs' slots, then those of results, constants and the arena."""
     pairs = zip(groupings, memories, strict=True)
@@ -70,6 +75,29 @@ def _nests(number: int, grouping: Grouping) -> list[str]:
     return lines
 
 
+def _sections(number: int, grouping: Grouping) -> list[str]:
+    names = numbered(grouping.graph)
+    lines = [_title(number, grouping)]
+    inside = set()
+    for section in grouping.sections:
+        inside.update(section.nests)
+        first = grouping.nests.index(section.nests[0])
+        last = first + len(section.nests) - 1
+        lines.append(f"  nests {first} to {last} in slabs of {section.rows} rows or more, {section.operations} operations")
+        written = [value for nest in section.nests for value in nest.written]
+        for title, chosen in (
+            ("only here", section.private),
+            ("summed over slabs", section.totals),
+            ("for others", set(written) - section.private - section.totals),
+        ):
+            if chosen:
+                lines.append(f"    {title}: {', '.join(names[value] for value in written if value in chosen)}")
+    others = [str(k) for k, nest in enumerate(grouping.nests) if nest not in inside]
+    if others:
+        lines.append(f"  one by one: {', '.join(others)}")
+    return lines
+
+
 def _memory(number: int, grouping: Grouping, memory: Memory) -> list[str]:
     names = numbered(grouping.graph)
     lines = [_title(number, grouping)]
@@ -83,5 +111,10 @@ def _memory(number: int, grouping: Grouping, memory: Memory) -> list[str]:
     for k, size in enumerate(memory.arena):
         held = ", ".join(names[value] for value, slot in memory.slots.items() if slot == memory.fixed + k)
         lines.append(f"  arena slot {memory.fixed + k}: {size} bytes, holds {held}")
+    for section, sizes in zip(grouping.sections, memory.within, strict=True):
+        for k, size in enumerate(sizes):
+            private = [value for nest in section.nests for value in nest.written if value in section.private]
+            held = ", ".join(names[value] for value in private if memory.slots[value] == memory.shared + k)
+            lines.append(f"  slot {memory.shared + k} within a section: {size} bytes, holds {held}")
     lines += [f"  result {number} is written over operand {over}" for number, over in memory.written_over.items()]
     return lines

@@ -41,7 +41,7 @@ def has_independent_rows(graph: Graph) -> bool:
     try:
         for value in graph.inputs:
             batch_axis(value)
-        return all(_keeps_rows(node) for node in graph.nodes)
+        return all(keeps_rows(node) for node in graph.nodes)
     except ValueError:
         return False
 
@@ -67,7 +67,7 @@ def slabs_of(scan: Node) -> str:
     return f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, (B + {SLAB - 1}) / {SLAB})"
 
 
-def _keeps_rows(node: Node) -> bool:
+def keeps_rows(node: Node) -> bool:
     axes = [batch_axis(value) for value in node.inputs]
     results = [batch_axis(value) for value in node.outputs]
     if not all(has_independent_rows(body) for _, body in node.subgraphs()):

@@ -26,7 +26,7 @@ class Work:
 
 def work_of_nest(nest: Nest, grouping: Grouping, what: str) -> Work:
     flops: Dim = 0
-    for node in _computed(nest, grouping):
+    for node in nodes_of_nest(nest, grouping):
         flops = flops + operations_of(node)
     traffic: Dim = 0
     for value in dict.fromkeys((*nest.reads, *nest.written)):
@@ -45,7 +45,7 @@ def work_of_nest(nest: Nest, grouping: Grouping, what: str) -> Work:
     )
 
 
-def _computed(nest: Nest, grouping: Grouping) -> list[Node]:
+def nodes_of_nest(nest: Nest, grouping: Grouping) -> list[Node]:
     """The nodes that a nest evaluates: its own, and the maps expanded into it, each once."""
     found: dict[Node, None] = {}
     made = set(nest.made)

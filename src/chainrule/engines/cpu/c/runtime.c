@@ -255,16 +255,17 @@ static pthread_key_t buffer_key;
 
 static void free_buffer(void *argument) {
     buffer *kept = argument;
-    free(kept->memory);
+    for (int use = 0; use < CR_USES; use++) free(kept[use].memory);
     free(kept);
 }
 
-static void *scratch(size_t bytes) {
-    static _Thread_local buffer *kept;
-    if (!kept) {
-        kept = calloc(1, sizeof *kept);
-        if (kept) pthread_setspecific(buffer_key, kept);
+static void *scratch(int use, size_t bytes) {
+    static _Thread_local buffer *buffers;
+    if (!buffers) {
+        buffers = calloc(CR_USES, sizeof *buffers);
+        if (buffers) pthread_setspecific(buffer_key, buffers);
     }
+    buffer *kept = buffers ? &buffers[use] : NULL;
     if (kept && kept->size < bytes) {
         free(kept->memory);
         kept->size = (bytes + 4095) / 4096 * 4096;
