@@ -29,7 +29,8 @@ from chainrule.ir.sizes import shape_at
 
 # Functions, but not their attributes.
 DEFINED = re.compile(
-    r"^(?:static|CR_EXPORT)\b[^=;\n]*?\b(?!__)(\w+)\((?=\s*(?:void|char|long|const|struct|float|double|cr_))", re.MULTILINE
+    r"^(?:static|CR_EXPORT)\b[^=;\n]*?\b(?!__)(\w+)\((?=\s*(?:void|char|long|const|struct|float|double|cr_))",
+    re.MULTILINE,
 )
 
 ALONE = """

@@ -17,7 +17,15 @@ from chainrule.ir.graph import ArrayType, Graph
 from chainrule.ir.sizes import BATCH
 from chainrule.passes import optimise
 
-NAMES = ["inline calls", "write as maps", "choose stored values", "group into nests", "plan memory", "write C"]
+NAMES = [
+    "inline calls",
+    "write as maps",
+    "choose stored values",
+    "group into nests",
+    "cut into sections",
+    "plan memory",
+    "write C",
+]
 
 
 def softmax_graph() -> Graph:
@@ -210,7 +218,7 @@ def test_nothing_is_shown_unasked(setting, monkeypatch):
 def test_a_word_that_means_nothing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHAINRULE_DEBUG", "lowerin\x1b")
     with pytest.raises(
-        ConfigError, match=r"'lowerin\\x1b'; it may have 1, lowering, inline, maps, stored, nests, memory, c"
+        ConfigError, match=r"'lowerin\\x1b'; it may have 1, lowering, inline, maps, stored, nests, sections, memory, c"
     ):
         watcher("step")
     (tmp_path / "file").touch()

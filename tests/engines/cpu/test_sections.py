@@ -1,13 +1,12 @@
 """Sections: which nests run slab by slab, and that slabs give what the whole batch gives, on any number of threads."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.engines.cpu.exact_programs import exact_program, operands_of
 from tests.engines.cpu.networks import NETWORKS, training_job
-from tests.engines.cpu.standalone import Job, run_jobs
+from tests.engines.cpu.standalone import run_jobs
 from tests.engines.cpu.test_fuzz import quick
 
 import chainrule as cr
@@ -16,14 +15,12 @@ from chainrule.core.trees import tree_map
 from chainrule.engines.cpu import checks, sections
 from chainrule.engines.cpu.engine import ENGINE, CpuEngine
 from chainrule.engines.cpu.loading import load_runtime
-from chainrule.engines.cpu.lowering import Lowering, lower
+from chainrule.engines.cpu.lowering import lower
 from chainrule.engines.cpu.toolchain import find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.grad import STANDARD
-from chainrule.ir.graph import Graph
 from chainrule.passes import optimise
 from chainrule.train.step import make_step, trainable
-from chainrule.transforms import Compiled
 
 # Slabs of one row wherever rows are independent, also where that does not pay.
 EVERYWHERE = sections.Limits(
@@ -186,9 +183,7 @@ def test_the_arena_holds_no_rows_that_only_a_section_needs():
 
 
 def broken(change):
-    graph = optimise(
-        cr.trace(lambda x, w: (ops.tanh(x @ w) @ w, (x @ w).sum(axis=(0, 1))), ROWS, WEIGHT, batch=("x",))
-    )
+    graph = optimise(cr.trace(lambda x, w: (ops.tanh(x @ w) @ w, (x @ w).sum(axis=(0, 1))), ROWS, WEIGHT, batch=("x",)))
     grouping = grouping_of(graph)
     checks.check_sections(grouping)
     change(grouping, grouping.sections[0])
@@ -248,8 +243,13 @@ def test_sections_stay_in_their_arrays_and_do_not_race(flags, everywhere, tmp_pa
                 np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-5, err_msg=job.name)
 
 
-def test_a_profile_has_the_nests_of_sections():
-    traced = step_of(*convolutional(), dtype=np.float32)
-    graph, operands = traced(32)
-    source = lower(graph, frozenset(), 32, profiled=True).source
-    assert "cr_enter_slab" in source.text
+def test_a_profile_counts_a_nest_of_all_slabs_once():
+    def function(x, w):
+        return ops.softmax(ops.tanh(x @ w) @ w)
+
+    x = np.random.default_rng(0).normal(size=(32, 64, 32)).astype(np.float32)
+    step = cr.compile(function, batch=("x",), engine="cpu")
+    with load_runtime().using_threads(3):
+        profile = step.profile(x, WEIGHT, repeats=3)
+    assert [row.calls for row in profile.rows] == [1, 1, 1]
+    assert all(row.seconds > 0 for row in profile.rows)

@@ -1,7 +1,7 @@
 """Sections as C: a function of a slab's number that calls the nests with the rows of the slab in place of the batch.
 
-Pointers lead to the first row of the slab, or into memory of the thread that runs it. Sums over rows go to a place of the slab's own, and a
-second function adds those of all slabs in their order.
+Pointers lead to the first row of the slab, or into memory of the thread that runs it. Sums over rows go to a place of the slab's own,
+and a second function adds those of all slabs in their order.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def write_section(
             w.line(f"slot[{memory.slots[value]}] = whole->scratch + slab * {stride} + {start};")
         sizes = [f"cr_round({c_size(size)})" for size in within]
         w.line(f"char *top = cr_slab_memory({' + '.join([*sizes, c_size(scratch)])});")
-        for k, size in enumerate(sizes):
-            w.line(f"slot[{memory.shared + k}] = top, top += {size};")
+        for k, bytes in enumerate(sizes):
+            w.line(f"slot[{memory.shared + k}] = top, top += {bytes};")
         w.line("struct frame frame = {slot, whole->constants, top, B, row};")
         if moved:
             w.line(f"char *moved[{moved}];")
@@ -94,7 +94,9 @@ def _rows(section: Section, memory: Memory) -> dict[int, int]:
     for value in {value for nest in section.nests for value in (*nest.reads, *nest.written)}:
         size, slot = bytes_of(value), memory.slots.get(value)
         if slot is not None and slot < memory.shared and isinstance(size, Size) and value not in section.private:
-            assert found.setdefault(slot, size.coefficients[1]) == size.coefficients[1], "one slot holds one value at a time"
+            assert found.setdefault(slot, size.coefficients[1]) == size.coefficients[1], (
+                "one slot holds one value at a time"
+            )
     return found
 
 

@@ -18,6 +18,7 @@ from chainrule.engines.cpu.work import nodes_of_nest, operations_of
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Size, product
 
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When nests run slab by slab.
@@ -183,4 +184,3 @@ def _of_a_row(value: Value) -> int:
 
 def _of_a_row_of(total: Dim) -> int:
     return total.coefficients[1] if isinstance(total, Size) else 0
-

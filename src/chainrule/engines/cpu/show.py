@@ -83,7 +83,9 @@ def _sections(number: int, grouping: Grouping) -> list[str]:
         inside.update(section.nests)
         first = grouping.nests.index(section.nests[0])
         last = first + len(section.nests) - 1
-        lines.append(f"  nests {first} to {last} in slabs of {section.rows} rows or more, {section.operations} operations")
+        lines.append(
+            f"  nests {first} to {last} in slabs of {section.rows} rows or more, {section.operations} operations"
+        )
         written = [value for nest in section.nests for value in nest.written]
         for title, chosen in (
             ("only here", section.private),
