@@ -47,6 +47,19 @@ def test_poisson_nll_equals_pytorch(equals_examples: Equals, log_input: bool, fu
     )
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_gaussian_nll_equals_pytorch(equals_examples: Equals, full: bool) -> None:
+    variance = np.exp(RNG.normal(size=(6, 3)))
+    variance[0] = 0.01, 0.049, 0.051
+    goal = torch.tensor(T)
+    equals_examples(
+        partial(losses.gaussian_nll, full=full, eps=0.05),
+        (Y, variance),
+        T,
+        lambda y, v: F.gaussian_nll_loss(y, goal, v, full=full, eps=0.05, reduction="none"),
+    )
+
+
 @pytest.mark.parametrize("loss", [losses.huber, losses.smooth_l1])
 def test_outliers_of_ten_thousand_stay_finite(loss: Any) -> None:
     y = np.array([1e4, -1e4, 0, 1e-4], np.float32)
@@ -68,5 +81,9 @@ def test_what_does_not_fit_is_refused() -> None:
         losses.huber(Y, T[:, 0])
     with pytest.raises(ConfigError, match="huber needs delta above 0"):
         losses.huber(Y, T, delta=0)
+    with pytest.raises(ShapeError, match=r"needs a pair \(mean, variance\) as outputs, not ndarray"):
+        losses.gaussian_nll(Y, T)
+    with pytest.raises(ShapeError, match=r"of one shape, not \(6, 3\) and \(6, 1\)"):
+        losses.gaussian_nll((Y, Y[:, :1]), T)
     with pytest.raises(ConfigError, match="absolute_error is its limit"):
         losses.smooth_l1(Y, T, beta=0)

@@ -86,6 +86,9 @@ def test_labels_that_do_not_fit_into_the_steps_have_an_infinite_loss_and_no_grad
     assert np.isposinf(value)
     assert not slope[0].any()
     assert np.isfinite(slope).all()
+    each = losses.ctc(LOGITS[:2, :2], labels, zero_infinity=True, reduction="none")
+    assert each[0] == 0
+    assert each.sum() == losses.ctc(LOGITS[1:2, :2], labels[1:])
 
 
 def test_what_does_not_fit_is_refused() -> None:

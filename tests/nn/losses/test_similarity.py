@@ -21,13 +21,14 @@ TOGETHER = np.array([1, 0, 0, 1, 0, 1])
 Equals = Callable[..., None]
 
 
+@pytest.mark.parametrize("swap", [False, True])
 @pytest.mark.parametrize("margin", [0.2, 1.0])
-def test_triplet_margin_equals_pytorch(equals_examples: Equals, margin: float) -> None:
+def test_triplet_margin_equals_pytorch(equals_examples: Equals, margin: float, swap: bool) -> None:
     equals_examples(
-        partial(losses.triplet_margin, margin=margin),
+        partial(losses.triplet_margin, margin=margin, swap=swap),
         (A, P, N),
         None,
-        lambda a, p, n: F.triplet_margin_loss(a, p, n, margin, reduction="none"),
+        lambda a, p, n: F.triplet_margin_loss(a, p, n, margin, swap=swap, reduction="none"),
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.nn.losses.examples import Loss, aligned, floats, labels_of, mean_over_examples, refuse_outside
+from chainrule.nn.losses.examples import Loss, Reduction, aligned, floats, labels_of, over_examples, refuse_outside
 from chainrule.ops.activations import log_softmax, logsumexp, softmax, softplus
 from chainrule.ops.arrays import one_hot, take, take_along
 from chainrule.ops.math import exp, log, log1p, where
@@ -17,28 +18,58 @@ from chainrule.trace.values import show_shape
 
 
 @operation
-def binary_cross_entropy(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
-    """``-t log p - (1 - t) log(1 - p)`` for ``p = sigmoid(outputs)``: outputs are logits, targets from 0 to 1.
+def binary_cross_entropy(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    pos_weight: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+) -> Any:
+    """``-w t log p - (1 - t) log(1 - p)`` for ``p = sigmoid(outputs)``: outputs are logits, targets from 0 to 1.
 
-    Computed as ``max(x, 0) - x t + log(1 + e**-|x|)``, which neither overflows nor cancels.
+    ``pos_weight`` w, a number or one for each output on the last axis, is 1 by default; above 1 it counts missed positives
+    more, and the mean is not divided by it. Computed as ``(1 - t) x + (1 + (w - 1) t) (max(-x, 0) + log(1 + e**-|x|))``,
+    which neither overflows nor cancels.
     """
     logits = floats(outputs)
     goal = aligned(targets, logits)
     refuse_outside(targets, 1, "binary_cross_entropy needs targets from 0 to 1")
     positive = logits > 0
     smooth = log1p(exp(where(positive, -logits, logits)))
-    return mean_over_examples(where(positive, logits, 0) - logits * goal + smooth, weights)
+    if pos_weight is None:
+        return over_examples(where(positive, logits, 0) - logits * goal + smooth, weights, reduction)
+    factor = as_array(pos_weight)
+    if factor.shape not in ((), (1,), logits.shape[-1:]):
+        raise ShapeError(
+            f"pos_weight is a number or one for each of the outputs of shape {show_shape(logits.shape)} along the last axis, "
+            f"not of shape {show_shape(factor.shape)}"
+        )
+    of_target = 1 + (factor.astype(logits.dtype) - 1) * goal
+    losses = (1 - goal) * logits + of_target * (smooth + where(positive, 0, -logits))
+    return over_examples(losses, weights, reduction)
 
 
 @operation
 def cross_entropy(
-    outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, label_smoothing: float = 0.0
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: ArrayLike | None = None,
+    ignore_index: int | None = None,
+    reduction: Reduction = "mean",
 ) -> Any:
     """``-Σ t log softmax(outputs)`` over the classes, the last axis; the mean over any axes between.
 
     Outputs are logits. Targets are integer labels without the last axis, or probabilities of the shape of the outputs.
     A label outside 0 to C - 1 raises :class:`DataError` where its number is known, and makes the loss NaN in a traced
     step. With ``label_smoothing`` ε the targets are ``(1 - ε) t + ε / C`` (Szegedy et al., CVPR 2016).
+
+    ``class_weights`` w, a number for each class, multiply the terms of the sum; the mean over labels is divided by
+    ``Σ w[label]``, and that over probabilities by their number, as in PyTorch. Labels that are ``ignore_index``, such as
+    those of padding, count for nothing; where there are no others the loss is 0.
     """
     if not 0 <= label_smoothing <= 1:
         raise ConfigError(f"label_smoothing is a share from 0 to 1, not {label_smoothing!r}")
@@ -57,20 +88,56 @@ def cross_entropy(
             f"{show_shape(logits.shape[:-1])} or probabilities of shape {show_shape(logits.shape)}, not "
             f"{show_shape(goal.shape)}"
         )
+    by_class = None if class_weights is None else as_array(class_weights).astype(logits.dtype)
+    if by_class is not None and by_class.shape != logits.shape[-1:]:
+        raise ShapeError(
+            f"class_weights of shape {show_shape(by_class.shape)} do not fit logits of shape {show_shape(logits.shape)}: there is "
+            "one for each class"
+        )
     if goal.shape == logits.shape:
+        if ignore_index is not None:
+            raise ConfigError("ignore_index is a label, but the targets are probabilities; give such rows the weight 0")
         if label_smoothing:
             goal = (1 - label_smoothing) * goal + label_smoothing / int(logits.shape[-1])
-        return mean_over_examples(-(goal * log_softmax(logits)).sum(-1), weights)
-    labels = labels_of(targets, goal, logits.shape[-1], "cross_entropy")
-    chosen = take_along(logits, labels)
-    if label_smoothing:
-        chosen = (1 - label_smoothing) * chosen + label_smoothing * logits.mean(-1)
+        terms = goal * log_softmax(logits)
+        return over_examples(-(terms if by_class is None else terms * by_class).sum(-1), weights, reduction)
+    labels = labels_of(targets, goal, logits.shape[-1], "cross_entropy", ignore_index)
+    counts = None if ignore_index is None else labels != ignore_index
+    labels = labels if counts is None else where(counts, labels, 0)
     valid = (labels >= 0) & (labels < logits.shape[-1])
-    return mean_over_examples(where(valid, logsumexp(logits, -1) - chosen, np.nan), weights)
+    losses, shares = _of_labels(logits, labels, label_smoothing, by_class)
+    losses = where(valid, losses, np.nan)
+    if counts is not None:
+        losses = where(counts, losses, 0)
+        shares = counts.astype(losses.dtype) if shares is None else where(counts, shares, 0)
+    return over_examples(losses, weights, reduction, shares)
+
+
+def _of_labels(logits: Array, labels: Array, smoothing: float, by_class: Array | None) -> tuple[Array, Array | None]:
+    """The cross-entropies of labels, and the weights of their classes where there are any."""
+    total = logsumexp(logits, -1)
+    chosen = take_along(logits, labels)
+    if by_class is None:
+        if smoothing:
+            chosen = (1 - smoothing) * chosen + smoothing * logits.mean(-1)
+        return total - chosen, None
+    shares: Array = take(by_class, labels)
+    losses: Array = shares * (total - chosen)
+    if smoothing:
+        uniform = (by_class * (total.reshape((*total.shape, 1)) - logits)).mean(-1)
+        losses = (1 - smoothing) * losses + smoothing * uniform
+    return losses, shares
 
 
 @operation
-def hinge(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, margin: float = 1.0) -> Any:
+def hinge(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    margin: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Any:
     """``max(0, margin - s y)`` with s = 1 for the target 1 and -1 for 0: the loss of support vector machines.
 
     For labels of C classes, which lack the last axis of the outputs, ``Σ max(0, margin - y_label + yᵢ) / C`` over the
@@ -81,14 +148,16 @@ def hinge(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = No
     found = _classes_or_bits("hinge", y, targets)
     if isinstance(found, _Bits):
         distance = margin - found.sign * y
-        return mean_over_examples(where(distance > 0, distance, 0), weights)
+        return over_examples(where(distance > 0, distance, 0), weights, reduction)
     distance = margin - found.chosen.reshape((*found.chosen.shape, 1)) + y
     losses = where(found.is_label | (distance <= 0), 0, distance).sum(-1) * (1 / int(y.shape[-1]))
-    return mean_over_examples(found.checked(losses), weights)
+    return over_examples(found.checked(losses), weights, reduction)
 
 
 @operation
-def perceptron(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+def perceptron(
+    outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, reduction: Reduction = "mean"
+) -> Any:
     """``max(0, -s y)`` with s = 1 for the target 1 and -1 for 0: only mistakes count. At 0 the derivative is that of a mistake.
 
     For labels of C classes, which lack the last axis of the outputs, ``max yᵢ - y_label``. Its gradient is the update
@@ -98,8 +167,8 @@ def perceptron(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None
     found = _classes_or_bits("perceptron", y, targets)
     if isinstance(found, _Bits):
         distance = -(found.sign * y)
-        return mean_over_examples(where(distance >= 0, distance, 0), weights)
-    return mean_over_examples(found.checked(take_along(y, y.argmax(-1)) - found.chosen), weights)
+        return over_examples(where(distance >= 0, distance, 0), weights, reduction)
+    return over_examples(found.checked(take_along(y, y.argmax(-1)) - found.chosen), weights, reduction)
 
 
 @operation
@@ -110,6 +179,7 @@ def focal(
     *,
     gamma: float = 2.0,
     alpha: float | None = None,
+    reduction: Reduction = "mean",
 ) -> Any:
     """``-(1 - p)**gamma log p`` for the probability p of the target: cross-entropy in which easy examples hardly count.
 
@@ -127,17 +197,19 @@ def focal(
         losses = exp(-gamma * softplus(logit)) * softplus(-logit)
         if alpha is not None:
             losses = losses * (0.5 + (alpha - 0.5) * found.sign)
-        return mean_over_examples(losses, weights)
+        return over_examples(losses, weights, reduction)
     if alpha is not None:
         raise ConfigError(
             "the alpha of focal is for targets 0 and 1; weigh classes by with_class_weights(focal, weights)"
         )
     others = where(found.is_label, 0, softmax(y)).sum(-1)
-    return mean_over_examples(found.checked(others**gamma * (logsumexp(y, -1) - found.chosen)), weights)
+    return over_examples(found.checked(others**gamma * (logsumexp(y, -1) - found.chosen)), weights, reduction)
 
 
 @operation
-def kl_divergence(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+def kl_divergence(
+    outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, reduction: Reduction = "mean"
+) -> Any:
     """``Σ t (log t - log softmax(outputs))`` over the classes, the last axis; the mean over any axes between.
 
     Outputs are logits, targets probabilities of the same shape; a target of 0 adds 0. The gradient is that of
@@ -153,10 +225,10 @@ def kl_divergence(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | N
     refuse_outside(targets, 1, "kl_divergence needs probabilities from 0 to 1 as targets")
     present = goal > 0
     entropy = where(present, goal * log(where(present, goal, 1)), 0)
-    return mean_over_examples((entropy - goal * log_softmax(logits)).sum(-1), weights)
+    return over_examples((entropy - goal * log_softmax(logits)).sum(-1), weights, reduction)
 
 
-def with_class_weights(loss: Loss, weights: Any) -> Loss:
+def with_class_weights(loss: Callable[..., Any], weights: Any) -> Loss:
     """The loss with every example weighted by ``weights[class]``, beside any weight of its own.
 
     For logits of C classes there are C weights, and for a binary target two: of the classes 0 and 1. An example whose
@@ -168,13 +240,13 @@ def with_class_weights(loss: Loss, weights: Any) -> Loss:
         raise ShapeError(f"class weights are a list of one number per class, not an array of shape {by_class.shape}")
 
     @operation
-    def weighted(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+    def weighted(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, **options: Any) -> Any:
         of_targets = _class_weights(floats(outputs), targets, by_class)
         if weights is not None:
             own = as_array(weights)
             missing = of_targets.ndim - own.ndim
             of_targets = of_targets * own.reshape((*own.shape, *[1] * missing))
-        return loss(outputs, targets, of_targets)
+        return loss(outputs, targets, of_targets, **options)
 
     return functools.wraps(loss)(weighted)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
 from chainrule.core.dtypes import FLOAT32, FLOATS, INT64, INTEGERS
-from chainrule.core.errors import DataError, DTypeError, ShapeError
+from chainrule.core.errors import ConfigError, DataError, DTypeError, ShapeError
+from chainrule.ops.arrays import broadcast_to
 from chainrule.ops.math import where
 from chainrule.trace.array import Array, ArrayLike, as_array
 from chainrule.trace.values import show_shape
+
+Reduction = Literal["mean", "sum", "none"]
 
 
 class Loss(Protocol):
@@ -41,13 +44,15 @@ def aligned(targets: ArrayLike, outputs: Array) -> Array:
     )
 
 
-def labels_of(targets: Any, goal: Array, classes: Any, loss: str) -> Array:
-    """The targets as integer labels of one of ``classes`` classes."""
+def labels_of(targets: Any, goal: Array, classes: Any, loss: str, ignored: int | None = None) -> Array:
+    """The targets as integer labels of one of ``classes`` classes, or the label that is ``ignored``."""
     if goal.value.dtype in FLOATS:
         raise DTypeError(
             f"{loss} needs integer labels from 0 to {classes - 1}, not {goal.dtype}; convert them with "
             ".astype(int), or pass probabilities with one column per class"
         )
+    if ignored is not None and not isinstance(targets, Array):
+        targets = np.where(np.asarray(targets) == ignored, 0, targets)
     refuse_outside(targets, classes - 1, f"labels of {classes} classes are 0 to {classes - 1}")
     return goal if goal.value.dtype in INTEGERS else goal.astype(INT64)
 
@@ -64,21 +69,37 @@ def refuse_outside(targets: Any, highest: float, what: str) -> None:
         raise DataError(f"{what}, but {where_it_is} holds {known[place]}")
 
 
-def mean_over_examples(losses: Array, weights: ArrayLike | None) -> Array:
-    """The weighted mean of losses of shape (B, ...); see the package."""
-    if weights is None:
+def over_examples(
+    losses: Array, weights: ArrayLike | None, reduction: Reduction = "mean", shares: Array | None = None
+) -> Array:
+    """The weighted mean of losses of shape (B, ...), or their sum, or themselves; see the package.
+
+    ``shares``, of the shape of the losses, are what each counts for in the divisor of the mean, 1 by default.
+    """
+    if reduction not in get_args(Reduction):
+        raise ConfigError(f"the reduction of a loss is 'mean', 'sum' or 'none', not {reduction!r}")
+    if weights is not None:
+        # The weights adopt the type of the losses, so that float64 weights do not widen a float32 step.
+        factors = as_array(weights).astype(losses.dtype)
+        if factors.shape == (*losses.shape, 1) or (*factors.shape, 1) == losses.shape:
+            factors = factors.reshape(losses.shape)
+        elif losses.ndim > 1 and factors.shape == losses.shape[:1]:
+            if reduction == "mean" and shares is None:
+                losses = losses.mean(tuple(range(1, losses.ndim)))
+            else:
+                factors = broadcast_to(factors.reshape((*factors.shape, *[1] * (losses.ndim - 1))), losses.shape)
+        if factors.shape != losses.shape:
+            raise ShapeError(
+                f"weights of shape {show_shape(as_array(weights).shape)} were given for losses of shape {show_shape(losses.shape)}"
+            )
+        shares = factors if shares is None else factors * shares
+        losses = factors * losses
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    if shares is None:
         return losses.mean()
-    factors = as_array(weights)
-    if factors.shape == (*losses.shape, 1) or (*factors.shape, 1) == losses.shape:
-        factors = factors.reshape(losses.shape)
-    elif losses.ndim > 1 and factors.shape == losses.shape[:1]:
-        losses = losses.mean(tuple(range(1, losses.ndim)))
-    if factors.shape != losses.shape:
-        raise ShapeError(
-            f"weights of shape {show_shape(factors.shape)} were given for losses of shape {show_shape(losses.shape)}"
-        )
-    # The weights adopt the type of the losses, so that float64 weights do not widen a float32 step.
-    factors = factors.astype(losses.dtype)
-    total = factors.sum()
-    mean: Array = (factors * losses).sum() / where(total == 0, 1, total)
+    total = shares.sum()
+    mean: Array = losses.sum() / where(total == 0, 1, total)
     return mean

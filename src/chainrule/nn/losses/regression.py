@@ -5,47 +5,68 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from chainrule.core.errors import ConfigError
-from chainrule.nn.losses.examples import aligned, difference, floats, mean_over_examples, refuse_outside
-from chainrule.ops.math import abs, exp, log, where
+from chainrule.core.errors import ConfigError, ShapeError
+from chainrule.nn.losses.examples import Reduction, aligned, difference, floats, over_examples, refuse_outside
+from chainrule.ops.math import abs, exp, log, maximum, stop_gradient, where
 from chainrule.trace.array import Array, ArrayLike, operation
+from chainrule.trace.values import show_shape
 
 
 @operation
-def squared_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+def squared_error(
+    outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, reduction: Reduction = "mean"
+) -> Any:
     """``(y - t)²``, the mean over outputs."""
     distance = difference(outputs, targets)
-    return mean_over_examples(distance * distance, weights)
+    return over_examples(distance * distance, weights, reduction)
 
 
 @operation
-def half_squared_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+def half_squared_error(
+    outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, reduction: Reduction = "mean"
+) -> Any:
     """``½ Σ (y - t)²``, the sum over outputs: the loss of textbooks, whose gradient is y - t."""
     distance = difference(outputs, targets)
     losses = 0.5 * (distance * distance)
-    return mean_over_examples(losses.sum(tuple(range(1, losses.ndim))) if losses.ndim else losses, weights)
+    return over_examples(losses.sum(tuple(range(1, losses.ndim))) if losses.ndim else losses, weights, reduction)
 
 
 @operation
-def absolute_error(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None) -> Any:
+def absolute_error(
+    outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, reduction: Reduction = "mean"
+) -> Any:
     """``|y - t|``, the mean over outputs; its derivative at 0 is 0."""
-    return mean_over_examples(abs(difference(outputs, targets)), weights)
+    return over_examples(abs(difference(outputs, targets)), weights, reduction)
 
 
 @operation
-def huber(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, delta: float = 1.0) -> Any:
+def huber(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    delta: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Any:
     """``½ (y - t)²`` where ``|y - t| ≤ delta``, else ``delta (|y - t| - ½ delta)``; the mean over outputs. Huber 1964."""
     if not delta > 0:
         raise ConfigError(f"huber needs delta above 0, not {delta!r}")
-    return mean_over_examples(_huber(difference(outputs, targets), delta), weights)
+    return over_examples(_huber(difference(outputs, targets), delta), weights, reduction)
 
 
 @operation
-def smooth_l1(outputs: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None, *, beta: float = 1.0) -> Any:
+def smooth_l1(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    beta: float = 1.0,
+    reduction: Reduction = "mean",
+) -> Any:
     """``huber / beta``: ``½ (y - t)² / beta`` where ``|y - t| < beta``, else ``|y - t| - ½ beta``. Girshick, ICCV 2015."""
     if not beta > 0:
         raise ConfigError(f"smooth_l1 needs beta above 0, not {beta!r}; absolute_error is its limit")
-    return mean_over_examples(_huber(difference(outputs, targets), beta) * (1 / beta), weights)
+    return over_examples(_huber(difference(outputs, targets), beta) * (1 / beta), weights, reduction)
 
 
 @operation
@@ -57,6 +78,7 @@ def poisson_nll(
     log_input: bool = True,
     full: bool = False,
     eps: float = 1e-8,
+    reduction: Reduction = "mean",
 ) -> Any:
     """``e**y - t y``, the negative log-likelihood of counts t whose expected number is ``e**y``; the mean over outputs.
 
@@ -72,7 +94,38 @@ def poisson_nll(
         many = goal > 1
         count = where(many, goal, 1).astype(y.dtype)
         losses = losses + where(many, count * log(count) - count + 0.5 * log(2 * math.pi * count), 0)
-    return mean_over_examples(losses, weights)
+    return over_examples(losses, weights, reduction)
+
+
+@operation
+def gaussian_nll(
+    outputs: Any,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: Reduction = "mean",
+) -> Any:
+    """``½ (log v + (y - t)² / v)`` for outputs (y, v), a mean and a variance: the negative log-likelihood of a normal distribution.
+
+    A variance below ``eps`` counts as ``eps``, with the gradient of ``eps``, as in PyTorch. ``full`` adds ``½ log 2π``.
+    Nix & Weigend 1994. Raises :class:`ShapeError` for outputs that are not a pair of arrays of one shape.
+    """
+    if not isinstance(outputs, tuple | list) or len(outputs) != 2:
+        raise ShapeError(f"gaussian_nll needs a pair (mean, variance) as outputs, not {type(outputs).__name__}")
+    if not eps > 0:
+        raise ConfigError(f"gaussian_nll needs eps above 0, not {eps!r}")
+    y, given = map(floats, outputs)
+    if y.shape != given.shape:
+        raise ShapeError(
+            f"gaussian_nll needs a mean and a variance of one shape, not {show_shape(y.shape)} and {show_shape(given.shape)}"
+        )
+    # The limit acts on the number alone: a variance that is too small is still pushed upwards.
+    variance = given + stop_gradient(maximum(eps - given, 0.0))
+    distance = difference(y, targets)
+    losses = 0.5 * (log(variance) + distance * distance / variance)
+    return over_examples(losses + 0.5 * math.log(2 * math.pi) if full else losses, weights, reduction)
 
 
 def _huber(distance: Array, delta: float) -> Array:

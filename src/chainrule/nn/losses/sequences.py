@@ -8,7 +8,7 @@ import numpy as np
 
 from chainrule.core.dtypes import FLOATS
 from chainrule.core.errors import DataError, DTypeError, ShapeError
-from chainrule.nn.losses.examples import floats, mean_over_examples
+from chainrule.nn.losses.examples import Reduction, floats, over_examples
 from chainrule.ops.activations import log_softmax
 from chainrule.ops.arrays import arange, concatenate, full, stack, take_along
 from chainrule.ops.loops import scan
@@ -22,15 +22,24 @@ _NEVER = -1e30
 
 
 @operation
-def ctc(outputs: ArrayLike, targets: Any, weights: ArrayLike | None = None, *, blank: int = 0) -> Any:
+def ctc(
+    outputs: ArrayLike,
+    targets: Any,
+    weights: ArrayLike | None = None,
+    *,
+    blank: int = 0,
+    zero_infinity: bool = False,
+    reduction: Reduction = "mean",
+) -> Any:
     """``-log Σ p(path)`` over the paths that read as the labels once repeats are merged and blanks dropped; mean over examples.
 
     Outputs are logits (batch, time, classes), one class of which is the ``blank``. Targets are integer labels (batch,
     most labels), padded with negative numbers behind the last; or a pair of those and the lengths (batch,) of the
-    outputs, where not all steps count. An example whose labels do not fit into its steps has the loss infinity and no
-    gradient. The sum runs over time by the forward recursion in logarithms. Graves et al., ICML 2006. This is PyTorch's
-    ``reduction="none"``, averaged; its "mean" divides every loss by the number of labels first. Raises
-    :class:`ShapeError` for other shapes, and :class:`DataError` for a label that is the blank or no class, where known.
+    outputs, where not all steps count. An example whose labels do not fit into its steps has the loss infinity, with
+    ``zero_infinity`` 0, and no gradient. The sum runs over time by the forward recursion in logarithms. Graves et al.,
+    ICML 2006. This is PyTorch's ``reduction="none"``, averaged; its "mean" divides every loss by the number of labels
+    first. Raises :class:`ShapeError` for other shapes, and :class:`DataError` for a label that is the blank or no
+    class, where known.
     """
     logits = floats(outputs)
     given, lengths = targets if isinstance(targets, tuple | list) else (targets, None)
@@ -66,7 +75,7 @@ def ctc(outputs: ArrayLike, targets: Any, weights: ArrayLike | None = None, *, b
     highest = stop_gradient(maximum(ends, before))
     total = log(exp(ends - highest) + exp(before - highest)) + highest
     possible = total > 0.1 * _NEVER
-    return mean_over_examples(where(possible, -total, np.inf), weights)
+    return over_examples(where(possible, -total, 0.0 if zero_infinity else np.inf), weights, reduction)
 
 
 def _check(logits: Array, labels: Array, lengths: Any, given: Any, blank: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.nn.losses.examples import aligned, floats, mean_over_examples, refuse_outside
+from chainrule.nn.losses.examples import Reduction, aligned, floats, over_examples, refuse_outside
 from chainrule.ops.math import sqrt, where
 from chainrule.trace.array import Array, ArrayLike, operation
 from chainrule.trace.values import show_shape
@@ -13,21 +13,39 @@ from chainrule.trace.values import show_shape
 
 @operation
 def triplet_margin(
-    outputs: Any, targets: Any = None, weights: ArrayLike | None = None, *, margin: float = 1.0, eps: float = 1e-6
+    outputs: Any,
+    targets: Any = None,
+    weights: ArrayLike | None = None,
+    *,
+    margin: float = 1.0,
+    eps: float = 1e-6,
+    swap: bool = False,
+    reduction: Reduction = "mean",
 ) -> Any:
     """``max(0, margin + |a - p| - |a - n|)`` for outputs (a, p, n), three arrays (..., features): anchor, positive, negative.
 
     Distances are Euclidean, of differences to which ``eps`` is added as in PyTorch, so that the gradient exists at 0.
-    Targets are not used. Schroff, Kalenichenko & Philbin, CVPR 2015. Raises :class:`ShapeError` when the three shapes
-    differ.
+    With ``swap`` |p - n| takes the place of |a - n| where it is smaller (Balntas et al., BMVC 2016). Targets are not
+    used. Schroff, Kalenichenko & Philbin, CVPR 2015. Raises :class:`ShapeError` when the three shapes differ.
     """
     anchor, positive, negative = _together("triplet_margin", outputs, 3)
-    surplus = margin + _distance(anchor - positive + eps) - _distance(anchor - negative + eps)
-    return mean_over_examples(where(surplus > 0, surplus, 0), weights)
+    apart = _distance(anchor - negative + eps)
+    if swap:
+        other = _distance(positive - negative + eps)
+        apart = where(other < apart, other, apart)
+    surplus = margin + _distance(anchor - positive + eps) - apart
+    return over_examples(where(surplus > 0, surplus, 0), weights, reduction)
 
 
 @operation
-def cosine_embedding(outputs: Any, targets: ArrayLike, weights: ArrayLike | None = None, *, margin: float = 0.0) -> Any:
+def cosine_embedding(
+    outputs: Any,
+    targets: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    margin: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Any:
     """``1 - cos(u, v)`` where the target is 1, ``max(0, cos(u, v) - margin)`` where it is 0, for outputs (u, v).
 
     Both have the shape (..., features). Targets 1 mark pairs that belong together (PyTorch marks the others by -1).
@@ -42,7 +60,7 @@ def cosine_embedding(outputs: Any, targets: ArrayLike, weights: ArrayLike | None
     refuse_outside(targets, 1, "cosine_embedding needs targets 0 and 1")
     goal = aligned(targets, cosine)
     apart = where(cosine > margin, cosine - margin, 0)
-    return mean_over_examples(where(goal > 0, 1 - cosine, apart), weights)
+    return over_examples(where(goal > 0, 1 - cosine, apart), weights, reduction)
 
 
 def _distance(difference: Array, added: float = 0.0) -> Array:

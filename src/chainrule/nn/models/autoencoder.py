@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.activations import ReLU
-from chainrule.nn.losses.examples import Loss, mean_over_examples
+from chainrule.nn.losses.examples import Loss, over_examples
 from chainrule.nn.models.mlp import MLP
 from chainrule.nn.module import Module
 from chainrule.ops import random
@@ -96,7 +96,7 @@ def negative_elbo(reconstruction: Literal["bernoulli", "gaussian"] = "bernoulli"
         difference = y - goal
         terms = softplus(y) - goal * y if reconstruction == "bernoulli" else 0.5 * (difference * difference)
         divergence = 0.5 * (mean * mean + exp(log_variance) - 1 - log_variance).sum(-1)
-        return mean_over_examples(terms.sum(-1) + beta * divergence, weights)
+        return over_examples(terms.sum(-1) + beta * divergence, weights)
 
     return loss
 
