@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
+import torch
 
 from chainrule.core import weights
 from chainrule.core.errors import RunError, WeightsError
@@ -120,6 +122,18 @@ def test_the_reference_implementation_of_the_format_agrees_both_ways(tmp_path: P
         np.testing.assert_array_equal(array, ARRAYS[name])
 
 
+def test_bfloat16_is_exchanged_with_pytorch(tmp_path: Path) -> None:
+    numbers = torch.tensor([[1.0, -0.0, 3e38], [1e-40, float("inf"), -2.5]]).to(torch.bfloat16)
+    safetensors.torch.save_file({"a": numbers}, tmp_path / "theirs")
+    array = load_weights(tmp_path / "theirs")[0]["a"]
+    assert array.dtype.name == "bfloat16"
+    np.testing.assert_array_equal(array.astype(np.float32), numbers.float().numpy())
+    save_weights(tmp_path / "ours", {"a": array.T})
+    back = safetensors.torch.load_file(tmp_path / "ours")["a"]
+    assert back.dtype == torch.bfloat16
+    assert torch.equal(back, numbers.T)
+
+
 def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
     for length in range(0, 300, 4):  # among them headers whose length begins with the byte with which pickles begin
         save_weights(tmp_path / "m", {"a": np.zeros(1)}, {"k": "v" * length})
@@ -219,7 +233,7 @@ def test_a_file_without_checksum_is_read_unless_one_is_required(tmp_path: Path) 
         (raw_file('{"__metadata__": {"k": "1", "k": "2"}}'), "'k' is there twice"),
         (raw_file({"__metadata__": None}), "metadata is not an object of texts"),
         (raw_file({"__metadata__": []}), "metadata is not an object of texts"),
-        (raw_file({"a": one("BF16", (2,), (0, 4))}, b"1234"), "type BF16, which is not supported"),
+        (raw_file({"a": one("F8_E4M3", (4,), (0, 4))}, b"1234"), "type F8_E4M3, which is not supported"),
         (raw_file({"a": one(dtype="\x1b[2J")}), r"type \x1b[2J"),
         (raw_file({"a": one() | {"dtype": ["F32"]}}), "not supported"),
         (raw_file({"a": one(shape=[-2])}, bytes(8)), "damaged header: invalid value: integer `-2`"),

@@ -16,6 +16,8 @@ def test_the_code_runs():
         warnings.simplefilter("ignore", ModeCollapseWarning)  # of three epochs
         for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
             exec(compile(block, "docs/training.md", "exec"), names)
+    assert {array.dtype.name for array in names["mixed"].model_arrays().values()} == {"float32"}
+    assert {array.dtype.name for array in names["stored"].named_parameters().values()} == {"bfloat16"}
     assert names["history"].records[-1]["generator_loss"] > 0
     assert names["samples"].shape == (64, 8)
     assert len(names["watch"].diversity) == 3

@@ -19,6 +19,7 @@ from chainrule.testing import at_batch, cases, gradient_error, random_program
 BY_DEFINITION = {
     "stop_gradient": "zero",
     "cast to float32": "passed through the rounding",
+    "cast to bfloat16": "passed through the rounding",
     "cast to int32": "none",
     "fixed_point of no steps": "that of the solution, which has not been reached",
 }
@@ -54,8 +55,9 @@ def test_no_gradient_passes_where_it_is_stopped():
             assert not gradients(case).any()
 
 
-def test_a_cast_to_float32_passes_the_gradient_on():
-    (case,) = (case for case in cases("float64") if str(case) == "cast to float32")
+@pytest.mark.parametrize("target", ["float32", "bfloat16"])
+def test_a_cast_to_a_narrower_float_passes_the_gradient_on(target):
+    (case,) = (case for case in cases("float64") if str(case) == f"cast to {target}")
     np.testing.assert_array_equal(gradients(case), np.ones((3, 3)))
 
 

@@ -24,6 +24,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from chainrule.core.dtypes import BFLOAT16, to_numpy
 from chainrule.core.errors import WeightsError
 from chainrule.core.files import parse_strict_json, reason, write_bytes
 from chainrule.core.names import escape_terminal, safe_tensor_name, shown_path
@@ -41,6 +42,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
     "I64": np.dtype("<i8"),
     "F16": np.dtype("<f2"),
+    "BF16": to_numpy(BFLOAT16),
     "F32": np.dtype("<f4"),
     "F64": np.dtype("<f8"),
 }
@@ -90,7 +92,8 @@ def _record(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> 
     """
     digest = hashlib.sha256(json.dumps(sorted(metadata.items())).encode("ascii"))
     for name, array in arrays.items():
-        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode("ascii"))
+        kind = BFLOAT16 if array.dtype == DTYPES["BF16"] else array.dtype.str
+        digest.update(json.dumps([name, kind, array.shape]).encode("ascii"))
         digest.update(array.reshape(-1).view(np.uint8).data)
     return {"metadata": dict(metadata), "order": list(arrays), "sha256": digest.hexdigest()}
 

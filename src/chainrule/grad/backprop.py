@@ -23,6 +23,7 @@ class Backward:
         self.build = builder
         self.rules = rules
         self._cotangents: dict[Value, Value] = {}
+        self._sums: dict[Value, Value] = {}
 
     def cotangent(self, value: Value) -> Value | None:
         return self._cotangents.get(value)
@@ -32,7 +33,13 @@ class Backward:
         if cotangent.type != value.type:
             raise GraphError(f"a cotangent of type {cotangent.type} was given to a value of type {value.type}")
         known = self._cotangents.get(value)
-        self._cotangents[value] = cotangent if known is None else self.build.add(known, cotangent)
+        if known is None:
+            self._cotangents[value] = cotangent
+            return
+        # Of many small cotangents in bfloat16 the later ones would vanish beside the sum, were it not kept in float32.
+        b = self.build
+        self._sums[value] = b.add(self._sums.get(value) or b.wide(known), b.wide(cotangent))
+        self._cotangents[value] = b.as_type(self._sums[value], value.dtype)
 
     def run(self, nodes: Sequence[Node], wrt: Sequence[Value]) -> None:
         """Apply the rules of the nodes that lie between ``wrt`` and the values that already have cotangents."""

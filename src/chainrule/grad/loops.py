@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chainrule.core.dtypes import FLOATS
+from chainrule.core.dtypes import FLOATS, accumulator
 from chainrule.grad.backprop import Backward, pull_back, zeros
 from chainrule.ir.build import Builder
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
@@ -37,7 +37,8 @@ def scan_rule(backward: Backward, node: Node, cotangents: Cotangents) -> Cotange
 
     back = Builder()
     back_carry = [back.input(body.outputs[i].type) for i in carried]
-    back_sums = [back.input(body.inputs[i].type) for i in summed]
+    sum_types = [ArrayType(body.inputs[i].shape, accumulator(body.inputs[i].dtype)) for i in summed]
+    back_sums = [back.input(type) for type in sum_types]
     given = dict(zip([*carried, *collected], [*back_carry, *(back.input(body.outputs[i].type) for i in collected)]))
 
     # Differentiate a copy of the body, then see which of its values the backward half uses: those are saved by the forward scan.
@@ -74,12 +75,12 @@ def scan_rule(backward: Backward, node: Node, cotangents: Cotangents) -> Cotange
     found = [known[v] for v in results]
     to_consts, to_carry = found[: len(summed)], found[len(summed) : len(summed) + len(carried)]
     to_steps = found[len(summed) + len(carried) :]
-    sums = [back.add(total, term) for total, term in zip(back_sums, to_consts)]
+    sums = [back.add(total, back.wide(term)) for total, term in zip(back_sums, to_consts)]
     back.inputs = [*back_consts, *back_carry, *back_sums, *(given[i] for i in collected), *back_saved]
     graph = back.finish(f"{body.name}.backward", [*to_carry, *sums, *to_steps])
 
     start = [_cotangent_or_zeros(backward, node.outputs[i], cotangents[i]) for i in carried]
-    start += [zeros(outer, body.inputs[i].type) for i in summed]
+    start += [zeros(outer, type) for type in sum_types]
     stacked = [cotangents[i] for i in collected]
     outputs = outer.scan(
         graph,
@@ -90,7 +91,7 @@ def scan_rule(backward: Backward, node: Node, cotangents: Cotangents) -> Cotange
         reverse=not node.attributes["reverse"],
     )
     places = [*(consts + i for i in carried), *summed, *stepped]
-    by_input = dict(zip(places, outputs, strict=True))
+    by_input = {i: outer.as_type(g, node.inputs[i].dtype) for i, g in zip(places, outputs, strict=True)}
     return [by_input.get(i) for i in range(len(node.inputs))]
 
 

@@ -2,6 +2,9 @@
 
 A row of the maps below gets the builder, the operands, the result and its cotangent, and returns the operands' cotangents. What
 has no row in ``STANDARD`` is named in ``NOT_DIFFERENTIABLE`` with the reason.
+
+A cotangent has the type of its value. Where that is bfloat16, rules of maps compute in float32 and round what they return, and
+products take bfloat16 operands and add up in float32, as forwards.
 """
 
 from __future__ import annotations
@@ -85,22 +88,29 @@ def _kept(node: Node) -> list[int]:
 
 
 def _reduce_sum(b: B, node: Node, g: Value) -> Cotangents:
-    return (b.broadcast(g, node.inputs[0].shape, _kept(node)),)
+    x = node.inputs[0]
+    return (b.broadcast(b.as_type(g, x.dtype), x.shape, _kept(node)),)
 
 
 def _reduce_max(b: B, node: Node, g: Value) -> Cotangents:
     """Shared equally by the positions that hold the largest element."""
-    x = node.inputs[0]
+    x, g = node.inputs[0], b.wide(g)
     largest = b.broadcast(node.output, x.shape, _kept(node))
-    chosen = b.cast(b.eq(x, largest), x.dtype)
+    chosen = b.cast(b.eq(x, largest), g.dtype)
     count = b.reduce_sum(chosen, node.attributes["axes"])
-    return (b.mul(chosen, b.broadcast(b.div(g, count), x.shape, _kept(node))),)
+    return (b.as_type(b.mul(chosen, b.broadcast(b.div(g, count), x.shape, _kept(node))), x.dtype),)
 
 
 def _contract(b: B, node: Node, g: Value) -> Cotangents:
     x, y = node.inputs
-    spec = node.attributes["spec"]
-    return b.contract(spec.for_a(x.shape), g, y), b.contract(spec.for_b(y.shape), x, g)
+    return contract_rule(b, node, g, x, y)
+
+
+def contract_rule(b: B, node: Node, g: Value, x: Value, y: Value) -> tuple[Value, Value]:
+    """The cotangents of both operands of a contraction, with ``x`` and ``y`` in the places of its operands."""
+    spec, g = node.attributes["spec"], b.as_type(g, x.dtype)
+    to_x, to_y = b.contract(spec.for_a(x.shape), g, y), b.contract(spec.for_b(y.shape), x, g)
+    return b.as_type(to_x, x.dtype), b.as_type(to_y, y.dtype)
 
 
 def _reshape(b: B, node: Node, g: Value) -> Cotangents:
@@ -114,7 +124,8 @@ def _transpose(b: B, node: Node, g: Value) -> Cotangents:
 
 def _broadcast(b: B, node: Node, g: Value) -> Cotangents:
     kept = node.attributes["axes"]
-    return (b.reduce_sum(g, [axis for axis in range(g.type.rank) if axis not in kept]),)
+    total = b.reduce_sum(g, [axis for axis in range(g.type.rank) if axis not in kept])
+    return (b.as_type(total, g.dtype),)
 
 
 def _slice(b: B, node: Node, g: Value) -> Cotangents:
@@ -195,11 +206,11 @@ def _split_symbolic(b: B, node: Node, g: Value) -> Cotangents:
 def _gather(b: B, node: Node, g: Value) -> Cotangents:
     x, indices = node.inputs
     lead = node.attributes["batch"]
-    return b.scatter_add(g, indices, x.shape[lead], lead), None
+    return b.as_type(b.scatter_add(g, indices, x.shape[lead], lead), x.dtype), None
 
 
 def _scatter_add(b: B, node: Node, g: Value) -> Cotangents:
-    return b.gather(g, node.inputs[1], node.attributes["batch"]), None
+    return b.gather(b.as_type(g, node.inputs[0].dtype), node.inputs[1], node.attributes["batch"]), None
 
 
 def _stop_gradient(b: B, node: Node, g: Value) -> Cotangents:
@@ -229,7 +240,8 @@ def _unary_rule(row: Callable[[B, Value, Value, Value], Value]) -> Rule:
     def rule(backward: Backward, node: Node, cotangents: Sequence[Value | None]) -> Cotangents:
         (g,) = cotangents
         assert g is not None
-        return (row(backward.build, node.inputs[0], node.output, g),)
+        b, (x,) = backward.build, node.inputs
+        return (b.as_type(row(b, b.wide(x), b.wide(node.output), b.wide(g)), x.dtype),)
 
     return rule
 
@@ -238,8 +250,9 @@ def _binary_rule(row: Callable[[B, Value, Value, Value, Value], Cotangents]) -> 
     def rule(backward: Backward, node: Node, cotangents: Sequence[Value | None]) -> Cotangents:
         (g,) = cotangents
         assert g is not None
-        x, y = node.inputs
-        return row(backward.build, x, y, node.output, g)
+        b, (x, y) = backward.build, node.inputs
+        found = row(b, b.wide(x), b.wide(y), b.wide(node.output), b.wide(g))
+        return tuple(None if value is None else b.as_type(value, x.dtype) for value in found)
 
     return rule
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import DType, to_numpy
+from chainrule.core.dtypes import BFLOAT16, DType, accumulator, convert, to_numpy
 from chainrule.core.errors import ChainruleError, ShapeError
 from chainrule.ir.attributes import check_attributes, normal_attributes
 from chainrule.ir.contraction import Contraction, plain
@@ -196,6 +196,14 @@ class Builder:
     def cast(self, x: Value, dtype: DType) -> Value:
         return self._one("cast", x, dtype=dtype)
 
+    def as_type(self, x: Value, dtype: DType) -> Value:
+        """x if it has the type, else a cast of it."""
+        return x if x.dtype == dtype else self.cast(x, dtype)
+
+    def wide(self, x: Value) -> Value:
+        """x in the type that sums of its elements are kept in."""
+        return self.as_type(x, accumulator(x.dtype))
+
     def alias(self, x: Value) -> Value:
         """A new name for x, so that a derivative with respect to it is not one with respect to x."""
         return self.cast(x, x.dtype)
@@ -254,7 +262,8 @@ class Builder:
 
     # Sources.
     def constant(self, value: Any, dtype: DType | None = None) -> Value:
-        array = np.array(value, dtype=None if dtype is None else to_numpy(dtype), order="C")
+        given = convert(np.asarray(value), dtype) if dtype == BFLOAT16 else value
+        array = np.array(given, dtype=None if dtype is None else to_numpy(dtype), order="C")
         array.flags.writeable = False
         return self._one("constant", value=array)
 

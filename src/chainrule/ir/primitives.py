@@ -77,7 +77,7 @@ def _rows() -> list[Primitive]:
     row("select", "compare", 3, rules.select, "y where x is true, else z")
     row("cast", "map", 1, rules.cast, "x as another element type", ("dtype",))
 
-    row("reduce_sum", "reduce", 1, rules.reduce_numbers, "sum over axes", ("axes",))
+    row("reduce_sum", "reduce", 1, rules.reduce_sum, "sum over axes", ("axes",))
     row("reduce_max", "reduce", 1, rules.reduce_any, "largest over axes; NaN if any is; `any` for bool", ("axes",))
     row("argmax", "reduce", 1, rules.argmax, "first position of the largest along an axis, as int64", ("axis",))
 

@@ -1,6 +1,9 @@
 """Typing rules: from the operand types and attributes of a primitive to its result types.
 
 Every rule either returns the result types or raises :class:`ShapeError` or :class:`DTypeError` with both types in the message.
+
+Bfloat16 is for storage. A map of it is computed in float32 and rounded once to its result; what adds elements up (``reduce_sum``,
+``contract``, ``scatter_add``) does so in float32 and returns that, so that nothing is lost until a ``cast`` says so.
 """
 
 from __future__ import annotations
@@ -10,7 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import ALL, BOOL, FLOATS, INT64, INTEGERS, NUMBERS, UINT32, dtype_name
+from chainrule.core.dtypes import (
+    ALL,
+    BOOL,
+    FLOATS,
+    INT64,
+    INTEGERS,
+    NUMBERS,
+    UINT32,
+    WIDE_FLOATS,
+    accumulator,
+    dtype_name,
+)
 from chainrule.core.errors import DTypeError, ShapeError
 from chainrule.ir.contraction import Contraction
 from chainrule.ir.graph import ArrayType, Graph
@@ -98,9 +112,9 @@ def _without(type: ArrayType, axes: Sequence[int], dtype: str) -> Result:
     return (ArrayType(tuple(d for axis, d in enumerate(type.shape) if axis not in axes), dtype),)
 
 
-def reduce_numbers(types: Types, attributes: Attributes) -> Result:
+def reduce_sum(types: Types, attributes: Attributes) -> Result:
     _require(types[0], NUMBERS, "numbers")
-    return _without(types[0], attributes["axes"], types[0].dtype)
+    return _without(types[0], attributes["axes"], accumulator(types[0].dtype))
 
 
 def reduce_any(types: Types, attributes: Attributes) -> Result:
@@ -124,7 +138,7 @@ def contract(types: Types, attributes: Attributes) -> Result:
         raise DTypeError(f"a contraction needs operands of one element type, not {a} and {b}")
     if len(spec.a) != a.rank or len(spec.b) != b.rank:
         raise ShapeError(f"contraction {spec} does not fit operands {a} and {b}")
-    return (ArrayType(spec.shape, a.dtype),)
+    return (ArrayType(spec.shape, accumulator(a.dtype)),)
 
 
 def reshape(types: Types, attributes: Attributes) -> Result:
@@ -223,7 +237,8 @@ def scatter_add(types: Types, attributes: Attributes) -> Result:
     _require(x, NUMBERS, "numbers")
     if indices.rank < batch or x.shape[: indices.rank] != indices.shape:
         raise ShapeError(f"scattering {x} by indices {indices} needs the leading axes of both to be equal")
-    return (ArrayType((*indices.shape[:batch], attributes["size"], *x.shape[indices.rank :]), x.dtype),)
+    shape = (*indices.shape[:batch], attributes["size"], *x.shape[indices.rank :])
+    return (ArrayType(shape, accumulator(x.dtype)),)
 
 
 def constant(types: Types, attributes: Attributes) -> Result:
@@ -280,7 +295,7 @@ def fixed_point(types: Types, attributes: Attributes) -> Result:
     if state != body.output_types:
         raise ShapeError("the body of a fixed point must keep the types of its state")
     for type in state:
-        _require(type, FLOATS, "floating-point states")
+        _require(type, WIDE_FLOATS, "floating-point states of 32 or 64 bits")
     return (*state, ArrayType((), INT64))
 
 

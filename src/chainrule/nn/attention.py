@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.cells import check_sizes
 from chainrule.nn.decoding import DecodingCache
@@ -234,7 +235,7 @@ def _mask(masks: tuple[Any, ...], scores: tuple[Any, ...]) -> Array | None:
         allowed = allowed[:, None]
     if keys is None:
         return allowed
-    if allowed.dtype.kind == "f":
+    if is_float(allowed.dtype):
         # Scores of keys that do not count vanish: the lowest number is added to them.
         low = (~keys).astype(allowed.dtype) * (float(np.finfo(allowed.dtype).min) / 4)
         return allowed + low

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule.core import trees
-from chainrule.core.dtypes import FLOAT32, FLOATS, SHORT, dtype_name
+from chainrule.core.dtypes import FLOAT32, FLOATS, SHORT, dtype_name, is_float
 from chainrule.core.errors import ConfigError, DTypeError
 from chainrule.core.trees import State, Tree
 from chainrule.nn import calls
@@ -93,7 +93,7 @@ class Module:
         """A copy with all floating-point leaves converted: ``model.astype("float64")``."""
         wanted = dtype_name(dtype)
         if wanted not in FLOATS:
-            raise DTypeError(f"a model computes in float32 or float64, not in {wanted}")
+            raise DTypeError(f"the numbers of a model are bfloat16, float32 or float64, not {wanted}")
         converted: Self = trees.tree_map(lambda leaf: leaf.astype(wanted) if _holds_floats(leaf) else leaf, self)
         return converted
 
@@ -282,7 +282,7 @@ def _placed_leaves(tree: Tree) -> list[tuple[trees.Place, Any]]:
 
 
 def _holds_floats(leaf: Any) -> bool:
-    return isinstance(leaf, np.ndarray | np.generic | Array) and leaf.dtype.kind == "f"
+    return isinstance(leaf, np.ndarray | np.generic | Array) and is_float(leaf.dtype)
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import functools
 import math
 from typing import Any
 
+from chainrule.core.dtypes import FLOAT32, WIDE_FLOATS
 from chainrule.core.errors import ShapeError
 from chainrule.nn.cells import check_sizes
 from chainrule.nn.initialisers import Initialiser, normal
@@ -91,7 +92,7 @@ def _with_sinusoids(x: ArrayLike, first: Any) -> Any:
 
 def _angles(x: Array, pairs: int, base: float, first: Any, features: int | None = None) -> Array:
     """(T, pairs): the position times a frequency that falls from 1 to 1/base."""
-    dtype = x.dtype if x.dtype.kind == "f" else "float32"
+    dtype = x.value.dtype if x.value.dtype in WIDE_FLOATS else FLOAT32
     places = (arange(_steps(x)) + first).astype(dtype)[:, None]
     turns: Array = places * exp(arange(pairs, dtype) * (-2 * math.log(base) / (features or 2 * pairs)))
     return turns

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.ops.arrays import zeros
@@ -56,7 +57,7 @@ def _spikes(x: ArrayLike, decay: float, threshold: float, slope: float) -> Any:
     array = as_array(x)
     if array.ndim != 3:
         raise ShapeError(f"the input should have shape (N, T, C), not {show_shape(array.shape)}")
-    if array.dtype.kind != "f":
+    if not is_float(array.dtype):
         array = array.astype(np.float32)
 
     def step(v: Array, current: Array) -> tuple[Array, Array]:

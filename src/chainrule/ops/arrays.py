@@ -139,7 +139,7 @@ def concatenate(xs: Sequence[ArrayLike], axis: int = 0) -> Any:
     b = arrays[0].home
     dtype = values.common_dtype([(a.value.dtype, a.weak) for a in arrays])
     (where,) = values.normal_axes(axis, arrays[0].ndim)
-    joined = b.concatenate([values.cast(b, a.value, dtype) for a in arrays], where)
+    joined = b.concatenate([b.as_type(a.value, dtype) for a in arrays], where)
     return Array(joined, b, all(a.weak for a in arrays))
 
 
@@ -191,4 +191,4 @@ def contract(spec: Contraction, x: ArrayLike, y: ArrayLike) -> Any:
     left, right = as_array(x), as_array(y)
     dtype = values.common_dtype([(left.value.dtype, left.weak), (right.value.dtype, right.weak)])
     b = left.home
-    return Array(b.contract(spec, values.cast(b, left.value, dtype), values.cast(b, right.value, dtype)), b)
+    return Array(b.contract(spec, b.as_type(left.value, dtype), b.as_type(right.value, dtype)), b)

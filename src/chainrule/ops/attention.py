@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.ops.arrays import arange, broadcast_to
 from chainrule.ops.loops import operation_with_rule, scan
@@ -83,7 +84,7 @@ def _masked(scores: Array, mask: ArrayLike | None, causal: bool, first: Any = 0)
             raise ShapeError(
                 f"a mask of shape {show_shape(chosen.shape)} does not fit attention scores of shape {show_shape(scores.shape)}"
             )
-        if chosen.dtype.kind == "f":
+        if is_float(chosen.dtype):
             scores = scores + chosen
         else:
             allowed = chosen if chosen.dtype == np.bool_ else chosen != 0
@@ -119,7 +120,7 @@ def _in_blocks(q: Array, k: Array, v: Array, mask: ArrayLike | None, causal: boo
     given = [q, k, v]
     if mask is not None:
         chosen = as_array(mask)
-        if chosen.dtype.kind == "f":
+        if is_float(chosen.dtype):
             raise ConfigError(
                 "attention in blocks takes boolean masks; add a mask of floats in the plain form, block=None"
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chainrule import ops
-from chainrule.core.dtypes import FLOATS, dtype_name
+from chainrule.core.dtypes import BFLOAT16, WIDE_FLOATS, dtype_name
 from chainrule.core.errors import ConfigError, DTypeError
 from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, matching, update_operation
 from chainrule.optim.schedules import Schedule, describe_rate
@@ -110,9 +110,11 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Ma
 
 def _all_floats(params: Arrays) -> None:
     for path, parameter in params.items():
-        if dtype_name(parameter.dtype) not in FLOATS:
+        name = dtype_name(parameter.dtype)
+        if name not in WIDE_FLOATS:
+            hint = ", as most updates vanish in bfloat16: cast it where it is used instead" if name == BFLOAT16 else ""
             raise DTypeError(
-                f"parameter {path!r} has element type {parameter.dtype}; what is trained must be float32 or float64"
+                f"parameter {path!r} has element type {name}; what is trained must be float32 or float64{hint}"
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import FLOATS, INTEGERS
+from chainrule.core.dtypes import FLOATS, INTEGERS, convert
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction
 from chainrule.ir.graph import Graph, Node, Value
@@ -99,7 +99,8 @@ def _cast(c: _Context, node: Node) -> Value | None:
     number = c.number(x)
     if number is None or not _survives(number, node.output.dtype):
         return None
-    return c.build.full(node.output.type, number.astype(node.output.dtype))
+    converted: Any = convert(number, node.output.dtype)
+    return c.build.full(node.output.type, converted)
 
 
 def _survives(number: Any, dtype: str) -> bool:
@@ -141,7 +142,7 @@ def _broadcast(c: _Context, node: Node) -> Value | None:
 
 
 def _reduce(c: _Context, node: Node) -> Value | None:
-    return node.inputs[0] if not node.attributes["axes"] else None
+    return c.build.as_type(node.inputs[0], node.output.dtype) if not node.attributes["axes"] else None
 
 
 def _slice(c: _Context, node: Node) -> Value | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import ALL, BOOL, FLOATS, INT32, INT64, INTEGERS, NUMBERS, UINT32, DType
+from chainrule.core.dtypes import ALL, BOOL, FLOATS, INT32, INT64, INTEGERS, NUMBERS, UINT32, WIDE_FLOATS, DType
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import parse_contraction
 from chainrule.ir.graph import ArrayType, Graph
@@ -259,7 +259,7 @@ def _loops(dtype: DType) -> Iterator[Case]:
         return
     yield from _scans(dtype)
     yield from _calls(dtype)
-    if dtype in FLOATS:
+    if dtype in WIDE_FLOATS:
         matrix, row = ArrayType((3, 3), dtype), ArrayType((BATCH, 3), dtype)
         for label, steps in (("to convergence", 1000), ("of no steps", 0)):
             body = _graph("towards", (matrix, row, row), _towards)
@@ -278,7 +278,7 @@ def _scans(dtype: DType) -> Iterator[Case]:
     matrix = ArrayType((3, 3), dtype)
 
     def recurrent(b: Builder, w: Any, c: Any, x: Any) -> list[Any]:
-        step = b.add(b.matmul(c, w), x)
+        step = b.add(b.as_type(b.matmul(c, w), dtype), x)
         following = b.tanh(step) if dtype in FLOATS else step
         return [following, b.mul(following, c), x]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import FLOATS, to_numpy
+from chainrule.core.dtypes import FLOATS, is_float, to_numpy
 from chainrule.engines.api import Program
 from chainrule.engines.reference import ENGINE
 from chainrule.grad import STANDARD, RuleSet, backprop_graph
@@ -33,7 +33,7 @@ def numerical_cotangents(
         return sum(
             float((g * result).sum())
             for g, result in zip(cotangents, results, strict=False)
-            if result.dtype.kind == "f" and result.size
+            if is_float(result.dtype) and result.size
         )
 
     found = []

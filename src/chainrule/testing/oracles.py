@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import BOOL, FLOATS, DType, to_numpy
+from chainrule.core.dtypes import BOOL, FLOATS, DType, is_float, to_numpy
 from chainrule.ir.contraction import Affine
 from chainrule.ir.graph import ArrayType, Graph, Node
 from chainrule.testing.case import at_batch
@@ -83,7 +83,7 @@ def _elements(x: NDArray, axes: Sequence[int], place: tuple[int, ...]) -> list[A
 
 def _reduce_sum(arrays: Sequence[NDArray], attributes: Attributes, place: tuple[int, ...]) -> Any:
     elements = _elements(arrays[0], attributes["axes"], place)
-    return math.fsum(elements) if arrays[0].dtype.kind == "f" else sum(elements)
+    return math.fsum(elements) if is_float(arrays[0].dtype) else sum(elements)
 
 
 def _argmax(arrays: Sequence[NDArray], attributes: Attributes, place: tuple[int, ...]) -> Any:
@@ -106,7 +106,7 @@ def _contract(arrays: Sequence[NDArray], attributes: Attributes, types: Sequence
         to, left, right = (_at(index_map, point) for index_map in (spec.out, spec.a, spec.b))
         if _inside(to, spec.shape) and _inside(left, a.shape) and _inside(right, b.shape):
             terms.setdefault(to, []).append(a[left].item() * b[right].item())
-    add = math.fsum if a.dtype.kind == "f" else sum
+    add = math.fsum if is_float(a.dtype) else sum
     return [_array(types[0], lambda place: add(terms.get(place, [0])))]
 
 

@@ -15,7 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from chainrule.core import trees
-from chainrule.core.dtypes import BOOL, FLOAT32, FLOATS, INT64, INTEGERS, UINT32, DType, dtype_name, to_numpy
+from chainrule.core.dtypes import (
+    BOOL,
+    FLOAT32,
+    FLOATS,
+    INT64,
+    INTEGERS,
+    UINT32,
+    DType,
+    dtype_name,
+    is_float,
+    to_numpy,
+)
 from chainrule.core.errors import DTypeError, ShapeError, TraceError
 from chainrule.ir.graph import ArrayType, Value
 from chainrule.ir.sizes import Dim, Shape, Size, is_symbolic
@@ -198,7 +209,7 @@ class Array:
     # Methods of numpy.ndarray.
     def astype(self, dtype: npt.DTypeLike) -> Array:
         b, (x,) = _here(self)
-        return Array(values.cast(b, x, dtype_name(dtype)), b)
+        return Array(b.as_type(x, dtype_name(dtype)), b)
 
     def reshape(self, *shape: Any) -> Array:
         wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int | np.integer | Size) else shape
@@ -280,7 +291,7 @@ def as_array(x: Any, dtype: DType | None = None) -> Array:
     else:
         weak = isinstance(x, bool | int | float) or (isinstance(x, np.generic) and dtype is None)
         array = np.asarray(x)
-        if array.dtype == object or array.dtype.kind in "USOMmV":
+        if array.dtype.kind in "USOMmV" and not is_float(array.dtype):
             raise DTypeError(f"{type(x).__name__} does not hold numbers; convert it to an array of numbers first")
         array = array.astype(to_numpy(_adopted(array.dtype)), copy=False)
         if isinstance(context, Eager):
@@ -288,7 +299,7 @@ def as_array(x: Any, dtype: DType | None = None) -> Array:
         else:
             value = context.constant(array)
     if dtype is not None:
-        return Array(values.cast(context, value, dtype), context)
+        return Array(context.as_type(value, dtype), context)
     return Array(value, context, weak)
 
 
@@ -314,7 +325,7 @@ def _common(*operands: Any, floats: bool = False) -> tuple[Context, list[Value],
         if dtype in INTEGERS and type(x) is int and not np.iinfo(dtype).min <= x <= np.iinfo(dtype).max:
             raise DTypeError(f"the number {x} does not fit into {dtype}; convert the array to a wider type first")
     shape = values.broadcast_shapes([a.shape for a in arrays])
-    aligned = [values.broadcast_to(b, values.cast(b, a.value, dtype), shape) for a in arrays]
+    aligned = [values.broadcast_to(b, b.as_type(a.value, dtype), shape) for a in arrays]
     return b, aligned, all(a.weak for a in arrays)
 
 
@@ -350,7 +361,7 @@ def matmul(x: Any, y: Any) -> Array:
     left, right = as_array(x), as_array(y)
     b = left.home
     dtype = values.common_dtype([(left.value.dtype, left.weak), (right.value.dtype, right.weak)])
-    return Array(values.matmul(b, values.cast(b, left.value, dtype), values.cast(b, right.value, dtype)), b)
+    return Array(values.matmul(b, b.as_type(left.value, dtype), b.as_type(right.value, dtype)), b)
 
 
 def reduce(name: str, x: Array, axis: Axes, keepdims: bool) -> Array:

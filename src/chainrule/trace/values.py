@@ -48,10 +48,6 @@ def broadcast_to(b: Builder, x: Value, shape: Shape) -> Value:
     return b.broadcast(x, shape, [axis + offset for axis in kept])
 
 
-def cast(b: Builder, x: Value, dtype: DType) -> Value:
-    return x if x.dtype == dtype else b.cast(x, dtype)
-
-
 def common_dtype(operands: Sequence[tuple[DType, bool]]) -> DType:
     """The common type of (type, weak) operands. Weak ones (Python numbers) only decide between kinds, never widths."""
     strong = [dtype for dtype, weak in operands if not weak]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import trees
+from chainrule.core.dtypes import is_float
 from chainrule.core.errors import DataError
 from chainrule.core.trees import Tree
 from chainrule.engines.reference.threefry import random_bits
@@ -74,12 +75,12 @@ def inputs(x: Tree, dtype: np.dtype[Any]) -> Tree:
 
 def _converted(leaf: Any, dtype: np.dtype[Any]) -> NDArray:
     array = np.asarray(leaf)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" and not is_float(array.dtype):
         raise DataError(
             f"training needs numbers, not {array.dtype}; encode text and dates first, or use `chainrule train`"
         )
     # Rows that lie one after the other can be gathered by native code.
-    wanted = dtype if array.dtype.kind == "f" else array.dtype
+    wanted = dtype if is_float(array.dtype) else array.dtype
     return array.astype(wanted, order="C", copy=False)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import trees
+from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, NonFiniteError
 from chainrule.core.trees import Tree
 from chainrule.core.weights import check_same_architecture
@@ -274,7 +275,7 @@ class StepTrainer(ABC):
 
 
 def _widest_float(model: Tree) -> np.dtype[Any]:
-    floats = [leaf.dtype for leaf in trees.leaves(model) if leaf.dtype.kind == "f"]
+    floats = [leaf.dtype for leaf in trees.leaves(model) if is_float(leaf.dtype)]
     return max(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import trees
+from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ShapeError
 from chainrule.core.trees import Tree
 from chainrule.grad import STANDARD, RuleSet
@@ -73,7 +74,7 @@ def numerical_gradient(function: Callable[..., Any], args: Sequence[Tree], argnu
 def _widened(leaf: Any) -> Any:
     if isinstance(leaf, float):
         return np.asarray(leaf, np.float64)
-    if isinstance(leaf, np.ndarray | np.generic) and np.asarray(leaf).dtype.kind == "f":
+    if isinstance(leaf, np.ndarray | np.generic) and is_float(np.asarray(leaf).dtype):
         return np.array(leaf, np.float64)
     return leaf
 

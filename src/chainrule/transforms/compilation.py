@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numpy as np
 
 from chainrule.core import trees
-from chainrule.core.dtypes import to_numpy
+from chainrule.core.dtypes import convert, to_numpy
 from chainrule.core.errors import ConfigError
 from chainrule.core.tree_code import MISS
 from chainrule.engines.api import Engine, Program
@@ -368,7 +368,7 @@ class Compiled(Generic[P, R]):
                             f"an array in argument {name!r} was donated to an earlier call and no longer holds its "
                             "numbers; use what that call returned instead"
                         )
-                    arrays.append(array.astype(to_numpy(described[-1].type.dtype), copy=False))
+                    arrays.append(convert(array, described[-1].type.dtype))
         key = (tuple(structure), tuple(described))
         return described, arrays, key
 

@@ -6,10 +6,10 @@ import zlib
 
 import numpy as np
 
-from chainrule.core.dtypes import FLOATS, to_numpy
+from chainrule.core.dtypes import FLOATS
 from chainrule.engines.reference.threefry import random_bits
 from chainrule.grad import STANDARD, Rule, RuleSet
-from chainrule.grad.standard import single
+from chainrule.grad.standard import contract_rule, single
 from chainrule.ir.build import Builder
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import is_symbolic, shape_at
@@ -26,13 +26,12 @@ def feedback_alignment(scope: str = "*", *, seed: int = 0, rules: RuleSet = STAN
 
     def contract(b: Builder, node: Node, g: Value) -> tuple[Value | None, ...]:
         x, weight = node.inputs
-        spec = node.attributes["spec"]
         feedback = (
             weight
             if is_symbolic(weight.shape) or weight.dtype not in FLOATS
             else _random_like(b, weight, node.origin.path, seed)
         )
-        return b.contract(spec.for_a(x.shape), g, feedback), b.contract(spec.for_b(weight.shape), x, g)
+        return contract_rule(b, node, g, x, feedback)
 
     rule: Rule = single(contract)
     return rules.extend("feedback alignment", {"contract": rule}, scope)
@@ -44,4 +43,4 @@ def _random_like(b: Builder, weight: Value, path: str, seed: int) -> Value:
     key = fold_in(key_from_seed(seed), zlib.crc32(path.encode()) | 0x80000000)
     unit = random_bits(key, np.asarray(0, np.uint32), shape).astype(np.float64) / 2**32
     bound = np.sqrt(3 / max(1, shape[0] if shape else 1))
-    return b.constant(((2 * unit - 1) * bound).astype(to_numpy(weight.dtype)))
+    return b.constant((2 * unit - 1) * bound, weight.dtype)

@@ -19,6 +19,7 @@ from chainrule.passes import optimise
 
 NAMES = [
     "inline calls",
+    "widen bfloat16",
     "write as maps",
     "choose stored values",
     "group into nests",
@@ -62,7 +63,7 @@ def test_every_step_has_a_name_and_a_text():
 
 
 def test_bodies_of_loops_are_shown_before_what_runs_them():
-    for name, text in steps_of(loop_graph(), frozenset(), 32)[2:5]:
+    for name, text in steps_of(loop_graph(), frozenset(), 32)[3:6]:
         assert text.index("graph_0 'body'") < text.index("graph_1 'loop'"), name
 
 
@@ -218,7 +219,8 @@ def test_nothing_is_shown_unasked(setting, monkeypatch):
 def test_a_word_that_means_nothing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHAINRULE_DEBUG", "lowerin\x1b")
     with pytest.raises(
-        ConfigError, match=r"'lowerin\\x1b'; it may have 1, lowering, inline, maps, stored, nests, sections, memory, c"
+        ConfigError,
+        match=r"'lowerin\\x1b'; it may have 1, lowering, inline, widen, maps, stored, nests, sections, memory, c",
     ):
         watcher("step")
     (tmp_path / "file").touch()

@@ -12,6 +12,7 @@ from chainrule.engines.cpu.memory import Memory, bytes_of
 from chainrule.engines.cpu.nest import Nest, Section
 from chainrule.engines.cpu.scalars import EXPRESSIONS
 from chainrule.engines.cpu.slabs import batch_axis, keeps_rows
+from chainrule.engines.cpu.widen import computing_narrow
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Dim, Size, product
 from chainrule.ir.verify import verify
@@ -33,6 +34,13 @@ def check_inlined(graph: Graph) -> None:
                 visit(body)
 
     visit(graph)
+
+
+def check_widened(graph: Graph) -> None:
+    """The graph is well formed, and nothing computes with bfloat16 itself."""
+    check_inlined(graph)
+    for node in computing_narrow(graph):
+        raise AssertionError(f"{node.primitive.name} in {node.origin} computes with bfloat16")
 
 
 def check_stored(grouping: Grouping) -> None:

@@ -18,6 +18,7 @@ from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.memory import Memory, plan_memory
 from chainrule.engines.cpu.sections import cut_into_sections
 from chainrule.engines.cpu.tile_plan import can_tile
+from chainrule.engines.cpu.widen import widen
 from chainrule.ir.graph import Graph, Node
 
 
@@ -47,6 +48,10 @@ class Step:
 
 def _inline(lowering: Lowering) -> None:
     lowering.graph = inline_calls(lowering.graph)
+
+
+def _widen(lowering: Lowering) -> None:
+    lowering.graph = widen(lowering.graph)
 
 
 def _write_as_maps(lowering: Lowering) -> None:
@@ -115,6 +120,13 @@ STEPS = (
         "inline",
         _inline,
         lambda lowering: checks.check_inlined(lowering.graph),
+        lambda lowering: show.graph_text(lowering.graph),
+    ),
+    Step(
+        "widen bfloat16",
+        "widen",
+        _widen,
+        lambda lowering: checks.check_widened(lowering.graph),
         lambda lowering: show.graph_text(lowering.graph),
     ),
     Step(

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import BOOL, FLOAT32, FLOAT64, FLOATS, INT32, INT64, UINT32, DType
+from chainrule.core.dtypes import BFLOAT16, BOOL, FLOAT32, FLOAT64, FLOATS, INT32, INT64, UINT32, DType, convert
 
+# Bfloat16 is the bits that it is: it is moved and converted, but never computed with (``widen.py``).
 C_TYPES: Mapping[DType, str] = {
+    BFLOAT16: "uint16_t",
     FLOAT32: "float",
     FLOAT64: "double",
     INT32: "int32_t",
@@ -20,7 +22,7 @@ C_TYPES: Mapping[DType, str] = {
 }
 # How elements lie in memory: compilers vectorise loops over bytes, but not over _Bool.
 STORED: Mapping[DType, str] = {**C_TYPES, BOOL: "uint8_t"}
-BYTES: Mapping[DType, int] = {FLOAT32: 4, FLOAT64: 8, INT32: 4, INT64: 8, UINT32: 4, BOOL: 1}
+BYTES: Mapping[DType, int] = {BFLOAT16: 2, FLOAT32: 4, FLOAT64: 8, INT32: 4, INT64: 8, UINT32: 4, BOOL: 1}
 _UNSIGNED: Mapping[DType, str] = {INT32: "uint32_t", INT64: "uint64_t", UINT32: "uint32_t"}
 _SUFFIX: Mapping[DType, str] = {FLOAT32: "f32", FLOAT64: "f64", INT32: "i32", INT64: "i64", UINT32: "u32"}
 
@@ -29,6 +31,8 @@ def literal(value: Any, dtype: DType) -> str:
     """A constant with exactly these bits (NaN payloads aside)."""
     if dtype == BOOL:
         return str(int(bool(value)))
+    if dtype == BFLOAT16:
+        return f"0x{int(convert(np.asarray(value), BFLOAT16).view(np.uint16)):04x}"
     if dtype not in FLOATS:
         whole = int(value)
         if dtype == INT64:
@@ -46,6 +50,9 @@ def literal(value: Any, dtype: DType) -> str:
     text = exact + ("f" if dtype == FLOAT32 else "")
     return f"({text})" if text.startswith("-") else text
 
+
+# What is rounded to bfloat16 by a function of its own; float64 holds all others exactly.
+_ROUNDED = frozenset({FLOAT32, FLOAT64, INT64})
 
 Expression = Callable[[Sequence[str], DType], str]
 
@@ -153,6 +160,12 @@ COSTS: Mapping[str, int] = {
 
 
 def cast(x: str, given: DType, wanted: DType) -> str:
+    if given == wanted:
+        return x
+    if given == BFLOAT16:
+        return f"cr_from_bf16({x})" if wanted == FLOAT32 else cast(f"cr_from_bf16({x})", FLOAT32, wanted)
+    if wanted == BFLOAT16:
+        return f"cr_bf16_{_SUFFIX[given]}({x})" if given in _ROUNDED else f"cr_bf16_f64((double){x})"
     if given in FLOATS and wanted == UINT32:
         return f"(uint32_t)(int64_t){x}"
     return f"({C_TYPES[wanted]}){x}" if wanted != BOOL else f"{x} != 0"

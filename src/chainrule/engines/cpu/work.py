@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chainrule.core.dtypes import FLOATS
+from chainrule.core.dtypes import WIDE_FLOATS
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.memory import bytes_of
 from chainrule.engines.cpu.nest import ELEMENTWISE, Nest
@@ -34,7 +34,7 @@ def work_of_nest(nest: Nest, grouping: Grouping, what: str) -> Work:
             traffic = traffic + bytes_of(value)
     origins = [grouping.makers[value].origin for value in nest.made]
     layers = dict.fromkeys(origin.path for origin in origins if origin.path)
-    types = [value.dtype for value in (*nest.made, *nest.reads) if value.dtype in FLOATS]
+    types = [value.dtype for value in (*nest.made, *nest.reads) if value.dtype in WIDE_FLOATS]
     return Work(
         ", ".join(layers) or "-",
         "+".join(dict.fromkeys(origin.phase for origin in origins)),

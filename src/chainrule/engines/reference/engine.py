@@ -13,7 +13,7 @@ import numpy as np
 
 from chainrule.core.dtypes import to_numpy
 from chainrule.engines.binding import bind_batch
-from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel
+from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel, computed_wide, widened
 from chainrule.engines.reference.threads import SMALL, largest_product, one_thread
 from chainrule.engines.repetition import Repetition, repeat_plainly
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
@@ -116,7 +116,8 @@ class _Plan:
             dying = {value for value in (*node.inputs, *node.outputs) if last_use.get(value, -1) <= position}
             dead = {slots[value] for value in node.inputs if value in dying and value not in known}
             overwritten = None
-            if not observer and node.primitive.name in UFUNCS and node.output.type.shape:
+            writes_over = node.primitive.name in UFUNCS and not computed_wide(node)
+            if not observer and writes_over and node.output.type.shape:
                 # Write over an operand that dies here, or else over any array of the type that nothing needs any more.
                 same = [
                     value
@@ -192,8 +193,12 @@ def _last_uses(graph: Graph) -> dict[Value, float]:
 
 def make_kernel(node: Node, batch: int, observer: Observer | None = None) -> Kernel:
     """The function of the operands that a node is, at one batch size; it reports its results to the observer."""
-    loop = LOOPS.get(node.primitive.name)
-    kernel = loop(node, batch, observer) if loop is not None else KERNELS[node.primitive.name](node, batch)
+    kernel: Kernel
+    if node.primitive.name in LOOPS:
+        kernel = LOOPS[node.primitive.name](node, batch, observer)
+    else:
+        kernel = KERNELS[node.primitive.name](node, batch)
+        kernel = widened(kernel, node) if computed_wide(node) else kernel
     if observer is None:
         return kernel
 

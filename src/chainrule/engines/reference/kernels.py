@@ -1,6 +1,7 @@
 """The NumPy table: one row per primitive that has no body graph. Together with ``loops.py`` it *defines* the primitives.
 
 A row takes the node and the batch size and returns a function of the operand arrays. Rows of ``UFUNCS`` also accept ``out=``.
+:func:`computed_wide` is what they are for operands of bfloat16.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import to_numpy
+from chainrule.core.dtypes import BFLOAT16, convert, to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.reference import threefry
 from chainrule.engines.reference.contraction import plan_contraction
@@ -64,7 +65,7 @@ def _logistic(x: NDArray) -> NDArray:
 
 # From here on numpy.where, which branches per element, is slower than five passes over the bits.
 _LARGE = 4096
-_WORDS = {1: np.int8, 4: np.int32, 8: np.int64}
+_WORDS = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 
 def _select(condition: NDArray, x: NDArray, y: NDArray) -> NDArray:
@@ -81,8 +82,8 @@ def _select(condition: NDArray, x: NDArray, y: NDArray) -> NDArray:
 
 
 def _cast(node: Node, batch: int) -> Kernel:
-    dtype = to_numpy(node.attributes["dtype"])
-    return lambda x: x.astype(dtype, copy=False)
+    dtype = node.attributes["dtype"]
+    return lambda x: convert(x, dtype)
 
 
 def _reduce_sum(node: Node, batch: int) -> Kernel:
@@ -202,7 +203,7 @@ def _batch_index(indices: NDArray, lead: int) -> list[NDArray]:
 
 def _iota(node: Node, batch: int) -> Kernel:
     shape, axis = shape_at(node.attributes["shape"], batch), node.attributes["axis"]
-    count = np.arange(shape[axis], dtype=to_numpy(node.attributes["dtype"]))
+    count = convert(np.arange(shape[axis]), node.attributes["dtype"])
     array = np.broadcast_to(count.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape)
     return lambda: array
 
@@ -220,6 +221,32 @@ def _extent(node: Node, batch: int) -> Kernel:
 def _random_bits(node: Node, batch: int) -> Kernel:
     shape = shape_at(node.attributes["shape"], batch)
     return lambda key, stream: threefry.random_bits(key, stream, shape)
+
+
+_BFLOAT16 = to_numpy(BFLOAT16)
+# These move elements and do not look at them.
+_MOVES = frozenset(
+    {
+        *("select", "cast", "reshape", "transpose", "broadcast", "slice", "pad", "flip", "concatenate", "gather"),
+        *("constant", "iota", "stop_gradient"),
+    }
+)
+
+
+def computed_wide(node: Node) -> bool:
+    """Whether the operands of a node are widened to float32 first, and its results rounded to bfloat16 where that is their type."""
+    return node.primitive.name not in _MOVES and any(value.dtype == BFLOAT16 for value in node.inputs)
+
+
+def widened(kernel: Kernel, node: Node) -> Kernel:
+    """A kernel for float32 as one for bfloat16."""
+    dtype = node.output.dtype
+
+    def wide(*operands: NDArray) -> NDArray:
+        result = np.asarray(kernel(*(x.astype(np.float32) if x.dtype == _BFLOAT16 else x for x in operands)))
+        return convert(result, dtype)
+
+    return wide
 
 
 def _plain(function: Kernel) -> Maker:

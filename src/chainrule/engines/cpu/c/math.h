@@ -295,6 +295,30 @@ CR_INLINE double cr_logistic_f64(double x) {
     return (x >= 0.0 ? 1.0 : e) / (1.0 + e);
 }
 
+/* --- bfloat16: the upper half of a float's bits, rounded to nearest, ties to even --- */
+
+CR_INLINE float cr_from_bf16(uint16_t bits) { return cr_from_bits((uint32_t)bits << 16); }
+
+CR_INLINE uint16_t cr_bf16_f32(float x) {
+    uint32_t bits = cr_bits(x), nearest = bits + 0x7fff + (bits >> 16 & 1);
+    uint32_t nan = (bits & 0x80000000u) | 0x7fc00000u;
+    return (uint16_t)((x != x ? nan : nearest) >> 16);
+}
+
+/* By way of a float whose last bit is set where it is inexact: rounding that is rounding the number itself. */
+CR_INLINE uint16_t cr_bf16_f64(double x) {
+    float nearest = (float)x;
+    uint32_t bits = cr_bits(nearest), inexact = (x == x) & ((double)nearest != x);
+    bits -= inexact & (fabs((double)nearest) > fabs(x));
+    return cr_bf16_f32(cr_from_bits(bits | inexact));
+}
+
+/* A double holds whole numbers of 53 bits: larger ones get a last bit in place of those it would drop. */
+CR_INLINE uint16_t cr_bf16_i64(int64_t x) {
+    int64_t high = x >> 53, kept = x & ~(int64_t)2047, odd = (int64_t)((x & 2047) != 0) << 11;
+    return cr_bf16_f64((double)(high == 0 || high == -1 ? x : kept | odd));
+}
+
 /* --- division that rounds down, as in Python; whole numbers by zero are 0 --- */
 
 #define CR_DEFINE_FLOAT_DIVISION(TYPE, NAME, SUFFIX)                                     \
