@@ -67,7 +67,7 @@ def prelude() -> str:
     """The C text that every generated source begins with."""
     return "\n".join(
         f'#line 1 "{name}"\n{_c_text(name)}'
-        for name in ("runtime.h", "objects.h", "quarter_turns.h", "math.h", "repeat.h")
+        for name in ("runtime.h", "objects.h", "quarter_turns.h", "logistic_pieces.h", "math.h", "repeat.h")
     )
 
 

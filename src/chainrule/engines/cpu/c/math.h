@@ -111,9 +111,13 @@ CR_INLINE float cr_alone_exp_f32(float x) {
     return cr_exp_of_normal(x);
 }
 
+/* A polynomial for each half: no exponential and no division wait for each other. */
 CR_INLINE float cr_alone_logistic_f32(float x) {
-    if (__builtin_expect(!(fabsf(x) <= 87.0f), 0)) return cr_logistic_f32(x);
-    return 1.0f / (1.0f + cr_exp_of_normal(-x));
+    if (__builtin_expect(!(x >= -32.0f && x <= 17.0f), 0)) return cr_logistic_f32(x);
+    float shifted = 2.0f * x + CR_ROUNDER, u = x - 0.5f * (shifted - CR_ROUNDER), z = u * u;
+    const float *c = cr_logistic_pieces[cr_bits(shifted) - (cr_bits(CR_ROUNDER) + CR_FIRST_PIECE)];
+    float low = c[1] * u + c[0], middle = c[3] * u + c[2], high = c[5] * u + c[4];
+    return (high * z + middle) * z + low;
 }
 
 CR_INLINE float cr_alone_tanh_f32(float x) {
