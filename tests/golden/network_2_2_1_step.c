@@ -608,6 +608,10 @@ static long graph_0_arena(long B) {
     own += cr_round((8 * B));
     return own + cr_round(most) + 64;
 }
+static long graph_0_borrowed(long B) {
+    long most = 0;
+    return most;
+}
 
 static void graph_0(char **arrays, char **constants, char *arena, long B) {
     if (B == 1) {
@@ -645,6 +649,10 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
     cr_parallel(nest_13, &frame, (cr_least(cr_chunks((8 * B), 262144, B / 128), 16) > 1 ? 1 : 0));
 }
 
+/* The bytes that a run works in, and those that each thread works in besides. */
+CR_EXPORT long cr_borrowed(long B) {
+    return graph_0_borrowed(B);
+}
 CR_EXPORT long cr_arena(long B) {
     return graph_0_arena(B);
 }

@@ -260,7 +260,7 @@ def test_a_longer_sequence_makes_no_larger_program_and_memory_grows_with_its_len
     for steps in (64, 128, 256):
         step(model, np.ones((N, steps, C)))
         program: Any = step._last.program
-        sizes[steps] = (count(step.graph), len(program.c_source), program._library.cr_arena(1))
+        sizes[steps] = (count(step.graph), len(program.c_source), sum(program.working_bytes(1)))
     nodes, texts, arenas = zip(*sizes.values(), strict=True)
     assert len(set(nodes)) == 1
     # The loops are the same to the letter; the products of all steps at once choose their tiles by size.

@@ -10,6 +10,7 @@ import numpy as np
 
 from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, ShapeError
+from chainrule.ir.sizes import Shape
 from chainrule.ops.arrays import arange, broadcast_to
 from chainrule.ops.loops import operation_with_rule, scan
 from chainrule.ops.math import exp, log, matmul, stop_gradient, where
@@ -54,7 +55,10 @@ def attention_weights(
     q, k, _ = _checked(query, key, key)
     factor = 1 / math.sqrt(int(q.shape[-1])) if scale is None else float(scale)
     scores = matmul(q * factor, k.swapaxes(-1, -2))
-    scores, allowed = _masked(scores, mask, causal)
+    masks = [] if mask is None else [as_array(mask)]
+    for one in masks:
+        _check_mask(one, scores.shape)
+    scores, allowed = _masked(scores, masks, causal)
     weights, total, _ = _exponentials(scores, allowed)
     return weights / total
 
@@ -71,23 +75,26 @@ def _checked(query: ArrayLike, key: ArrayLike, value: ArrayLike) -> list[Array]:
     return [x.astype(dtype) for x in arrays]
 
 
-def _masked(scores: Array, mask: ArrayLike | None, causal: bool, first: Any = 0) -> tuple[Array, Array | None]:
-    """Scores with an additive mask added, and where attention is allowed; the rows begin at query ``first``."""
-    allowed = None
-    if mask is not None:
-        chosen = as_array(mask)
-        try:
-            fits = broadcast_shapes([chosen.shape, scores.shape]) == scores.shape
-        except ShapeError:
-            fits = False
-        if not fits:
-            raise ShapeError(
-                f"a mask of shape {show_shape(chosen.shape)} does not fit attention scores of shape {show_shape(scores.shape)}"
-            )
-        if is_float(chosen.dtype):
-            scores = scores + chosen
+def _check_mask(mask: Array, scores: Shape) -> None:
+    try:
+        fits = broadcast_shapes([mask.shape, scores]) == scores
+    except ShapeError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"a mask of shape {show_shape(mask.shape)} does not fit attention scores of shape {show_shape(scores)}"
+        )
+
+
+def _masked(scores: Array, masks: Sequence[Array], causal: bool, first: Any = 0) -> tuple[Array, Array | None]:
+    """Scores with additive masks added, and where attention is allowed; the rows begin at query ``first``."""
+    allowed: Array | None = None
+    for mask in masks:
+        if is_float(mask.dtype):
+            scores = scores + mask
         else:
-            allowed = chosen if chosen.dtype == np.bool_ else chosen != 0
+            wanted = mask if mask.dtype == np.bool_ else mask != 0
+            allowed = wanted if allowed is None else allowed & wanted
     if causal:
         queries, keys = scores.shape[-2:]
         past = arange(keys) <= arange(queries)[:, None] + first
@@ -113,85 +120,118 @@ def _exponentials(scores: Array, allowed: Array | None) -> tuple[Array, Array, A
 
 
 def _in_blocks(q: Array, k: Array, v: Array, mask: ArrayLike | None, causal: bool, scale: float, block: int) -> Array:
-    if isinstance(block, bool) or not isinstance(block, int) or block < 1:
-        raise ConfigError(f"block is a number of queries of at least 1, not {block!r}")
+    """A loop over the heads, which do not depend on each other, around one over blocks of queries."""
     lead = broadcast_shapes([x.shape[:-2] for x in (q, k, v)])
-    q, k, v = (broadcast_to(x, (*lead, *x.shape[-2:])) for x in (q, k, v))
-    given = [q, k, v]
+    heads = [_by_head(broadcast_to(x, (*lead, *x.shape[-2:])), lead) for x in (q, k, v)]
+    common: list[Array] = []
     if mask is not None:
-        chosen = as_array(mask)
-        if is_float(chosen.dtype):
-            raise ConfigError(
-                "attention in blocks takes boolean masks; add a mask of floats in the plain form, block=None"
-            )
-        if chosen.ndim < 2:
-            chosen = chosen.reshape((1,) * (2 - chosen.ndim) + chosen.shape)
-        given.append(chosen)
+        chosen = _checked_mask(mask, (*lead, q.shape[-2], k.shape[-2]))
+        if any(n != 1 and isinstance(size, int) for n, size in zip(chosen.shape, lead)):
+            heads.append(_by_head(chosen, lead))
+        else:
+            common.append(_of_any_head(chosen, lead))
     count, size = _blocks(q.shape[-2], block)
+    own_masks = len(heads) - 3
 
-    def forward(q: Array, k: Array, v: Array, *masks: Array) -> tuple[Array, Array]:
-        rows = (arange(count), _cut(q * scale, count, size), [_cut_mask(m, count, size) for m in masks])
+    def forward(*operands: Array) -> tuple[Array, Array]:
+        def head(_: None, one: list[Array]) -> tuple[None, tuple[Array, Array]]:
+            q, k, v, *masks = [*one, *operands[len(heads) :]]
+            keys = k.swapaxes(-1, -2)
 
-        def step(_: None, row: Any) -> tuple[None, tuple[Array, Array]]:
-            number, part, cut = row
-            scores, allowed = _scores(part, k, masks, cut, causal, number * size)
-            weights, total, shift = _exponentials(scores, allowed)
-            return None, (matmul(weights, v) / total, shift + log(total))
+            def step(_: None, row: Any) -> tuple[None, tuple[Array, Array]]:
+                number, part, cut = row
+                scores, allowed = _masked(matmul(part, keys), _whole(masks, cut), causal, number * size)
+                weights, total, shift = _exponentials(scores, allowed)
+                return None, (matmul(weights, v) / total, shift + log(total))
 
-        _, (out, logs) = scan(step, None, rows)
-        return _join(out, q.shape[-2]), _join(logs, q.shape[-2])
+            rows = (arange(count), _cut(q * scale, count, size), [_cut_mask(m, count, size) for m in masks])
+            _, (out, logs) = scan(step, None, rows)
+            return None, (_join(out, q.shape[-2]), _join(logs, q.shape[-2]))
+
+        return scan(head, None, list(operands[: len(heads)]))[1]  # type: ignore[no-any-return]
 
     def backward(inputs: Sequence[Array], outputs: Sequence[Array], cotangents: Sequence[Array]) -> list[Array | None]:
-        q, k, v, *masks = inputs
-        # Σ over keys of P · dP is the product of the output with its cotangent; that of the logarithm adds P · dL.
-        shared = (outputs[0] * cotangents[0]).sum(-1, keepdims=True) - cotangents[1]
-        rows = (
-            arange(count),
-            [_cut(x, count, size) for x in (q * scale, outputs[1], cotangents[0], shared)],
-            [_cut_mask(m, count, size) for m in masks],
-        )
+        def head(_: None, one: list[Array]) -> tuple[None, tuple[Array, Array, Array]]:
+            out, logs, to_out, to_logs, q, k, v, *masks = [*one, *inputs[len(heads) :]]
+            keys, values = k.swapaxes(-1, -2), v.swapaxes(-1, -2)
+            # Σ over keys of P · dP is the product of the output with its cotangent; that of the logarithm adds P · dL.
+            shared = (out * to_out).sum(-1, keepdims=True) - to_logs
 
-        def step(sums: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], Array]:
-            number, (part, logs, to_out, common), cut = row
-            weights = again(number, part, logs, k, *masks_of(masks, cut))
-            to_scores = weights * (matmul(to_out, v.swapaxes(-1, -2)) - common)
-            to_k, to_v = sums
-            to_k = to_k + matmul(to_scores.swapaxes(-1, -2), part)
-            return (to_k, to_v + matmul(weights.swapaxes(-1, -2), to_out)), matmul(to_scores, k) * scale
+            def step(sums: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], Array]:
+                number, (part, logs, to_out, shared), cut = row
+                weights = again(number, part, logs, keys, *_whole(masks, cut))
+                to_scores = weights * (matmul(to_out, values) - shared)
+                to_k, to_v = sums
+                to_k = to_k + matmul(to_scores.swapaxes(-1, -2), part)
+                return (to_k, to_v + matmul(weights.swapaxes(-1, -2), to_out)), matmul(to_scores, k) * scale
 
-        (to_k, to_v), to_q = scan(step, (0 * k, 0 * v), rows)
-        return [_join(to_q, q.shape[-2]), to_k, to_v, *(None for _ in masks)]
+            rows = (
+                arange(count),
+                [_cut(x, count, size) for x in (q * scale, logs, to_out, shared)],
+                [_cut_mask(m, count, size) for m in masks],
+            )
+            (to_k, to_v), to_q = scan(step, (0 * k, 0 * v), rows)
+            return None, (_join(to_q, q.shape[-2]), to_k, to_v)
 
-    def masks_of(masks: Sequence[Array], cut: Sequence[Array | None]) -> list[Array]:
-        return [whole if part is None else part for whole, part in zip(masks, cut, strict=True)]
+        _, found = scan(head, None, [*outputs, *cotangents, *inputs[: len(heads)]])
+        return [*found, *[None] * (own_masks + len(common))]
 
     @operation_with_rule
-    def again(number: Array, part: Array, logs: Array, k: Array, *masks: Array) -> Array:
+    def again(number: Array, part: Array, logs: Array, keys: Array, *masks: Array) -> Array:
         """The weights of a block, for its backward pass: a named operation, so that they stay within their step."""
-        scores, allowed = _scores(part, k, masks, [None] * len(masks), causal, number * size)
+        scores, allowed = _masked(matmul(part, keys), masks, causal, number * size)
         if allowed is None:
             return exp(scores - logs)  # type: ignore[no-any-return]
         return where(allowed, exp(where(allowed, scores - logs, 0)), 0)  # type: ignore[no-any-return]
 
-    out, _ = operation_with_rule(forward, backward, label="attention")(*given)
-    return out  # type: ignore[no-any-return]
+    out, _ = operation_with_rule(forward, backward, label="attention")(*heads, *common)
+    return _from_heads(out, lead)
 
 
-def _scores(
-    part: Array, k: Array, masks: Sequence[Array], cut: Sequence[Array | None], causal: bool, first: Any
-) -> tuple[Array, Array | None]:
-    scores = matmul(part, k.swapaxes(-1, -2))
-    mask = None
-    if masks:
-        mask = masks[0] if cut[0] is None else cut[0]
-    return _masked(scores, mask, causal, first)
+def _checked_mask(mask: ArrayLike, scores: Shape) -> Array:
+    """A boolean mask with as many axes as the scores."""
+    chosen = as_array(mask)
+    if is_float(chosen.dtype):
+        raise ConfigError("attention in blocks takes boolean masks; add a mask of floats in the plain form, block=None")
+    _check_mask(chosen, scores)
+    return chosen.reshape((1,) * (len(scores) - chosen.ndim) + chosen.shape)
 
 
 def _blocks(rows: Any, block: int) -> tuple[int, int]:
+    if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+        raise ConfigError(f"block is a number of queries of at least 1, not {block!r}")
     if not isinstance(rows, int):
         raise ShapeError("attention in blocks needs a fixed number of queries, not the symbolic batch size")
     size = max(1, min(block, rows))
     return -(-rows // size), size
+
+
+def _by_head(x: Array, lead: Shape) -> Array:
+    """(..., T, d) as (heads, B, T, d), without B where the batch size is a number."""
+    fixed = [axis for axis, size in enumerate(lead) if isinstance(size, int)]
+    whole = [size if axis in fixed else x.shape[axis] for axis, size in enumerate(lead)]
+    x = broadcast_to(x, (*whole, *x.shape[-2:]))
+    x = x.transpose(*fixed, *(axis for axis in range(x.ndim) if axis not in fixed))
+    return x.reshape((math.prod(lead[axis] for axis in fixed), *x.shape[len(fixed) :]))
+
+
+def _of_any_head(mask: Array, lead: Shape) -> Array:
+    """A mask that serves all heads, as each of them sees it."""
+    kept = [axis for axis in range(mask.ndim) if axis >= len(lead) or not isinstance(lead[axis], int)]
+    return mask.reshape([mask.shape[axis] for axis in kept])
+
+
+def _from_heads(x: Array, lead: Shape) -> Array:
+    """The inverse of :func:`_by_head`."""
+    fixed = [axis for axis, size in enumerate(lead) if isinstance(size, int)]
+    x = x.reshape((*(lead[axis] for axis in fixed), *x.shape[1:]))
+    order = [*fixed, *(axis for axis in range(x.ndim) if axis not in fixed)]
+    return x.transpose(*np.argsort(order))
+
+
+def _whole(given: Sequence[Array], parts: Sequence[Array | None]) -> list[Array]:
+    """Parts of arrays, or the whole where there is none."""
+    return [x if part is None else part for x, part in zip(given, parts, strict=True)]
 
 
 def _cut(x: Array, count: int, size: int) -> Array:

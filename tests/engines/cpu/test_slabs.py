@@ -13,7 +13,7 @@ from chainrule.engines.cpu.engine import ENGINE
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.loading import load_runtime
 from chainrule.engines.cpu.lowering import lower
-from chainrule.engines.cpu.slabs import has_independent_rows, slabs_of
+from chainrule.engines.cpu.slabs import has_independent_rows, runs_at_once, slabs_of
 from chainrule.engines.cpu.toolchain import find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.sizes import at
@@ -124,6 +124,39 @@ def test_bodies_that_look_at_other_rows_run_whole(body):
 
     graph = check(function, 33)
     assert [slabs_of(node) for node in scans(graph)] == ["1"]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_steps_without_a_carry_run_on_all_threads(rows, reverse):
+    """A loop in each step, results without rows, and steps that look at their number."""
+
+    def function(x):
+        def step(_, given):
+            part, number = given
+            last, every = cr.scan(lambda h, row: (ops.tanh(h + row), h * 2), part[:, 0], part.swapaxes(0, 1))
+            square = part @ part.swapaxes(-1, -2)
+            return None, (square.sum((1, 2)) + number, last, every.swapaxes(0, 1), number * np.full((3, 2), 0.5))
+
+        parts = ops.transpose(as_array(x), (1, 0, 2)).reshape((3, 4, *x.shape[:1], C * 8))
+        return cr.scan(step, None, (parts.transpose(0, 2, 1, 3), np.arange(3.0)), reverse=reverse)[1]
+
+    x = np.random.default_rng(rows).normal(size=(rows, 12, C * 8))
+    graph = graph_of(function, x)
+    (outer,) = scans(graph)
+    with pytest.MonkeyPatch.context() as patch:
+        # So little work would not pay for tasks of single rows.
+        patch.setattr("chainrule.engines.cpu.slabs.GRAIN", 1)
+        assert runs_at_once(outer) and slabs_of(outer) == "(B ? B : 1)"
+        program = ENGINE.load(graph)
+        assert program.working_bytes(rows)[1] == program.working_bytes(1)[1] > 0
+    expected, found = REFERENCE.load(graph)([x]), []
+    for threads in (1, 2, 5):
+        with load_runtime().using_threads(threads):
+            found.append([np.array(result) for result in program([x])])
+    for one, wanted, *others in zip(found[0], expected, *found[1:], strict=True):
+        np.testing.assert_allclose(one, wanted, rtol=1e-9, atol=1e-12)
+        assert all(one.tobytes() == other.tobytes() for other in others)
 
 
 def test_what_all_rows_share_is_computed_by_every_slab():

@@ -53,6 +53,13 @@ static inline long cr_chunks(long work, long grain, long limit) {
     const long wanted = work / grain, most = cr_least(limit, 64);
     return wanted < 1 || most < 1 ? 1 : cr_least(wanted, most);
 }
+/* The steps of a loop that do not depend on each other: where there are few, one by one, so that threads divide what is in them. */
+static inline __attribute__((unused)) void cr_steps(cr_task *step, void *frame, long count) {
+    if (count < 4)
+        for (long k = 0; k < count; k++) step(frame, k);
+    else
+        cr_parallel(step, frame, count);
+}
 /* Into how many shares the work within each of few ranges is divided. */
 static inline long cr_shares(long work, long grain, long ranges, long limit) {
     const long wanted = cr_least(cr_least(work / grain, 32) / ranges, limit);
@@ -177,20 +184,22 @@ class _Emitter:
         if not self.profiled and is_small(grouping.graph):
             self.alone[number] = f"graph_{number}_of_one"
             self.functions.texts.append(write_straight(grouping.graph, memory, self.alone[number]))
-        self._arena_function(number, memory, lowering)
+        self._arena_functions(number, memory, lowering)
         self._graph_function(number, grouping.graph, memory, first_constant, calls, lowering.moved)
 
-    def _arena_function(self, number: int, memory: Memory, lowering: _Lowering) -> None:
+    def _arena_functions(self, number: int, memory: Memory, lowering: _Lowering) -> None:
+        """The bytes that a graph works in, and those that the tasks of its loops borrow from a thread."""
         w = Writer()
         with w.block(f"static long graph_{number}_arena(long B)"):
             w.line(f"long own = 0, most = {c_size(lowering.scratch)};")
             for size in memory.arena:
                 w.line(f"own += cr_round({c_size(size)});")
-            for text in lowering.inner:
-                with w.block(""):
-                    w.line(f"const long inner = {text};")
-                    w.line("if (inner > most) most = inner;")
+            _write_most(w, lowering.inner)
             w.line("return own + cr_round(most) + 64;")
+        with w.block(f"static long graph_{number}_borrowed(long B)"):
+            w.line("long most = 0;")
+            _write_most(w, lowering.borrowed)
+            w.line("return most;")
         self.functions.texts.append(w.text)
 
     def _graph_function(
@@ -233,6 +242,7 @@ class _Lowering:
         self.emitter, self.grouping, self.memory, self.calls = emitter, grouping, memory, calls
         self.scratch: Dim = 0
         self.inner: list[str] = []
+        self.borrowed: list[str] = []
         self.moved = 0
         self._outside: tuple[Writer, Dim, int] = calls, 0, 0
 
@@ -272,6 +282,7 @@ class _Lowering:
         emitter.functions.texts.append(text)
         self.calls, self.scratch, self.moved = self._outside
         self.scratch = _larger(self.scratch, scratch_of(section))
+        self.borrowed.append(f"{name}_bytes((B + {name}_slabs(B) - 1) / {name}_slabs(B))")
         with shared_out(self.calls) if emitter.profiled else nullcontext():
             self.calls.line(f"cr_parallel({name}, &frame, {name}_slabs(B));")
             if section.totals:
@@ -388,11 +399,17 @@ class _Lowering:
         comment = f"/* {formula_of(nest, self.grouping, self.pointer_name)} */\n"
         self.emitter.functions.texts.extend([loop.sizes, comment + loop.text])
         self.inner.append(loop.arena)
-        if loop.slabs == "1":
-            self.calls.line(f"{name}(&frame, 0);")
-        else:
-            with shared_out(self.calls) if self.emitter.profiled else nullcontext():
-                self.calls.line(f"cr_parallel({name}, &frame, {loop.slabs});")
+        self.borrowed.append(loop.borrowed)
+        with shared_out(self.calls) if self.emitter.profiled and loop.is_shared_out else nullcontext():
+            self.calls.line(loop.call)
+
+
+def _write_most(w: Writer, sizes: Sequence[str]) -> None:
+    """``most`` becomes the largest of these and itself."""
+    for text in sizes:
+        with w.block(""):
+            w.line(f"const long inner = {text};")
+            w.line("if (inner > most) most = inner;")
 
 
 def _larger(x: Dim, y: Dim) -> Dim:

@@ -54,8 +54,9 @@ class CpuProgram:
         self._written_over = generated.written_over
         self._needs_elements = list(_nonempty_axes(graph))
         self._library = load_library(generated.text, name=graph.name, toolchain=toolchain)
-        self._library.cr_arena.restype = ctypes.c_long
-        self._library.cr_arena.argtypes = [ctypes.c_long]
+        for size in (self._library.cr_arena, self._library.cr_borrowed):
+            size.restype = ctypes.c_long
+            size.argtypes = [ctypes.c_long]
         if LAYOUT is not None:
             self._library.cr_layout(ctypes.c_long(LAYOUT.items), ctypes.c_long(LAYOUT.fields))
         self._call = self._library.cr_call
@@ -91,6 +92,10 @@ class CpuProgram:
         self._run(table, arena.ctypes.data, form.batch)
         self._arenas.append(arena)
         return results
+
+    def working_bytes(self, batch: int) -> tuple[int, int]:
+        """The bytes that a run works in besides operands and results, and those that each thread has for its tasks in addition."""
+        return self._library.cr_arena(batch), self._library.cr_borrowed(batch)
 
     def attempt(self, arrays: tuple[NDArray, ...]) -> list[NDArray] | None:
         batch = 1

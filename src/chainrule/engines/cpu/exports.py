@@ -12,6 +12,9 @@ def exports_text(graph: Graph, name: str, alone: str | None) -> str:
     """What runs the function ``name`` of a graph, once or many times; ``alone`` is its form for one example, if there is one."""
     inputs, outputs = len(graph.inputs), len(graph.outputs)
     w = Writer()
+    w.line("/* The bytes that a run works in, and those that each thread works in besides. */")
+    with w.block("CR_EXPORT long cr_borrowed(long B)"):
+        w.line(f"return {name}_borrowed(B);")
     with w.block("CR_EXPORT long cr_arena(long B)"):
         w.line(f"return {name}_arena(B);")
     w.line()

@@ -1,7 +1,8 @@
 """Loops over the body graph as C: the function of a loop calls the function of its body once for every turn.
 
 The carry of a turn goes from one buffer to another and back, so that a turn reads what it does not write over. A loop whose rows
-are independent runs in slabs (``slabs.py``), each with buffers and an arena of its own.
+are independent runs in slabs, and one without a carry step by step on all threads (``slabs.py``); every such task borrows buffers and
+an arena from its thread.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import bytes_of
 from chainrule.engines.cpu.scalars import C_TYPES
-from chainrule.engines.cpu.slabs import slabs_of
+from chainrule.engines.cpu.slabs import runs_at_once, slabs_of
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Size, product
 
@@ -22,36 +23,41 @@ SlotOf = Callable[[Value], int]
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A function of a slab's number, functions of B for the sizes of slabs, and as C how many slabs there are and the bytes that all of
-    them work in."""
+    """A function of a task's number, functions of B for sizes, and as C its call, the bytes of the arena that it works in, and those
+    that its tasks borrow."""
 
     text: str
     sizes: str
-    slabs: str
+    call: str
     arena: str
+    borrowed: str
+    is_shared_out: bool = False
 
 
 def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled: bool = False) -> Loop:
-    """A loop of fixed length around graph ``number``; with ``profiled`` slabs say which part of the rows they are."""
+    """A loop of fixed length around graph ``number``; with ``profiled`` tasks say which part of the rows they do."""
     body: Graph = node.attributes["body"]
     consts, carries, length = (node.attributes[key] for key in ("consts", "carries", "length"))
-    slabs = slabs_of(node)
+    slabs, at_once = slabs_of(node), runs_at_once(node)
     is_cut = slabs != "1"
+    has_tasks = is_cut or at_once
     carried, stacked = body.outputs[:carries], body.outputs[carries:]
     # Every slab computes what has no rows; the first one's goes to the results.
     spares = {k: value for k, value in enumerate(stacked) if is_cut and not _has_rows(value)}
     w = Writer()
-    with w.block(f"static void {name}(void *context, long slab)"):
+    with w.block(f"static void {name}(void *context, long task)"):
         w.line("struct frame *const frame = context;")
         w.line("char **const slot = frame->slot;")
         if is_cut:
-            w.line(f"const long slabs = {name}_slabs(frame->B);")
+            w.line(f"const long slabs = {name}_slabs(frame->B), slab = task % slabs;")
             w.line("const long row = cr_cut(frame->B, slab, slabs), B = cr_cut(frame->B, slab + 1, slabs) - row;")
-            w.line(f"char *top = frame->scratch + slab * {name}_bytes((frame->B + slabs - 1) / slabs);")
+        else:
+            w.line("const long B = frame->B;")
+        if has_tasks:
+            w.line(f"char *const own = cr_borrow({name}_bytes(B)), *top = own;")
             if profiled:
                 w.line("const long outside = cr_enter_slab(B, frame->B);")
         else:
-            w.line("const long B = frame->B;")
             w.line("char *top = frame->scratch;")
         _double_buffers(w, carried)
         for k, value in spares.items():
@@ -67,7 +73,9 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled:
             return f"{found} + {rows} * {size.coefficients[1]}"
 
         first, steps = node.inputs[consts : consts + carries], node.inputs[consts + carries :]
-        with w.block(f"for (long step = 0; step < {length}; step++)"):
+        turn = "task / slabs" if is_cut else "task"
+        begin, end = (turn, f"{turn} + 1") if at_once else ("0", str(length))
+        with w.block(f"for (long step = {begin}; step < {end}; step++)"):
             w.line(f"const long t = {f'{length - 1} - step' if node.attributes['reverse'] else 'step'};")
             given = [place(*pair) for pair in zip(node.inputs[:consts], body.inputs)]
             for c, pair in enumerate(zip(first, carried, strict=True)):
@@ -82,14 +90,22 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled:
         if not length:
             for source, target in zip(first, node.outputs):
                 w.line(f"memcpy(slot[{slot_of(target)}], slot[{slot_of(source)}], {c_size(bytes_of(target))});")
-        if is_cut and profiled:
-            w.line("cr_portion = outside;")
+        if has_tasks:
+            w.line("cr_give_back(own);")
+            if profiled:
+                w.line("cr_portion = outside;")
     sizes = _sizes(name, number, carried, list(spares.values()))
-    if not is_cut:
-        return Loop(w.text, sizes, "1", f"{name}_bytes(B)")
-    sizes += f"\nstatic long {name}_slabs(long B) {{\n    return {slabs};\n}}\n"
+    if not has_tasks:
+        return Loop(w.text, sizes, f"{name}(&frame, 0);", f"{name}_bytes(B)", f"graph_{number}_borrowed(B)")
+    if is_cut:
+        sizes += f"\nstatic long {name}_slabs(long B) {{\n    return {slabs};\n}}\n"
     slabs = f"{name}_slabs(B)"
-    return Loop(w.text, sizes, slabs, f"{slabs} * {name}_bytes((B + {slabs} - 1) / {slabs})")
+    largest = f"(B + {slabs} - 1) / {slabs}" if is_cut else "B"
+    borrowed = f"cr_round({name}_bytes({largest})) + graph_{number}_borrowed({largest})"
+    if not at_once:
+        return Loop(w.text, sizes, f"cr_parallel({name}, &frame, {slabs});", "0", borrowed, True)
+    tasks = f"{length} * {slabs}" if is_cut else str(length)
+    return Loop(w.text, sizes, f"cr_steps({name}, &frame, {tasks});", "0", borrowed, True)
 
 
 def write_fixed_point(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled: bool = False) -> Loop:
@@ -99,7 +115,7 @@ def write_fixed_point(node: Node, name: str, number: int, slot_of: SlotOf, *, pr
     targets = [f"slot[{slot_of(value)}]" for value in node.outputs]
     sizes = [c_size(bytes_of(value)) for value in states]
     w = Writer()
-    with w.block(f"static void {name}(void *context, long slab)"):
+    with w.block(f"static void {name}(void *context, long task)"):
         w.line("struct frame *const frame = context;")
         w.line("char **const slot = frame->slot;")
         w.line("const long B = frame->B;")
@@ -123,7 +139,8 @@ def write_fixed_point(node: Node, name: str, number: int, slot_of: SlotOf, *, pr
         for c, (target, size) in enumerate(zip(targets, sizes)):
             w.line(f"memcpy({target}, carry[{c}][(step + 1) % 2], {size});")
         w.line(f"*(int64_t *){targets[-1]} = step;")
-    return Loop(w.text, _sizes(name, number, states, ()), "1", f"{name}_bytes(B)")
+    sizes_text = _sizes(name, number, states, ())
+    return Loop(w.text, sizes_text, f"{name}(&frame, 0);", f"{name}_bytes(B)", f"graph_{number}_borrowed(B)")
 
 
 def _has_rows(value: Value) -> bool:

@@ -54,6 +54,10 @@ def write_section(
         w.line(f"const long slabs = cr_chunks({c_size(section.operations)}, {limits.grain}, {limit});")
         w.line(f"return slabs < {limits.fewest_slabs} ? 1 : slabs;")
     w.line()
+    sizes = [f"cr_round({c_size(size)})" for size in within]
+    with w.block(f"static long {name}_bytes(long B)"):
+        w.line(f"return {' + '.join([*sizes, c_size(scratch)])};")
+    w.line()
     with w.block(f"static void {name}(void *context, long slab)"):
         w.line("struct frame *const whole = context;")
         w.line(f"const long slabs = {name}_slabs(whole->B), row = cr_cut(whole->B, slab, slabs);")
@@ -64,8 +68,7 @@ def write_section(
             w.line(f"slot[{slot}] += row * {size};")
         for value, start in places.items():
             w.line(f"slot[{memory.slots[value]}] = whole->scratch + slab * {stride} + {start};")
-        sizes = [f"cr_round({c_size(size)})" for size in within]
-        w.line(f"char *top = cr_slab_memory({' + '.join([*sizes, c_size(scratch)])});")
+        w.line(f"char *const own = cr_borrow({name}_bytes(B)), *top = own;")
         for k, bytes in enumerate(sizes):
             w.line(f"slot[{memory.shared + k}] = top, top += {bytes};")
         w.line("struct frame frame = {slot, whole->constants, top, B, row};")
@@ -76,6 +79,7 @@ def write_section(
         if profiled:
             w.line("const long outside = cr_enter_slab(B, whole->B);")
         w.lines.extend(calls.lines)
+        w.line("cr_give_back(own);")
         if profiled:
             w.line("cr_portion = outside;")
     if not places:

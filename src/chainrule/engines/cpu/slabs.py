@@ -7,19 +7,23 @@ slab in place of the batch, and threads meet once, after the last step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chainrule.engines.cpu.indexing import c_size
 from chainrule.engines.cpu.loops import GRAIN
 from chainrule.engines.cpu.memory import bytes_of
+from chainrule.engines.cpu.tile_shape import NOMINAL
 from chainrule.engines.cpu.work import operations_of
 from chainrule.ir.contraction import Contraction, IndexMap
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import BATCH, Size
+from chainrule.ir.sizes import BATCH, Size, at
 
-# Rows of a slab: as many as the tiles of a product read its second operand for at once.
+# Rows of a slab where all rows are multiplied by the same matrix: as many as the tiles of a product read it for at once.
 SLAB = 8
 # Every thread reads what all rows share, such as weights, in every step: so many bytes stay in a processor's own cache. What is larger
-# is better divided among the threads.
+# is better divided among the threads, unless a row does so many operations with a byte of it that reading it again is nothing.
 MOST_SHARED = 1 << 19
+FEW_READS = 32
 
 
 def batch_axis(value: Value) -> int | None:
@@ -56,15 +60,44 @@ def slabs_of(scan: Node) -> str:
     # A pointer to a row says where a slab begins only if the rows are the outermost axis. What has no rows every slab computes.
     if set(first) - {None} != {0} or not has_independent_rows(body):
         return "1"
-    constants = [node.output for node in body.nodes if node.primitive.name == "constant"]
-    sizes = [bytes_of(value) for value in (*body.inputs, *constants) if batch_axis(value) is None]
-    if sum(size for size in sizes if isinstance(size, int)) > MOST_SHARED:
+    shared, each = _operations(scan)
+    if shared > each or not each or not _may_read_all(body, body.inputs, each // scan.attributes["length"]):
         return "1"
+    if _multiplies_by_shared(body):
+        return f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, (B + {SLAB - 1}) / {SLAB})"
+    return "(B ? B : 1)" if each >= GRAIN else f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, B)"
+
+
+def runs_at_once(scan: Node) -> bool:
+    """Whether the steps of a loop are tasks for the threads: without a carry they are independent of each other."""
+    length, body = scan.attributes["length"], scan.attributes["body"]
+    if scan.attributes["carries"] or length < 2:
+        return False
+    each = at(operations_of(scan), NOMINAL) // length
+    return each >= GRAIN and _may_read_all(body, body.inputs[: scan.attributes["consts"]], each)
+
+
+def _operations(scan: Node) -> tuple[int, int]:
+    """The operations of a loop: those that do not depend on the batch size, and those for each row."""
     work = operations_of(scan)
-    shared, each = work.coefficients if isinstance(work, Size) else (work, 0)
-    if shared > each or not each:
-        return "1"
-    return f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, (B + {SLAB - 1}) / {SLAB})"
+    return (work.coefficients[0], work.coefficients[1]) if isinstance(work, Size) else (work, 0)
+
+
+def _may_read_all(body: Graph, given: Sequence[Value], operations: int) -> bool:
+    """Whether every thread may read for itself what has no rows, of which a step makes so many operations."""
+    constants = [node.output for node in body.nodes if node.primitive.name == "constant"]
+    sizes = [bytes_of(value) for value in (*given, *constants)]
+    shared = sum(size for size in sizes if isinstance(size, int))
+    return shared <= MOST_SHARED or operations >= FEW_READS * shared
+
+
+def _multiplies_by_shared(graph: Graph) -> bool:
+    """Whether some product in the body of a loop has an operand without rows."""
+    return any(
+        (node.primitive.name == "contract" and None in map(batch_axis, node.inputs))
+        or any(_multiplies_by_shared(body) for _, body in node.subgraphs())
+        for node in graph.nodes
+    )
 
 
 def keeps_rows(node: Node) -> bool:

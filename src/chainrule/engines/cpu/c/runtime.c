@@ -251,36 +251,66 @@ typedef struct {
     void *memory;
 } buffer;
 
-static pthread_key_t buffer_key;
+/* What belongs to one thread: the buffer of cr_scratch, and those that are lent, of which the first `lending` are in use. */
+typedef struct {
+    buffer scratch, *lent;
+    int lending, buffers;
+} possessions;
 
-static void free_buffer(void *argument) {
-    buffer *kept = argument;
-    for (int use = 0; use < CR_USES; use++) free(kept[use].memory);
+static pthread_key_t possessions_key;
+
+static void free_possessions(void *argument) {
+    possessions *kept = argument;
+    for (int k = 0; k < kept->buffers; k++) free(kept->lent[k].memory);
+    free(kept->lent);
+    free(kept->scratch.memory);
     free(kept);
 }
 
-static void *scratch(int use, size_t bytes) {
-    static _Thread_local buffer *buffers;
-    if (!buffers) {
-        buffers = calloc(CR_USES, sizeof *buffers);
-        if (buffers) pthread_setspecific(buffer_key, buffers);
-    }
-    buffer *kept = buffers ? &buffers[use] : NULL;
-    if (kept && kept->size < bytes) {
+static void no_memory(size_t bytes) {
+    fprintf(stderr, "chainrule: no memory for %zu bytes of working space of a thread\n", bytes);
+    abort();
+}
+
+static possessions *own_possessions(void) {
+    static _Thread_local possessions *kept;
+    if (kept) return kept;
+    kept = calloc(1, sizeof *kept);
+    if (!kept) no_memory(sizeof *kept);
+    pthread_setspecific(possessions_key, kept);
+    return kept;
+}
+
+/* The memory of a buffer, of at least so many bytes. */
+static void *memory_of(buffer *kept, size_t bytes) {
+    if (kept->size < bytes) {
         free(kept->memory);
         kept->size = (bytes + 4095) / 4096 * 4096;
         kept->memory = aligned_alloc(64, kept->size);
-    }
-    if (!kept || (bytes && !kept->memory)) {
-        fprintf(stderr, "chainrule: no memory for %zu bytes of scratch space of a thread\n", bytes);
-        abort();
+        if (!kept->memory) no_memory(bytes);
     }
     return kept->memory;
 }
 
+static void *scratch(size_t bytes) { return memory_of(&own_possessions()->scratch, bytes); }
+
+static void *borrow(size_t bytes) {
+    possessions *kept = own_possessions();
+    if (kept->lending == kept->buffers) {
+        buffer *more = realloc(kept->lent, sizeof *more * (size_t)(kept->buffers + 4));
+        if (!more) no_memory(bytes);
+        memset(more + kept->buffers, 0, 4 * sizeof *more);
+        kept->lent = more;
+        kept->buffers += 4;
+    }
+    return memory_of(&kept->lent[kept->lending++], bytes);
+}
+
+static void give_back(void) { own_possessions()->lending--; }
+
 /* --- the interface --- */
 
-static const cr_runtime functions = {parallel, scratch};
+static const cr_runtime functions = {parallel, scratch, borrow, give_back};
 
 /* A forked child has none of the workers: it begins with an empty pool and starts its own when it needs them. */
 static void forget_workers(void) {
@@ -296,7 +326,7 @@ static void forget_workers(void) {
 
 CR_EXPORT const cr_runtime *cr_start(void) {
     static int begun; /* called once, by the loader, under its lock */
-    if (!begun && (pthread_key_create(&buffer_key, free_buffer) || pthread_atfork(NULL, NULL, forget_workers)))
+    if (!begun && (pthread_key_create(&possessions_key, free_possessions) || pthread_atfork(NULL, NULL, forget_workers)))
         return NULL;
     begun = 1;
     return &functions;

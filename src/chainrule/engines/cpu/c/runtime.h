@@ -16,11 +16,10 @@ typedef void cr_task(void *context, long index);
 
 typedef struct {
     void (*parallel)(cr_task *task, void *context, long count);
-    void *(*scratch)(int use, size_t bytes);
+    void *(*scratch)(size_t bytes);
+    void *(*borrow)(size_t bytes);
+    void (*give_back)(void);
 } cr_runtime;
-
-/* What memory of a thread is for: tiles, and the slab that it runs, within which it runs tiles. */
-enum { CR_FOR_TILES, CR_FOR_SLABS, CR_USES };
 
 /* A source compiled in several parts has one such pointer. */
 #ifndef CR_SHARED
@@ -43,22 +42,33 @@ static __attribute__((noinline, unused)) void cr_parallel(cr_task *task, void *c
 }
 
 /* Memory of at least so many bytes that belongs to the calling thread, aligned to 64 bytes, with unknown content. The
- * next call for the same use on the same thread returns the same memory (or larger), so ask once per task. */
-static inline __attribute__((unused)) void *cr_memory(int use, size_t bytes) {
-    if (cr_attached) return cr_attached->scratch(use, bytes);
-    static _Thread_local char *kept[CR_USES];
-    static _Thread_local size_t size[CR_USES];
-    if (size[use] < bytes) {
-        free(kept[use]);
-        size[use] = (bytes + 63) / 64 * 64;
-        kept[use] = aligned_alloc(64, size[use]);
-        if (!kept[use]) abort();
+ * next call on the same thread returns the same memory (or larger), so ask once per task. */
+static inline __attribute__((unused)) void *cr_scratch(size_t bytes) {
+    if (cr_attached) return cr_attached->scratch(bytes);
+    static _Thread_local char *kept;
+    static _Thread_local size_t size;
+    if (size < bytes) {
+        free(kept);
+        size = (bytes + 63) / 64 * 64;
+        kept = aligned_alloc(64, size);
+        if (!kept) abort();
     }
-    return kept[use];
+    return kept;
 }
 
-static inline __attribute__((unused)) void *cr_scratch(size_t bytes) { return cr_memory(CR_FOR_TILES, bytes); }
-static inline __attribute__((unused)) void *cr_slab_memory(size_t bytes) { return cr_memory(CR_FOR_SLABS, bytes); }
+/* Memory of the calling thread like that of cr_scratch, which stays the task's own until the task gives it back: what was borrowed
+ * last goes back first. */
+static inline __attribute__((unused)) void *cr_borrow(size_t bytes) {
+    if (cr_attached) return cr_attached->borrow(bytes);
+    void *memory = aligned_alloc(64, bytes / 64 * 64 + 64);
+    if (!memory) abort();
+    return memory;
+}
+
+static inline __attribute__((unused)) void cr_give_back(void *memory) {
+    if (cr_attached) cr_attached->give_back();
+    else free(memory);
+}
 
 /* Arithmetic as IEEE says, denormal numbers included, between cr_begin and cr_end: other libraries switch the calling
  * thread to flushing them to zero. Every function that Python calls is wrapped in these two. */
