@@ -40,6 +40,58 @@ def test_batch_norm_equals_pytorch(equals_torch: Callable[..., None], shape: tup
     equals_torch(nn.BatchNorm(4, eps=1e-3), theirs, inputs(*shape), names, training=training)
 
 
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("tracks", [False, True])
+def test_batch_norm_without_weights_or_statistics_equals_pytorch(
+    equals_torch: Callable[..., None], affine: bool, tracks: bool
+) -> None:
+    names = {"weight": "layer.weight", "bias": "layer.bias"} if affine else {}
+    for training in (False, True):
+        theirs = ChannelsLast(torch.nn.BatchNorm2d(4, affine=affine, track_running_stats=tracks))
+        ours = nn.BatchNorm(4, affine=affine, track_running_stats=tracks)
+        equals_torch(ours, theirs, inputs(2, 3, 5, 4), names, training=training)
+    assert len(ours.state_leaves()) == 2 * tracks
+    with pytest.raises(ShapeError, match="last axis of the input should have size 4"):
+        ours(inputs(2, 3))
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_layer_norm_over_several_axes_equals_pytorch(affine: bool, bias: bool) -> None:
+    rng, x = np.random.default_rng(0), inputs(5, 2, 3, 4)
+    ours = nn.LayerNorm((3, 4), affine=affine, bias=bias).astype("float64")
+    ours = ours.replace(**{name: rng.normal(size=(3, 4)) for name in ours.named_parameters()})
+    theirs = torch.nn.LayerNorm((3, 4), elementwise_affine=affine, bias=bias).double()
+    theirs.load_state_dict({name: torch.tensor(leaf) for name, leaf in ours.named_parameters().items()})
+    leaf = torch.tensor(x, requires_grad=True)
+    out = theirs(leaf)
+    probe = rng.normal(size=x.shape)
+    (out * torch.tensor(probe)).sum().backward()
+
+    def loss(layer: nn.Module, x: Any) -> Any:
+        y = layer(x)
+        return (y * probe).sum(), y
+
+    (_, y), (gradients, of_input) = cr.value_and_grad(loss, (0, 1), has_aux=True)(ours, x)
+    np.testing.assert_allclose(y, out.detach().numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(of_input, leaf.grad.numpy(), rtol=1e-9, atol=1e-12)
+    held = dict(theirs.named_parameters())
+    assert set(held) == set(gradients.named_parameters())
+    for name, gradient in gradients.named_parameters().items():
+        np.testing.assert_allclose(gradient, held[name].grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_rms_norm_over_several_axes_equals_pytorch(equals_torch: Callable[..., None]) -> None:
+    for affine in (False, True):
+        theirs = torch.nn.RMSNorm(4, eps=1e-6, elementwise_affine=affine)
+        equals_torch(nn.RMSNorm(4, affine=affine), theirs, inputs(2, 3, 4))
+    x = inputs(5, 3, 4)
+    expected = torch.nn.RMSNorm((3, 4), eps=1e-6).double()(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(nn.RMSNorm((3, 4))(x), expected, rtol=1e-9)
+    with pytest.raises(ShapeError, match=r"last axes of the input should have the sizes \(3, 4\), but .* \(5, 3\)"):
+        nn.RMSNorm((3, 4))(inputs(5, 3))
+
+
 @pytest.mark.parametrize("shape", [(4,), (6, 4), (2, 3, 5, 4)])
 def test_layer_norm_equals_pytorch(equals_torch: Callable[..., None], shape: tuple[int, ...]) -> None:
     equals_torch(nn.LayerNorm(4, eps=1e-4), torch.nn.LayerNorm(4, eps=1e-4), inputs(*shape))
@@ -68,8 +120,8 @@ def test_instance_norm_equals_pytorch(equals_torch: Callable[..., None], affine:
     equals_torch(nn.InstanceNorm(4, affine=affine), theirs, inputs(2, 3, 5, 4), names)
 
 
-@pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0])
-def test_running_statistics_follow_pytorch_over_steps_of_different_batch_sizes(momentum: float) -> None:
+@pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0, None])
+def test_running_statistics_follow_pytorch_over_steps_of_different_batch_sizes(momentum: float | None) -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm(4, momentum=momentum)).astype("float64")
     theirs = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4, momentum=momentum)).double()
     with torch.no_grad():

@@ -156,6 +156,15 @@ def test_decoder_layers_equal_pytorch(norm_first: bool) -> None:
     check(model, other, [X, MEMORY], {"memory_lengths": lengths}, theirs)
 
 
+def test_layers_without_biases_equal_pytorch() -> None:
+    other = torch.nn.TransformerEncoderLayer(C, HEADS, 8, 0.0, batch_first=True, bias=False)
+    check(nn.TransformerEncoderLayer(C, HEADS, 8, 0.0, bias=False), other, [X], {}, {})
+    other = torch.nn.TransformerDecoderLayer(C, HEADS, 8, 0.0, batch_first=True, bias=False)
+    check(nn.TransformerDecoderLayer(C, HEADS, 8, 0.0, bias=False, causal=False), other, [X, MEMORY], {}, {})
+    stack = nn.TransformerEncoder(C, HEADS, 1, 8, 0.0, bias=False, norm_first=True)
+    assert not any("bias" in path for path in stack.named_parameters())
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_stacks_equal_pytorch(norm_first: bool) -> None:
     encoder = torch.nn.TransformerEncoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from chainrule.trace.scope import is_training
 from chainrule.trace.state import read_state, record_state
 from chainrule.trace.values import show_shape
 
+NDArray = np.ndarray[Any, Any]
+
 
 class BatchNorm(Module):
     """``(x - mean) / √(var + eps) · weight + bias`` with one mean and variance per feature, the last axis.
@@ -28,27 +31,50 @@ class BatchNorm(Module):
     At inference the running statistics take the batch's place. A batch of one position has variance 0, so its output is
     the bias. Ioffe & Szegedy, ICML 2015. Raises :class:`ShapeError` when the last axis of the input is not
     ``features``.
+
+    ``momentum=None`` makes the running statistics plain means over all batches so far, which ``num_batches_tracked``
+    counts. Without ``affine`` there are no weight and bias; without ``track_running_stats`` no running statistics, and
+    those of the batch serve at inference too.
     """
 
-    def __init__(self, features: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(
+        self,
+        features: int,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
         _check_settings("BatchNorm", features, eps)
-        if not 0 <= momentum <= 1:
-            raise ConfigError(f"the momentum of BatchNorm is the share of the new batch, from 0 to 1, not {momentum!r}")
-        self.momentum = float(momentum)
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ConfigError(
+                f"the momentum of BatchNorm is the share of the new batch, from 0 to 1, or None, not {momentum!r}"
+            )
+        self.features = int(features)
+        self.momentum = None if momentum is None else float(momentum)
         self.eps = float(eps)
-        self.weight = np.ones(features, np.float32)
-        self.bias = np.zeros(features, np.float32)
-        self.running_mean = State(np.zeros(features, np.float32))
-        self.running_var = State(np.ones(features, np.float32))
+        self.weight, self.bias = _affine(features, affine, affine)
+        tracks = bool(track_running_stats)
+        self.running_mean = State(np.zeros(features, np.float32)) if tracks else None
+        self.running_var = State(np.ones(features, np.float32)) if tracks else None
+        self.num_batches_tracked = State(np.zeros((), np.int64)) if tracks and momentum is None else None
 
     def forward(self, x: ArrayLike) -> Any:
+        if self.running_mean is None or self.running_var is None:
+            batch_mean, batch_var, _ = _statistics(x, self.features)
+            return _apply(x, batch_mean, batch_var, self.weight, self.bias, self.eps, self.features)
         old_mean, old_var = self.running_mean.value, self.running_var.value
         if not is_training():
-            return _apply(x, read_state(old_mean), read_state(old_var), self.weight, self.bias, self.eps)
-        batch_mean, batch_var, unbiased = _statistics(x, self.weight)
-        record_state(old_mean, _moved(read_state(old_mean), batch_mean, self.momentum))
-        record_state(old_var, _moved(read_state(old_var), unbiased, self.momentum))
-        return _apply(x, batch_mean, batch_var, self.weight, self.bias, self.eps)
+            settings = self.weight, self.bias, self.eps, self.features
+            return _apply(x, read_state(old_mean), read_state(old_var), *settings)
+        batch_mean, batch_var, unbiased = _statistics(x, self.features)
+        count = None
+        if self.num_batches_tracked is not None:
+            count = _next(read_state(self.num_batches_tracked.value))
+            record_state(self.num_batches_tracked.value, count)
+        record_state(old_mean, _moved(read_state(old_mean), batch_mean, self.momentum, count))
+        record_state(old_var, _moved(read_state(old_var), unbiased, self.momentum, count))
+        return _apply(x, batch_mean, batch_var, self.weight, self.bias, self.eps, self.features)
 
 
 # PyTorch's names; one layer serves every rank, because features are the last axis.
@@ -58,33 +84,36 @@ BatchNorm1d = BatchNorm2d = BatchNorm3d = BatchNorm
 class LayerNorm(Module):
     """``(x - mean) / √(var + eps) · weight + bias`` with the mean and biased variance of each position over its features.
 
-    Features are the last axis. Ba, Kiros & Hinton 2016. Raises :class:`ShapeError` when the last axis is not
-    ``features``.
+    Features are the last axis, or the last axes where ``features`` is a tuple of sizes. Without ``affine`` (PyTorch's
+    elementwise_affine) there are no weight and bias, without ``bias`` no bias. Ba, Kiros & Hinton 2016. Raises
+    :class:`ShapeError` when the last axes are not ``features``.
     """
 
-    def __init__(self, features: int, eps: float = 1e-5) -> None:
-        _check_settings("LayerNorm", features, eps)
+    def __init__(
+        self, features: int | Sequence[int], eps: float = 1e-5, affine: bool = True, bias: bool = True
+    ) -> None:
+        self.features = _feature_sizes("LayerNorm", features, eps)
         self.eps = float(eps)
-        self.weight = np.ones(features, np.float32)
-        self.bias = np.zeros(features, np.float32)
+        self.weight, self.bias = _affine(self.features, affine, affine and bias)
 
     def forward(self, x: ArrayLike) -> Any:
-        return _normalise_positions(x, self.weight, self.bias, self.eps)
+        return _normalise_positions(x, self.features, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(Module):
     """``x / √(mean(x²) + eps) · weight`` over the features of each position, the last axis. Zhang & Sennrich, NeurIPS 2019.
 
-    Raises :class:`ShapeError` when the last axis is not ``features``.
+    ``features`` and ``affine`` as in :class:`LayerNorm`. Raises :class:`ShapeError` when the last axes are not
+    ``features``.
     """
 
-    def __init__(self, features: int, eps: float = 1e-6) -> None:
-        _check_settings("RMSNorm", features, eps)
+    def __init__(self, features: int | Sequence[int], eps: float = 1e-6, affine: bool = True) -> None:
+        self.features = _feature_sizes("RMSNorm", features, eps)
         self.eps = float(eps)
-        self.weight = np.ones(features, np.float32)
+        self.weight, _ = _affine(self.features, affine, False)
 
     def forward(self, x: ArrayLike) -> Any:
-        return _scaled_positions(x, self.weight, self.eps)
+        return _scaled_positions(x, self.features, self.weight, self.eps)
 
 
 class GroupNorm(Module):
@@ -104,8 +133,7 @@ class GroupNorm(Module):
         self.groups = int(groups)
         self.channels = int(channels)
         self.eps = float(eps)
-        self.weight = np.ones(channels, np.float32) if affine else None
-        self.bias = np.zeros(channels, np.float32) if affine else None
+        self.weight, self.bias = _affine(channels, affine, affine)
 
     def forward(self, x: ArrayLike) -> Any:
         return _normalise_groups(x, self.groups, self.channels, self.weight, self.bias, self.eps)
@@ -127,11 +155,22 @@ def _check_settings(layer: str, features: int, eps: float) -> None:
         raise ConfigError(f"{layer} needs eps above 0, which keeps it from dividing by 0, not {eps!r}")
 
 
+def _feature_sizes(layer: str, features: int | Sequence[int], eps: float) -> tuple[int, ...]:
+    sizes = tuple(features) if isinstance(features, list | tuple) else (features,)
+    for size in sizes or (0,):
+        _check_settings(layer, size, eps)
+    return tuple(int(size) for size in sizes)
+
+
+def _affine(shape: int | tuple[int, ...], weight: bool, bias: bool) -> tuple[NDArray | None, NDArray | None]:
+    return np.ones(shape, np.float32) if weight else None, np.zeros(shape, np.float32) if bias else None
+
+
 @operation
-def _statistics(x: ArrayLike, weight: ArrayLike) -> Any:
+def _statistics(x: ArrayLike, features: int) -> Any:
     """Mean, biased variance and unbiased variance of each feature over the batch."""
     array = as_array(x)
-    check_features(array, int(as_array(weight).shape[0]))
+    check_features(array, features)
     if array.ndim == 1:
         array = array.reshape((1, *array.shape))
     axes = tuple(range(array.ndim - 1))
@@ -143,34 +182,56 @@ def _statistics(x: ArrayLike, weight: ArrayLike) -> Any:
 
 
 @operation
-def _moved(running: ArrayLike, batch: ArrayLike, momentum: float) -> Any:
+def _next(count: ArrayLike) -> Any:
+    return as_array(count) + 1
+
+
+@operation
+def _moved(running: ArrayLike, batch: ArrayLike, momentum: float | None, count: ArrayLike | None) -> Any:
     """The running statistic after a batch, in its own element type; a recorded value carries no gradient."""
     old = as_array(running)
-    new: Array = (1 - momentum) * old + momentum * stop_gradient(batch)
+    share: Any = momentum if count is None else 1 / as_array(count).astype(old.dtype)
+    new: Array = (1 - share) * old + share * stop_gradient(batch)
     return new.astype(old.dtype)
 
 
 @operation
-def _apply(x: ArrayLike, mean: ArrayLike, var: ArrayLike, weight: ArrayLike, bias: ArrayLike, eps: float) -> Any:
-    array, scale = as_array(x), as_array(weight)
-    check_features(array, int(scale.shape[0]))
-    return (array - mean) * (scale / sqrt(as_array(var) + eps)) + bias
+def _apply(x: ArrayLike, mean: ArrayLike, var: ArrayLike, weight: Any, bias: Any, eps: float, features: int) -> Any:
+    array = as_array(x)
+    check_features(array, features)
+    deviation = sqrt(as_array(var) + eps)
+    if weight is None:
+        return (array - mean) / deviation
+    return (array - mean) * (as_array(weight) / deviation) + bias
 
 
 @operation
-def _normalise_positions(x: ArrayLike, weight: ArrayLike, bias: ArrayLike, eps: float) -> Any:
-    array, scale = as_array(x), as_array(weight)
-    check_features(array, int(scale.shape[0]))
-    distance = array - mean(array, -1, keepdims=True)
-    var = mean(distance * distance, -1, keepdims=True)
-    return distance / sqrt(var + eps) * scale + bias
+def _normalise_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, bias: Any, eps: float) -> Any:
+    array = as_array(x)
+    axes = _feature_axes(array, features)
+    distance = array - mean(array, axes, keepdims=True)
+    var = mean(distance * distance, axes, keepdims=True)
+    normal = distance / sqrt(var + eps)
+    scaled = normal if weight is None else normal * weight
+    return scaled if bias is None else scaled + bias
 
 
 @operation
-def _scaled_positions(x: ArrayLike, weight: ArrayLike, eps: float) -> Any:
-    array, scale = as_array(x), as_array(weight)
-    check_features(array, int(scale.shape[0]))
-    return array / sqrt(mean(array * array, -1, keepdims=True) + eps) * scale
+def _scaled_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, eps: float) -> Any:
+    array = as_array(x)
+    normal = array / sqrt(mean(array * array, _feature_axes(array, features), keepdims=True) + eps)
+    return normal if weight is None else normal * weight
+
+
+def _feature_axes(x: Array, features: tuple[int, ...]) -> tuple[int, ...]:
+    """The last axes, which must be those of the features."""
+    if len(features) == 1:
+        check_features(x, features[0])
+    elif x.shape[-len(features) :] != features:
+        raise ShapeError(
+            f"the last axes of the input should have the sizes {features}, but the input has shape {show_shape(x.shape)}"
+        )
+    return tuple(range(x.ndim - len(features), x.ndim))
 
 
 @operation

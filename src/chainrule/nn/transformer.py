@@ -79,8 +79,8 @@ class TransformerEncoderLayer(_Block):
         self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **shared, **attention)
         self.linear1 = Linear(d_model, dim_feedforward, bias, init=init, key=keys[1])
         self.linear2 = Linear(dim_feedforward, d_model, bias, init=last, key=keys[2])
-        self.norm1 = LayerNorm(d_model, eps)
-        self.norm2 = LayerNorm(d_model, eps)
+        self.norm1 = LayerNorm(d_model, eps, bias=bias)
+        self.norm2 = LayerNorm(d_model, eps, bias=bias)
         self.dropout = Dropout(dropout)
         self.activation = activation
         self.norm_first = bool(norm_first)
@@ -122,9 +122,9 @@ class TransformerDecoderLayer(_Block):
         self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[1], **shared)
         self.linear1 = Linear(d_model, dim_feedforward, bias, init=init, key=keys[2])
         self.linear2 = Linear(dim_feedforward, d_model, bias, init=last, key=keys[3])
-        self.norm1 = LayerNorm(d_model, eps)
-        self.norm2 = LayerNorm(d_model, eps)
-        self.norm3 = LayerNorm(d_model, eps)
+        self.norm1 = LayerNorm(d_model, eps, bias=bias)
+        self.norm2 = LayerNorm(d_model, eps, bias=bias)
+        self.norm3 = LayerNorm(d_model, eps, bias=bias)
         self.dropout = Dropout(dropout)
         self.activation = activation
         self.norm_first = bool(norm_first)
@@ -172,7 +172,8 @@ class _Stack(Module):
             make(d_model, nhead, dim_feedforward, dropout, activation, key=each, **shared)
             for each in _split(key, num_layers)
         )
-        self.norm = LayerNorm(d_model, eps) if (norm_first if final_norm is None else final_norm) else None
+        ends = norm_first if final_norm is None else final_norm
+        self.norm = LayerNorm(d_model, eps, bias=settings.get("bias", True)) if ends else None
 
     def _through(self, x: Any, *others: Any, **masks: Any) -> Any:
         for layer in self.layers:
