@@ -323,15 +323,16 @@ static void nest_8(void *context, long chunk) {
     float *restrict const d_output_15 = (float *)frame->slot[15];
     float *restrict const border_a = (float *)(frame->scratch + 0);
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
-    const long ranges = cr_least(cr_chunks((4 * B), 262144, B / 128), 16), shares = cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 16), 1);
+    const long ranges = cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16)), shares = cr_least(cr_chunks((4 * B) / ranges, 262144, 1), 16 / ranges);
     const long range = chunk / shares, share = chunk % shares;
     const long start = cr_cut(B, range, ranges), end = cr_cut(B, range + 1, ranges);
     float *const target = ranges > 1 ? parts + range * 2 : d_output_9;
     if (start == end && !share) memset(target, 0, (size_t)(2) * sizeof *target);
     const long units = 1;
     const long low = cr_cut(units, share, shares), high = cr_cut(units, share + 1, shares);
-    for (long first_k0 = start; first_k0 < end; first_k0 += 21840) {
-        const long last_k0 = cr_least(first_k0 + 21840, end);
+    const long step = (end - start) / ((end - start) / 24576 + 1) + 1;
+    for (long first_k0 = start; first_k0 < end; first_k0 += step) {
+        const long last_k0 = cr_least(first_k0 + step, end), ahead = last_k0 < end ? step : 0;
         const _Bool fresh = first_k0 == start;
         for (long unit = low; unit < high; unit++) {
             const long block = 0;
@@ -348,7 +349,7 @@ static void nest_9(void *context, long chunk) {
     float *restrict const d_output_9 = (float *)frame->slot[9];
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
     const long low = 0, high = 2;
-    const long count = cr_least(cr_chunks((4 * B), 262144, B / 128), 16);
+    const long count = cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16));
     for (long part = 1; part < count; part++) {
         CR_INDEPENDENT
         for (long k = low * 1; k < high * 1; k++) parts[k] += parts[part * 2 + k];
@@ -449,15 +450,16 @@ static void nest_12(void *context, long chunk) {
     float *restrict const x_4 = (float *)frame->slot[4];
     float *restrict const border_b = (float *)(frame->scratch + 0);
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
-    const long ranges = cr_least(cr_chunks((8 * B), 262144, B / 128), 16), shares = cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 16), 1);
+    const long ranges = cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16)), shares = cr_least(cr_chunks((8 * B) / ranges, 262144, 1), 16 / ranges);
     const long range = chunk / shares, share = chunk % shares;
     const long start = cr_cut(B, range, ranges), end = cr_cut(B, range + 1, ranges);
     float *const target = ranges > 1 ? parts + range * 4 : d_hidden_7;
     if (start == end && !share) memset(target, 0, (size_t)(4) * sizeof *target);
     const long units = 1;
     const long low = cr_cut(units, share, shares), high = cr_cut(units, share + 1, shares);
-    for (long first_k0 = start; first_k0 < end; first_k0 += 16384) {
-        const long last_k0 = cr_least(first_k0 + 16384, end);
+    const long step = (end - start) / ((end - start) / 24576 + 1) + 1;
+    for (long first_k0 = start; first_k0 < end; first_k0 += step) {
+        const long last_k0 = cr_least(first_k0 + step, end), ahead = last_k0 < end ? step : 0;
         const _Bool fresh = first_k0 == start;
         for (long unit = low; unit < high; unit++) {
             const long block = 0;
@@ -478,7 +480,7 @@ static void nest_13(void *context, long chunk) {
     float *restrict const d_hidden_7 = (float *)frame->slot[7];
     float *restrict const parts = (float *)(frame->scratch + (64 * B));
     const long low = 0, high = 4;
-    const long count = cr_least(cr_chunks((8 * B), 262144, B / 128), 16);
+    const long count = cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16));
     for (long part = 1; part < count; part++) {
         CR_INDEPENDENT
         for (long k = low * 1; k < high * 1; k++) parts[k] += parts[part * 4 + k];
@@ -640,13 +642,13 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
     nest_5(&frame, 0);
     cr_parallel(nest_6, &frame, cr_chunks((6 * B), 65536, B));
     cr_parallel(nest_7, &frame, cr_chunks((12 * B), 65536, B));
-    cr_parallel(nest_8, &frame, cr_least(cr_chunks((4 * B), 262144, B / 128), 16) * cr_shares((4 * B), 262144, cr_least(cr_chunks((4 * B), 262144, B / 128), 16), 1));
-    cr_parallel(nest_9, &frame, (cr_least(cr_chunks((4 * B), 262144, B / 128), 16) > 1 ? 1 : 0));
+    cr_parallel(nest_8, &frame, cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16)) * cr_least(cr_chunks((4 * B) / cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16)), 262144, 1), 16 / cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16))));
+    cr_parallel(nest_9, &frame, (cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16)) > 1 ? 1 : 0));
     cr_parallel(nest_10, &frame, cr_chunks((22 * B), 65536, B));
     nest_10_after(&frame);
     cr_parallel(nest_11, &frame, cr_chunks((12 * B), 65536, B));
-    cr_parallel(nest_12, &frame, cr_least(cr_chunks((8 * B), 262144, B / 128), 16) * cr_shares((8 * B), 262144, cr_least(cr_chunks((8 * B), 262144, B / 128), 16), 1));
-    cr_parallel(nest_13, &frame, (cr_least(cr_chunks((8 * B), 262144, B / 128), 16) > 1 ? 1 : 0));
+    cr_parallel(nest_12, &frame, cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16)) * cr_least(cr_chunks((8 * B) / cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16)), 262144, 1), 16 / cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16))));
+    cr_parallel(nest_13, &frame, (cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16)) > 1 ? 1 : 0));
 }
 
 /* The bytes that a run works in, and those that each thread works in besides. */

@@ -144,6 +144,21 @@ def test_long_sums_are_split():
         compare(graph, batch, np.random.default_rng(batch), 1e-4)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(33, 300), (300, 33), (128, 128), (20, 530)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_parts_of_long_sums_are_shared_out_and_fetched_ahead(rows, columns, dtype):
+    text, a, b = (
+        f"[B, {columns}] i0:B i1:{columns} i2:{rows} | [i0, i1] += [i0, i2] * [i2, i1]",
+        (BATCH, rows),
+        (rows, columns),
+    )
+    *_, (spec, a, b) = roles(text, a, b)
+    graph = graph_of(spec, a, b, dtype, epilogue=True)
+    assert "CR_FETCH(x +" in ENGINE.load(graph).c_source
+    for batch in (1, 127, 900, 3001):
+        compare(graph, batch, np.random.default_rng(batch), 1e-4 if dtype == "float32" else 1e-12)
+
+
 def test_rows_that_alias_are_copied():
     text, a, b = "[B, 1024] i0:B i1:1024 i2:300 | [i0, i1] += [i0, i2] * [i2, i1]", (BATCH, 300), (300, 1024)
     graph = graph_of(*next(roles(text, a, b)))

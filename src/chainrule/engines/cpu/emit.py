@@ -65,6 +65,13 @@ static inline long cr_shares(long work, long grain, long ranges, long limit) {
     const long wanted = cr_least(cr_least(work / grain, 32) / ranges, limit);
     return ranges >= 8 || wanted < 1 ? 1 : wanted;
 }
+/* The parts of a sum, a power of 2: as many again are worth it while what shares of fewer parts read again outweighs
+ * the copies of the result; `again` is the size of the operand that they all read over that of the result. */
+static inline long cr_parts(long again, long most) {
+    long parts = 1;
+    while (2 * parts <= most && again > parts * parts) parts *= 2;
+    return parts;
+}
 
 /* Threefry-2x32 with 20 rounds (Salmon et al., 2011): the two words of the block of counter (block, stream). */
 static inline __attribute__((always_inline)) void cr_random_block(uint32_t key0, uint32_t key1, uint32_t block,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from chainrule.engines.cpu.indexing import Index, Var
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
-from chainrule.engines.cpu.tile_plan import Plan
+from chainrule.engines.cpu.tile_plan import Operand, Plan
 from chainrule.engines.cpu.tile_shape import NOMINAL, live_at_most
 from chainrule.engines.cpu.vectors import vector_type
 from chainrule.ir.sizes import Dim, at
@@ -65,6 +65,21 @@ def write_step(w: Writer, plan: Plan, counts: Sequence[int], x: Index, y: Index,
                 if uses[side, offset] > 1:
                     w.line(f"CR_ONCE({name});")
         w.line(f"{sum_name(place)} += {names[0]} * {names[1]};")
+
+
+def lines_of_step(plan: Plan, counts: Sequence[int], operand: Operand, line: int) -> list[int]:
+    """Offsets of loads in one step of a tile that are at least a line of so many bytes apart."""
+    dims, steps = _dims(plan, counts), places_of([count for _, count in plan.unrolled])
+    offsets = {
+        at(_offset(operand.at, dims, place, plan.unrolled, step), NOMINAL)
+        for step in steps
+        for place in places_of(counts)
+    }
+    chosen: list[int] = []
+    for offset in sorted(offsets):
+        if not chosen or (offset - chosen[-1]) * BYTES[plan.dtype] >= line:
+            chosen.append(offset)
+    return chosen
 
 
 def _dims(plan: Plan, counts: Sequence[int]) -> list[Var]:

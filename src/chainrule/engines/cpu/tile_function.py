@@ -9,11 +9,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chainrule.engines.cpu.indexing import Index, Var, c_size
+from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
-from chainrule.engines.cpu.tile_body import Place, places_of, sum_name, write_step
-from chainrule.engines.cpu.tile_plan import Plan
+from chainrule.engines.cpu.tile_body import Place, lines_of_step, places_of, sum_name, write_step
+from chainrule.engines.cpu.tile_parts import LINE_BYTES, MOST_LINES, fetches
+from chainrule.engines.cpu.tile_plan import Operand, Plan
 from chainrule.engines.cpu.vectors import vector_type
 from chainrule.ir.sizes import Dim
 
@@ -23,8 +24,9 @@ class TileFunction:
     """Writes the function for tiles of these counts (of their rows and their vectors).
 
     ``adds`` to what is there unless the argument ``fresh`` is true; puts the sums side by side if ``gathered``, otherwise at the
-    places of the output. ``split`` is the index of the sum that has bounds of its own. Where the last vector of the output has
-    lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
+    places of the output. ``split`` is the index of the sum that has bounds of its own; lines as many steps of it ahead as the
+    arguments ``x_ahead`` and ``y_ahead`` say are fetched. Where the last vector of the output has lanes beyond its end, the argument
+    ``last`` tells whether the tile has that vector.
     """
 
     plan: Plan
@@ -48,6 +50,8 @@ class TileFunction:
             self._store(w, place)
         parameters = f"const {type} *restrict x, const {type} *restrict y, {type} *restrict to"
         arguments = ", long first, long end, _Bool fresh, _Bool last, long B"
+        if any(fetches(self.plan, self.split, operand) for operand in (self.plan.x, self.plan.y)):
+            arguments += ", long x_ahead, long y_ahead"
         text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
         name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
         return name, f"static void {name}{text}"
@@ -75,8 +79,20 @@ class TileFunction:
         with w.loop(vars[0], *(("first", "end") if vars[0] == self.split else ("0", None))):
             if len(vars) > 1:
                 self._sum_loops(w, vars[1:])
-            else:
-                write_step(w, plan, self.counts, x, y)
+                return
+            self._fetch(w, "x", plan.x, x)
+            self._fetch(w, "y", plan.y, y)
+            write_step(w, plan, self.counts, x, y)
+
+    def _fetch(self, w: Writer, side: str, operand: Operand, at: Index) -> None:
+        """The lines that the step some steps ahead reads of an operand."""
+        if self.split is None or not fetches(self.plan, self.split, operand):
+            return
+        lines = lines_of_step(self.plan, self.counts, operand, LINE_BYTES)
+        if len(lines) <= MOST_LINES:
+            ahead = at.replace({self.split: variable(self.split) + variable(Var(f"{side}_ahead"))})
+            for offset in lines:
+                w.line(f"CR_FETCH({side} + ({ahead + offset}));")
 
     def _offset(self, place: Place) -> str:
         plan = self.plan

@@ -14,6 +14,7 @@ from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_function import TileFunction
+from chainrule.engines.cpu.tile_parts import fetches
 from chainrule.engines.cpu.tile_plan import Plan
 from chainrule.engines.cpu.tile_units import Units
 from chainrule.ir.graph import Node, Value
@@ -54,6 +55,8 @@ class KernelWriter:
         """The loop over the units [low, high); ``split`` is the index of the sum that has bounds of its own."""
         with w.block("for (long unit = low; unit < high; unit++)"):
             units.decode(w)
+            if split is not None:
+                _ahead(w, plan, units, split)
             self._columns(w, plan, units, split)
 
     # Tiles are cut evenly, so there are two sizes of them on every axis.
@@ -73,7 +76,7 @@ class KernelWriter:
     def _rows(self, w: Writer, plan: Plan, units: Units, cuts: list[Cut], split: Var | None) -> None:
         """The loops over tiles of the indices of rows."""
         if not plan.rows:
-            self._tile(w, plan, cuts, split)
+            self._tile(w, plan, units, cuts, split)
             return
         (row, most), *others = units.rows
         with w.block(f"for (long tile = block * {units.per_unit}; tile < last_tile; tile++)"):
@@ -85,7 +88,7 @@ class KernelWriter:
                     w.line(f"while (rows_left > row_end - {row.name}) rows_left /= 2;")
                     sizes = [most >> k for k in range(most.bit_length())]
                     cut = self._cut(w, row.name, sizes, "rows_left")
-                    self._second(w, plan, others, {row: cut}, cuts, split)
+                    self._second(w, plan, units, others, {row: cut}, cuts, split)
                 return
             if isinstance(row.extent, Size):
                 w.line(f"const long {row.name} = tile * {most};")
@@ -93,25 +96,26 @@ class KernelWriter:
             else:
                 assert row.extent is not None, "an index of rows has an extent"
                 cut = self._evenly(w, row, most, "tile")
-            self._second(w, plan, others, {row: cut}, cuts, split)
+            self._second(w, plan, units, others, {row: cut}, cuts, split)
 
     def _second(
         self,
         w: Writer,
         plan: Plan,
+        units: Units,
         others: Sequence[tuple[Var, int]],
         known: dict[Var, Cut],
         cuts: list[Cut],
         split: Var | None,
     ) -> None:
         if not others:
-            self._tile(w, plan, [*known.values(), *cuts], split)
+            self._tile(w, plan, units, [*known.values(), *cuts], split)
             return
         ((row, most),) = others
         assert isinstance(row.extent, int), "only the first index of rows may be symbolic"
         with w.block(f"for (long tile_1 = 0; tile_1 < {-(-row.extent // most)}; tile_1++)"):
             known = {**known, row: self._evenly(w, row, most, "tile_1")}
-            self._tile(w, plan, [*(known[var] for var, _ in plan.rows), *cuts], split)
+            self._tile(w, plan, units, [*(known[var] for var, _ in plan.rows), *cuts], split)
 
     def _evenly(self, w: Writer, var: Var, most: int, tile: str) -> Cut:
         extent = var.extent
@@ -129,7 +133,7 @@ class KernelWriter:
 
     # One tile.
 
-    def _tile(self, w: Writer, plan: Plan, cuts: Sequence[Cut], split: Var | None) -> None:
+    def _tile(self, w: Writer, plan: Plan, units: Units, cuts: Sequence[Cut], split: Var | None) -> None:
         """Call the function for the size of the tile, and compute what follows from it."""
         _prove_tile(plan)
         size = product(self.node.output.shape)
@@ -156,12 +160,17 @@ class KernelWriter:
         arguments.append(
             f"{plan.column.name} + {cuts[-1].count} == {plan.column.extent}" if several and plan.column else "1"
         )
+        arguments.append("B")
+        ahead = [fetches(plan, split, operand) for operand in (plan.x, plan.y)]
+        if any(ahead):
+            first = f"tile == block * {units.per_unit} ? y_ahead : 0" if units.per_unit > 1 else "y_ahead"
+            arguments += ["x_ahead" if ahead[0] else "0", first if ahead[1] else "0"]
         for number, counts in enumerate(itertools.product(*(cut.sizes for cut in cuts))):
             name, text = TileFunction(plan, counts, adds, follows, split).write()
             self.functions[name] = text
             tests = [f"{cut.count} == {n}" for cut, n in zip(cuts, counts, strict=True) if len(cut.sizes) > 1]
             condition = f"{'else ' if number else ''}if ({' && '.join(tests)}) " if tests else ""
-            w.line(f"{condition}{name}({', '.join(arguments)}, B);")
+            w.line(f"{condition}{name}({', '.join(arguments)});")
         if follows:
             self._epilogue_loops(w, plan, cuts)
 
@@ -215,6 +224,18 @@ class KernelWriter:
             Store(self.name(root), out, body.read(root, Position(root.shape, None, out)), product(root.shape))
             for root in self.roots
         ]
+
+
+def _ahead(w: Writer, plan: Plan, units: Units, split: Var) -> None:
+    """How many steps ahead the tiles of a unit fetch of both operands: ``ahead`` where the first ones in a share meet them, or none."""
+    across = str(plan.panels) if units.by_rows else units.blocks
+    begins = f"unit - low < {across}"
+    again = f"{'panel' if units.by_rows else 'block'} == 0 || unit == low"
+    x, y = (again, begins) if units.by_rows else (begins, again)
+    if fetches(plan, split, plan.x):
+        w.line(f"const long x_ahead = {x} ? ahead : 0;")
+    if fetches(plan, split, plan.y):
+        w.line(f"const long y_ahead = {y} ? ahead : 0;")
 
 
 def _prove_tile(plan: Plan) -> None:

@@ -21,9 +21,13 @@ TYPICAL = 128
 
 @dataclass(slots=True)
 class Units:
-    """A unit is a block of tiles of the first index of rows, for all tiles of the second, in one panel of vectors."""
+    """A unit is a block of tiles of the first index of rows, for all tiles of the second, in one panel of vectors.
+
+    ``by_rows`` says whether a block of rows meets all panels before the next one, or a panel all blocks; None leaves that to sizes.
+    """
 
     plan: Plan
+    by_rows: bool | None = None
     rows: list[tuple[Var, int]] = field(init=False)
     blocks: str = field(init=False)
     per_unit: int = field(init=False)
@@ -32,6 +36,8 @@ class Units:
     def __post_init__(self) -> None:
         # Symbolic rows are outside, of others those that make more tiles.
         self.rows = sorted(self.plan.rows, key=lambda row: _tiles(*row), reverse=True)
+        if self.by_rows is None:
+            self.by_rows = self._goes_by_rows
         if not self.rows:
             self.blocks, self.per_unit, self.tiles = "1", 1, "1"
             return
@@ -71,7 +77,7 @@ class Units:
         plan = self.plan
         order = [("block", self.blocks), ("panel", str(plan.panels))]
         parts = [(var.name, c_size(var.extent)) for var in plan.outer if var.extent is not None]
-        parts += order if self._goes_by_rows else order[::-1]
+        parts += order if self.by_rows else order[::-1]
         parts = [part for part in parts if part[1] != "1"]
         names = {name for name, _ in parts}
         for name, _ in order:
@@ -89,8 +95,8 @@ class Units:
 
     @property
     def _goes_by_rows(self) -> bool:
-        """Whether a block of rows meets all panels before the next one: if y fits in the second cache, which keeps the output's
-        rows, and what is updated along with them, in long streams."""
+        """Whether y fits in the second cache: going by rows keeps the output's rows, and what is updated along with them, in long
+        streams."""
         plan = self.plan
         return typical(plan.depth) * plan.panels * plan.panel * BYTES[plan.dtype] <= SECOND_CACHE
 

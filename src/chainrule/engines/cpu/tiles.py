@@ -29,6 +29,7 @@ from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
 from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
+from chainrule.engines.cpu.tile_parts import fetch_first, parts_of, split_index
 from chainrule.engines.cpu.tile_plan import (
     COPY,
     TRANSPOSE,
@@ -45,17 +46,12 @@ from chainrule.engines.cpu.tile_plan import (
     ways,
 )
 from chainrule.engines.cpu.tile_shape import NOMINAL
-from chainrule.engines.cpu.tile_units import GRAIN, Units, tile_chunks, typical
+from chainrule.engines.cpu.tile_units import GRAIN, Units, tile_chunks
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Size, at, divide, product
 
+# Parts of a sum over items at most.
 PARTS = 16
-# A sum is only split where its result is at most this many elements, because every part has a copy of it.
-MOST_SPLIT = 1 << 16
-# Steps of a split sum in one part at least.
-FEWEST_STEPS = 128
-# Bytes of both operands that a part of a sum goes through before the next tile; they stay in the second cache.
-BLOCK = 1 << 18
 # Steps of the sum within an item at least, where it is one over items.
 FEWEST_IN_ITEM = 16
 # Fewer items than this cannot be divided well among threads.
@@ -316,7 +312,7 @@ class TileWriter:
                     self.kernel.units(w, plan, units, None)
         self.tasks.append(Task(w.text, chunks, after="" if summed else end_of(self.sides)))
         if summed:
-            self._add_parts(ranges)
+            self._add_parts(ranges, PARTS)
 
     def _item_indices(self, w: Writer, items: Sequence[Var]) -> None:
         w.line("long left = item;" if len(items) > 1 else f"const long {items[0].name} = item;")
@@ -366,11 +362,11 @@ class TileWriter:
             plan.rows_packed = True
             self.regions.append(Region(region, plan.dtype, count))
             self.tasks.append(write_box(box, comment=f"{plan.x.pointer} in tiles of {plan.rows[0][1]} rows"))
-        split = self._split_sum(plan)
-        units = Units(plan)
+        split = split_index(plan, product(self.node.output.shape)) if len(self.pieces) == 1 else None
         if split is not None:
-            self._parts(plan, units, split)
+            self._parts(plan, split)
             return
+        units = Units(plan)
         w = Writer()
         chunks = tile_chunks(units.work, units.count)
         w.line(f"const long chunks = {chunks}, units = {units.count};")
@@ -384,50 +380,30 @@ class TileWriter:
             side.begin(w)
         self.regions += regions_of(self.sides)
 
-    def _parts(self, plan: Plan, units: Units, split: Var) -> None:
+    def _parts(self, plan: Plan, split: Var) -> None:
         """The sum in parts, each of which goes block by block through all tiles."""
         assert split.extent is not None, "an index of a sum has an extent"
+        outputs = product(self.node.output.shape)
+        assert isinstance(outputs, int), "only a constant number of results is copied"
+        parts = parts_of(plan, split, outputs)
+        units = Units(plan, parts.by_rows)
         w = Writer()
-        extent = c_size(split.extent)
-        ranges = f"cr_least(cr_chunks({c_size(units.work)}, {GRAIN}, {extent} / {FEWEST_STEPS}), {PARTS})"
-        chunks = self._shares(w, ranges, units.work, units.count)
-        block = self._block(plan, split)
+        extent, ranges = c_size(split.extent), parts.ranges(units)
+        w.line(f"const long ranges = {ranges}, shares = {parts.shares(units, 'ranges')};")
+        w.line("const long range = chunk / shares, share = chunk % shares;")
         w.line(f"const long start = cr_cut({extent}, range, ranges), end = cr_cut({extent}, range + 1, ranges);")
-        self._target(w, c_size(product(self.node.output.shape)), "start == end")
+        self._target(w, c_size(outputs), "start == end")
         w.line(f"const long units = {units.count};")
         w.line("const long low = cr_cut(units, share, shares), high = cr_cut(units, share + 1, shares);")
+        w.line(f"const long step = (end - start) / ((end - start) / {parts.block} + 1) + 1;")
+        fetch_first(w, plan, parts)
         first, last = f"first_{split.name}", f"last_{split.name}"
-        with w.block(f"for (long {first} = start; {first} < end; {first} += {block})"):
-            w.line(f"const long {last} = cr_least({first} + {block}, end);")
+        with w.block(f"for (long {first} = start; {first} < end; {first} += step)"):
+            w.line(f"const long {last} = cr_least({first} + step, end), ahead = {last} < end ? step : 0;")
             w.line(f"const _Bool fresh = {first} == start;")
             self.kernel.units(w, plan, units, split)
-        self.tasks.append(Task(w.text, chunks))
-        self._add_parts(ranges)
-
-    def _block(self, plan: Plan, split: Var) -> int:
-        """Steps of the split index that keep what is read of both operands in the second cache."""
-        elements: Dim = 0
-        for operand in (plan.x, plan.y):
-            vars = [*plan.outer, *(v for v, _ in plan.rows), *plan.summed, *(v for v, _ in plan.unrolled)]
-            sizes = [v.extent for v in vars if v != split and v.extent is not None and operand.at.coefficient(v) != 0]
-            if operand.in_vectors and plan.column is not None:
-                sizes.append(plan.width)
-            elements = elements + product(map(typical, sizes))
-        assert isinstance(elements, int), "typical sizes are numbers"
-        return max(32, BLOCK // max(1, elements * BYTES[plan.dtype]) // 8 * 8)
-
-    def _split_sum(self, plan: Plan) -> Var | None:
-        """The index of the sum to split into parts, where there are too few outputs to divide among threads."""
-        sizes = [var.extent for var in (*plan.outer, *(var for var, _ in plan.rows))]
-        if any(isinstance(size, Size) for size in sizes) or len(self.pieces) > 1 or not plan.summed:
-            return None
-        outputs = product(self.node.output.shape)
-        split = plan.summed[0]
-        if plan.tail and len(plan.summed) == 1:
-            return None
-        long_sum = isinstance(plan.depth, Size) or plan.depth >= 1024
-        divisible = isinstance(split.extent, Size) or (split.extent or 0) >= 32
-        return split if long_sum and divisible and outputs <= MOST_SPLIT else None
+        self.tasks.append(Task(w.text, f"{ranges} * {parts.shares(units, ranges)}"))
+        self._add_parts(ranges, parts.most)
 
     def _gathers_rows(self, plan: Plan) -> bool:
         """Whether the steps of a long sum through x fall on few sets of the caches, and rows side by side would help."""
@@ -453,10 +429,10 @@ class TileWriter:
         box = box_of([var for var in piece.kept if var.extent != 1], body, stores)
         self.tasks.append(write_box(box, comment="nothing is summed here"))
 
-    def _add_parts(self, ranges: str) -> None:
+    def _add_parts(self, ranges: str, most: int) -> None:
         """The parts of a split sum, added up in their order, and what follows."""
         size = product(self.node.output.shape)
-        self.regions.append(Region("parts", self.node.output.dtype, size * PARTS))
+        self.regions.append(Region("parts", self.node.output.dtype, size * most))
         # The results of each sum need an index for themselves; those of one are a part of those of the next.
         counts = sorted({1, *(side.count for side in self.sides)}, reverse=True)
         extents = [divide(outer, inner) for outer, inner in zip([size, *counts], counts)]
