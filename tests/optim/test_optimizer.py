@@ -19,12 +19,16 @@ EVERY = [
     optim.RMSProp(0.02, alpha=0.9, eps=1e-3, momentum=0.5, centered=True),
     optim.Adam(optim.warmup(3, after=optim.step(0.1, every=2)), betas=(0.8, 0.9), amsgrad=True),
     optim.AdamW(optim.exponential(0.1, 0.99), weight_decay=0.0),
+    optim.SGD(0.1, momentum=0.9, dampening=0.5),
+    optim.RAdam(optim.polynomial(0.1, 9), betas=(0.8, 0.9), decoupled=True, weight_decay=0.1),
+    optim.Adamax(optim.sequence([optim.multi_step(0.1, [1]), 0.2], [2])),
+    optim.Rprop(0.1, step_sizes=(0.01, 0.5)),
     optim.chain(
         optim.l1(0.1), optim.l2(0.1, on="*"), optim.clip_by_value(0.3), optim.clip_by_global_norm(0.2), optim.Adam()
     ),
     optim.groups({"*.b": optim.SGD(0.3), "c": optim.frozen()}, default=optim.AdamW(optim.constant(0.1))),
 ]
-NAMES = ["SGD", "Nesterov", "RMSProp", "Adam", "AdamW", "chain", "groups"]
+NAMES = ["SGD", "Nesterov", "RMSProp", "Adam", "AdamW", "dampened", "RAdam", "Adamax", "Rprop", "chain", "groups"]
 
 
 def params_of(dtype: Any) -> dict[str, np.ndarray]:
@@ -266,6 +270,10 @@ def test_schedules_from_descriptions() -> None:
         (lambda: optim.Adam(float("nan")), "the learning rate of Adam must be a finite number, not nan"),
         (lambda: optim.SGD(0.1, momentum=1.0), "momentum of SGD must be at least 0 and less than 1, not 1.0"),
         (lambda: optim.SGD(0.1, nesterov=True), "Nesterov's method needs momentum"),
+        (lambda: optim.SGD(0.1, dampening=0.5), "dampening is for momentum that is not Nesterov's"),
+        (lambda: optim.Rprop(0.0), "lr of Rprop must be more than 0, not 0.0"),
+        (lambda: optim.Rprop(etas=(1.1, 1.2)), "Rprop needs etas below and above 1"),
+        (lambda: optim.Rprop(step_sizes=1e-3), "step_sizes of Rprop are two numbers, not 0.001"),  # type: ignore[arg-type]
         (lambda: optim.SGD(0.1, weight_decay=-1), "weight_decay of SGD must be 0 or more"),
         (lambda: optim.RMSProp(alpha=1), "alpha of RMSProp must be at least 0 and less than 1"),
         (lambda: optim.RMSProp(eps=-1), "eps of RMSProp must be 0 or more"),

@@ -71,6 +71,53 @@ def test_one_cycle_is_that_of_torch(steps: int, rise: float) -> None:
     assert float(schedule(10 * steps)) == pytest.approx(0.5 / 1000)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "theirs"),
+    [
+        (optim.multi_step(0.5, [3, 4, 11], 0.3), lambda o, s: s.MultiStepLR(o, [3, 4, 11], 0.3)),
+        (optim.linear(0.5, 7), lambda o, s: s.LinearLR(o, total_iters=7)),
+        (optim.linear(0.5, 9, 1.0, 0.1), lambda o, s: s.LinearLR(o, 1.0, 0.1, 9)),
+        (optim.polynomial(0.5, 9, 2.5), lambda o, s: s.PolynomialLR(o, 9, 2.5)),
+        (optim.cyclic(0.1, 0.5, 4), lambda o, s: s.CyclicLR(o, 0.1, 0.5, 4, cycle_momentum=False)),
+        (
+            optim.cyclic(0.1, 0.5, 3, 5, 0.5),
+            lambda o, s: s.CyclicLR(o, 0.1, 0.5, 3, 5, "triangular2", cycle_momentum=False),
+        ),
+        (
+            optim.sequence([optim.linear(0.5, 4, 0.25), optim.exponential(0.5, 0.9), 0.5], [4, 12]),
+            lambda o, s: s.SequentialLR(
+                o, [s.LinearLR(o, 0.25, 1.0, 4), s.ExponentialLR(o, 0.9), s.ConstantLR(o, 1.0)], [4, 12]
+            ),
+        ),
+    ],
+    ids=lambda item: str(getattr(item, "describe", "")),
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+def test_schedules_are_those_of_torch(schedule: Any, theirs: Any) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    scheduler = theirs(optimizer, torch.optim.lr_scheduler)
+    again = optim.schedule_from_description(schedule.describe)
+    for count in range(40):
+        assert float(schedule(count)) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-15), count
+        assert float(again(count)) == float(schedule(count))
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optim.multi_step(0.1, [3, 2]), "milestones of multi_step are numbers of updates in increasing order"),
+        (lambda: optim.sequence([0.1, 0.2], [3, 4]), "sequence needs 1 milestones between 2 schedules, not 2"),
+        (lambda: optim.cyclic(0.2, 0.1, 3), "cyclic rises from low to high, but 0.2 is above 0.1"),
+        (lambda: optim.polynomial(0.1, 3, 0), "power of polynomial must be more than 0"),
+    ],
+)
+def test_milestones_and_cycles_that_make_no_sense_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
 def test_a_schedule_is_traced_with_a_float64_count() -> None:
     seen = []
 

@@ -19,6 +19,34 @@ SAME = [
         torch.optim.SGD,
         {"lr": 0.1, "momentum": 0.9, "nesterov": True},
     ),
+    (
+        optim.SGD(0.1, momentum=0.9, dampening=0.3),
+        torch.optim.SGD,
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.3},
+    ),
+    (optim.RAdam(0.05), torch.optim.RAdam, {"lr": 0.05}),
+    (
+        optim.RAdam(0.05, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.1, decay="*"),
+        torch.optim.RAdam,
+        {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    (
+        optim.RAdam(0.05, betas=(0.8, 0.6), weight_decay=0.1, decoupled=True, decay="*"),
+        torch.optim.RAdam,
+        {"lr": 0.05, "betas": (0.8, 0.6), "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
+    (optim.Adamax(), torch.optim.Adamax, {}),
+    (
+        optim.Adamax(0.05, betas=(0.8, 0.7), eps=1e-3, weight_decay=0.1, decay="*"),
+        torch.optim.Adamax,
+        {"lr": 0.05, "betas": (0.8, 0.7), "eps": 1e-3, "weight_decay": 0.1},
+    ),
+    (optim.Rprop(), torch.optim.Rprop, {}),
+    (
+        optim.Rprop(0.05, etas=(0.4, 1.5), step_sizes=(0.01, 0.2)),
+        torch.optim.Rprop,
+        {"lr": 0.05, "etas": (0.4, 1.5), "step_sizes": (0.01, 0.2)},
+    ),
     (optim.SGD(0.1, weight_decay=0.05, decay="*"), torch.optim.SGD, {"lr": 0.1, "weight_decay": 0.05}),
     (
         optim.SGD(0.1, momentum=0.8, nesterov=True, weight_decay=0.05, decay="*"),

@@ -147,6 +147,75 @@ def NAdam(
     return elementwise(method, rate, shrink, settings)
 
 
+def RAdam(
+    lr: LearningRate = 1e-3,
+    betas: tuple[float, float] | list[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """Adam whose steps are shorter while v is uncertain (Liu et al. 2020), as in PyTorch.
+
+    With ``ρ∞ = 2/(1-β₂) - 1`` and ``ρ = ρ∞ - 2tβ₂ᵗ/(1-β₂ᵗ)`` it is ``p ← p - lr·r·m̂·√(1-β₂ᵗ)/(√v + ε)``,
+    ``r = √((ρ-4)(ρ-2)ρ∞/((ρ∞-4)(ρ∞-2)ρ))``, where ``ρ > 5``, and ``p ← p - lr·m̂`` before. m, v and m̂ are those of :func:`Adam`.
+    ``decoupled`` keeps the weight decay apart from the gradients. State and errors are those of :func:`Adam`.
+    """
+    rate = as_schedule("RAdam", lr)
+    b1, b2 = _betas("RAdam", betas)
+    epsilon = non_negative("RAdam", "eps", eps)
+    shrink = WeightDecay(non_negative("RAdam", "weight_decay", weight_decay), decay, bool(decoupled))
+    longest = 2 / (1 - b2) - 1
+
+    def scalars(lr: Any, t: Any) -> Scalars:
+        plain = -lr / _one_minus_power(b1, t)
+        if longest <= 5:
+            return 0.0 * plain, plain
+        left = _one_minus_power(b2, t)
+        length = longest - 2.0 * t * (1.0 - left) / left
+        certain = length > 5.0
+        length = ops.where(certain, length, longest)
+        shorter = (length - 4.0) * (length - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * length)
+        return ops.where(certain, plain * ops.sqrt(left * shorter), 0.0), ops.where(certain, 0.0, plain)
+
+    def step(g: Any, slots: Slots, scaled: Any, plain: Any) -> tuple[Any, Slots]:
+        m = b1 * slots["first_moment"] + (1 - b1) * g
+        v = b2 * slots["second_moment"] + (1 - b2) * (g * g)
+        # One of the two is 0.
+        return scaled * m / (ops.sqrt(v) + epsilon) + plain * m, {"first_moment": m, "second_moment": v}
+
+    method = Method("RAdam", ("first_moment", "second_moment"), scalars, step)
+    return elementwise(method, rate, shrink, {"betas": [b1, b2], "eps": epsilon, "decoupled": bool(decoupled)})
+
+
+def Adamax(
+    lr: LearningRate = 2e-3,
+    betas: tuple[float, float] | list[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """``m ← β₁m + (1-β₁)g, u ← max(β₂u, |g| + ε), p ← p - lr/(1-β₁ᵗ)·m/u`` (Kingma and Ba 2015), as in PyTorch.
+
+    State: the slots ``first_moment`` (m) and ``largest_gradient`` (u). Errors are those of :func:`Adam`.
+    """
+    rate = as_schedule("Adamax", lr)
+    b1, b2 = _betas("Adamax", betas)
+    epsilon = non_negative("Adamax", "eps", eps)
+    shrink = WeightDecay(non_negative("Adamax", "weight_decay", weight_decay), decay)
+
+    def scalars(lr: Any, t: Any) -> Scalars:
+        return (-lr / _one_minus_power(b1, t),)
+
+    def step(g: Any, slots: Slots, scale: Any) -> tuple[Any, Slots]:
+        m = b1 * slots["first_moment"] + (1 - b1) * g
+        u = ops.maximum(b2 * slots["largest_gradient"], ops.abs(g) + epsilon)
+        return scale * m / u, {"first_moment": m, "largest_gradient": u}
+
+    method = Method("Adamax", ("first_moment", "largest_gradient"), scalars, step)
+    return elementwise(method, rate, shrink, {"betas": [b1, b2], "eps": epsilon})
+
+
 def Adagrad(
     lr: LearningRate = 1e-2,
     lr_decay: float = 0.0,

@@ -13,13 +13,14 @@ from typing import Any
 from chainrule.core.errors import ConfigError
 from chainrule.optim import schedules
 from chainrule.optim.accumulation import accumulate
-from chainrule.optim.adaptive import LAMB, Adadelta, Adagrad, Adam, AdamW, Lion, NAdam, RMSProp
+from chainrule.optim.adaptive import LAMB, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSProp
 from chainrule.optim.averaging import average
 from chainrule.optim.clipping import clip_by_global_norm, clip_by_value
 from chainrule.optim.groups import frozen, groups
 from chainrule.optim.lbfgs import LBFGS
 from chainrule.optim.optimizer import JSON, Optimizer, chain
 from chainrule.optim.penalties import l1, l2
+from chainrule.optim.resilient import Rprop
 from chainrule.optim.schedules import Schedule
 from chainrule.optim.sgd import SGD
 
@@ -38,6 +39,9 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "Adam": Adam,
     "AdamW": AdamW,
     "NAdam": NAdam,
+    "RAdam": RAdam,
+    "Adamax": Adamax,
+    "Rprop": Rprop,
     "Adagrad": Adagrad,
     "Adadelta": Adadelta,
     "LAMB": LAMB,
@@ -60,6 +64,11 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "one_cycle": schedules.one_cycle,
     "step": schedules.step,
     "exponential": schedules.exponential,
+    "multi_step": schedules.multi_step,
+    "linear": schedules.linear,
+    "polynomial": schedules.polynomial,
+    "cyclic": schedules.cyclic,
+    "sequence": schedules.sequence,
     "warmup": schedules.warmup,
 }
 

@@ -57,12 +57,14 @@ class Method:
     rescale: Callable[[Any, Any, Any], Any] | None = None
 
 
-def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Mapping[str, JSON]) -> Optimizer:
-    """The optimiser of a formula, a learning rate and a weight decay."""
+def elementwise(method: Method, rate: Schedule, decay: WeightDecay | None, settings: Mapping[str, JSON]) -> Optimizer:
+    """The optimiser of a formula, a learning rate and a weight decay, if it has one."""
+    strength, decoupled = (decay.strength, decay.decoupled) if decay else (0.0, False)
 
     @update_operation
     def init(params: Arrays) -> State:
-        selected(decay.on, params)
+        if decay:
+            selected(decay.on, params)
         _all_floats(params)
         slots = {
             slot: {path: ops.full(p.shape, method.first.get(slot, 0.0), p.dtype) for path, p in params.items()}
@@ -81,9 +83,9 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Ma
         lr = learning_rate(state)
         t = as_array(next_count, "float64")
         totals = method.advance(t, {name: as_array(state[name]) for name in method.totals}) if method.advance else {}
-        scalars = (lr, lr * -decay.strength, *method.scalars(lr, t, *([totals] if totals else [])))
+        scalars = (lr, lr * -strength, *method.scalars(lr, t, *([totals] if totals else [])))
         rounded: dict[str, Scalars] = {}
-        decayed = set(selected(decay.on, params)) if decay.strength else set()
+        decayed = set(selected(decay.on, params)) if decay and strength else set()
         updates: dict[str, Any] = {}
         slots: dict[str, dict[str, Any]] = {slot: {} for slot in method.slots}
         for path, gradient in gradients.items():
@@ -91,11 +93,11 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Ma
             own_lr, shrink, *numbers = rounded.setdefault(p.dtype.name, tuple(s.astype(p.dtype) for s in scalars))
             with scope(path):
                 g = matching(path, gradient, p, "gradient")
-                if path in decayed and not decay.decoupled:
-                    g = g + decay.strength * p
+                if path in decayed and not decoupled:
+                    g = g + strength * p
                 own = {slot: as_array(state[slot][path]) for slot in method.slots}
                 updates[path], after = method.step(g, own, *numbers)
-                if path in decayed and decay.decoupled:
+                if path in decayed and decoupled:
                     updates[path] = updates[path] + shrink * p
                 if method.rescale is not None:
                     updates[path] = method.rescale(updates[path], p, own_lr)
@@ -104,7 +106,8 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay, settings: Ma
         return updates, {"count": next_count, "factor": state["factor"], **totals, **slots}
 
     described: dict[str, JSON] = {"kind": method.kind, "lr": describe_rate(rate), **settings}
-    described |= {"weight_decay": decay.strength, **describe_selection("decay", decay.on)}
+    if decay:
+        described |= {"weight_decay": strength, **describe_selection("decay", decay.on)}
     return Optimizer(init, update, described, learning_rate)
 
 

@@ -8,7 +8,7 @@ All counts are updates (batches), not epochs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,92 @@ def exponential(lr: float, factor: float) -> Schedule:
     """``lr·factor^count``: multiplied by ``factor`` after every update."""
     start, ratio = non_negative("exponential", "lr", lr), positive("exponential", "factor", factor)
     return Schedule(lambda count: start * ratio**count, {"kind": "exponential", "lr": start, "factor": ratio})
+
+
+def multi_step(lr: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
+    """``lr``, multiplied by ``factor`` after each of so many updates: ``multi_step(0.1, [30_000, 60_000])``."""
+    start, ratio = non_negative("multi_step", "lr", lr), positive("multi_step", "factor", factor)
+    counts = _increasing("multi_step", milestones)
+
+    def rate(count: Any) -> Any:
+        return start * ratio ** sum((ops.where(count >= float(at), 1.0, 0.0) for at in counts), start=0.0 * count)
+
+    return Schedule(rate, {"kind": "multi_step", "lr": start, "milestones": counts, "factor": ratio})
+
+
+def linear(lr: float, steps: int, start_factor: float = 1 / 3, final_factor: float = 1.0) -> Schedule:
+    """A straight line from ``lr·start_factor`` to ``lr·final_factor`` in ``steps`` updates, and its end from then on."""
+    top, length = non_negative("linear", "lr", lr), whole("linear", "steps", steps)
+    first = non_negative("linear", "start_factor", start_factor)
+    last = non_negative("linear", "final_factor", final_factor)
+
+    def rate(count: Any) -> Any:
+        return top * (first + (last - first) * (ops.minimum(count, float(length)) / float(length)))
+
+    described: dict[str, JSON] = {"lr": top, "steps": length, "start_factor": first, "final_factor": last}
+    return Schedule(rate, {"kind": "linear", **described})
+
+
+def polynomial(lr: float, steps: int, power: float = 1.0) -> Schedule:
+    """``lr·(1 - min(count, steps)/steps)^power``: down to 0 in ``steps`` updates, in a straight line for the power 1."""
+    start, length = non_negative("polynomial", "lr", lr), whole("polynomial", "steps", steps)
+    exponent = positive("polynomial", "power", power)
+
+    def rate(count: Any) -> Any:
+        return start * (1.0 - ops.minimum(count, float(length)) / float(length)) ** exponent
+
+    return Schedule(rate, {"kind": "polynomial", "lr": start, "steps": length, "power": exponent})
+
+
+def cyclic(low: float, high: float, rise: int, fall: int | None = None, shrink: float = 1.0) -> Schedule:
+    """From ``low`` to ``high`` in ``rise`` updates, back in ``fall`` (as many by default), again and again (Smith 2017).
+
+    Each cycle rises ``shrink`` times as far as the one before: 1 is PyTorch's mode "triangular", 0.5 its "triangular2".
+    """
+    bottom, top = non_negative("cyclic", "low", low), non_negative("cyclic", "high", high)
+    up = whole("cyclic", "rise", rise)
+    down = up if fall is None else whole("cyclic", "fall", fall)
+    ratio = positive("cyclic", "shrink", shrink)
+    if top < bottom:
+        raise ConfigError(f"cyclic rises from low to high, but {low!r} is above {high!r}")
+
+    def rate(count: Any) -> Any:
+        cycle = ops.floor(count / float(up + down))
+        place = count - cycle * float(up + down)
+        share = ops.where(place <= float(up), place / float(up), (float(up + down) - place) / float(down))
+        return bottom + (top - bottom) * share * ratio**cycle
+
+    described: dict[str, JSON] = {"low": bottom, "high": top, "rise": up, "fall": down, "shrink": ratio}
+    return Schedule(rate, {"kind": "cyclic", **described})
+
+
+def sequence(schedules: Sequence[LearningRate], milestones: Sequence[int]) -> Schedule:
+    """One schedule after another, each from its own beginning: the second from update ``milestones[0]`` on, and so on.
+
+    Raises :class:`ConfigError` unless there is one milestone fewer than schedules, in increasing order.
+    """
+    parts = [as_schedule("sequence", part) for part in schedules]
+    counts = _increasing("sequence", milestones)
+    if len(counts) != len(parts) - 1:
+        raise ConfigError(
+            f"sequence needs {len(parts) - 1} milestones between {len(parts)} schedules, not {len(counts)}"
+        )
+
+    def rate(count: Any) -> Any:
+        found = parts[0](count)
+        for at, part in zip(counts, parts[1:], strict=True):
+            found = ops.where(count >= float(at), part(ops.maximum(count - float(at), 0.0)), found)
+        return found
+
+    described: dict[str, JSON] = {"schedules": [describe_rate(part) for part in parts], "milestones": counts}
+    return Schedule(rate, {"kind": "sequence", **described})
+
+
+def _increasing(owner: str, milestones: Sequence[int]) -> list[int]:
+    counts = [whole(owner, "milestones", at) for at in milestones]
+    if counts != sorted(set(counts)):
+        raise ConfigError(f"the milestones of {owner} are numbers of updates in increasing order, not {counts}")
+    return counts
 
 
 def warmup(steps: int, after: LearningRate) -> Schedule:
