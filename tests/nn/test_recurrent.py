@@ -22,9 +22,9 @@ KINDS: dict[str, tuple[Any, Any]] = {
 N, T, C, H = 4, 5, 3, 2
 
 
-def paths(layers: int, bidirectional: bool, bias: bool) -> dict[str, str]:
+def paths(layers: int, bidirectional: bool, bias: bool, projects: bool = False) -> dict[str, str]:
     """Our paths of a layer's parameters and PyTorch's names of them."""
-    kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if bias else [])]
+    kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if bias else []), *(["weight_hr"] if projects else [])]
     return {
         f"{place}.{number}.{kind}": f"{kind}_l{number}{suffix}"
         for number in range(layers)
@@ -39,11 +39,11 @@ def pair(
     """A layer of ours in float64 and PyTorch's with the same weights, drawn at random."""
     ours, theirs = KINDS[kind]
     both = {"bidirectional": bidirectional, "bias": bias}
-    shared = {k: v for k, v in settings.items() if k == "nonlinearity"}
+    shared = {k: v for k, v in settings.items() if k in ("nonlinearity", "proj_size")}
     torch.manual_seed(1)
     expected = theirs(C, H, layers, batch_first=True, **both, **shared).double()
     held = dict(expected.named_parameters())
-    names = paths(layers, bidirectional, bias)
+    names = paths(layers, bidirectional, bias, "proj_size" in settings)
     model = ours(C, H, layers, **both, **settings).astype("float64")
     assert set(names) == set(model.named_parameters())
     return replace_leaves(model, {our: held[their].detach().numpy().T for our, their in names.items()}), expected
@@ -60,7 +60,7 @@ def check(kind: str, engine: str, *, lengths: Any = None, start: bool = False, *
     x = rng.normal(size=(N, T, C))
     count = options.get("layers", 1) * (2 if options.get("bidirectional") else 1)
     parts = 2 if kind == "lstm" else 1
-    state = [rng.normal(size=(N, count, H)) for _ in range(parts)]
+    state = [rng.normal(size=(N, count, size)) for size in (options.get("proj_size", H), H)[:parts]]
     leaves = [torch.tensor(part, requires_grad=True) for part in state]
     leaf = torch.tensor(x, requires_grad=True)
     given = tuple(part.transpose(0, 1).contiguous() for part in leaves) if start else None
@@ -88,7 +88,8 @@ def check(kind: str, engine: str, *, lengths: Any = None, start: bool = False, *
     for value, expected in zip(results, (out, *ends), strict=True):
         np.testing.assert_allclose(value, expected.detach().numpy(), rtol=1e-9, atol=1e-12)
     held = dict(theirs.named_parameters())
-    names = paths(options.get("layers", 1), options.get("bidirectional", False), options.get("bias", True))
+    settings = options.get("layers", 1), options.get("bidirectional", False), options.get("bias", True)
+    names = paths(*settings, "proj_size" in options)
     for path, found in gradients.named_parameters().items():
         expected = held[names[path]].grad.numpy().T
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11, err_msg=path)
@@ -104,6 +105,25 @@ def check(kind: str, engine: str, *, lengths: Any = None, start: bool = False, *
 @pytest.mark.parametrize("engine", ["reference", "cpu"])
 def test_two_layers_in_both_directions_equal_pytorch(kind: str, engine: str) -> None:
     check(kind, engine, layers=2, bidirectional=True, start=True)
+
+
+@pytest.mark.parametrize("engine", ["reference", "cpu"])
+def test_a_projected_lstm_equals_pytorch(engine: str) -> None:
+    options = {"layers": 2, "bidirectional": True, "proj_size": 1}
+    check("lstm", engine, start=True, **options)
+    check("lstm", "reference", bias=False, lengths=[5, 2, 1, 4], **options)
+
+
+def test_the_state_of_a_projected_lstm_has_two_sizes() -> None:
+    layer = nn.LSTM(C, 4, proj_size=2, stateful=N, key=cr.random.key(0))
+    assert (layer.hidden_size, layer.layers[0].state_sizes) == (4, (2, 4))
+    assert [leaf.shape for leaf in layer.state_leaves().values()] == [(N, 1, 2), (N, 1, 4)]
+    h, c = nn.LSTMCell(C, 4, proj_size=2)(np.ones((N, C)))
+    assert (h.shape, c.shape) == ((N, 2), (N, 4))
+    with pytest.raises(ShapeError, match=r"initial state should have shape \(4, 1, 2\) .*, not \(4, 1, 4\)"):
+        layer(np.ones((N, T, C)), (np.ones((N, 1, 4)), np.ones((N, 1, 4))))
+    with pytest.raises(ConfigError, match="proj_size of LSTM is 0 for none or less than hidden_size=4, not 4"):
+        nn.LSTM(C, 4, proj_size=4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

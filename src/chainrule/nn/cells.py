@@ -34,12 +34,14 @@ class Cell(Module):
     gates: ClassVar[int]
     carried: ClassVar[int] = 1
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, key: Any = None) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, *, fed_back: int | None = None, key: Any = None
+    ) -> None:
         kind = type(self).__name__
         check_sizes(kind, input_size=input_size, hidden_size=hidden_size)
         keys = [None] * (2 * self.gates) if key is None else list(np.asarray(random.split(key, 2 * self.gates)))
         self.weight_ih = self._side_by_side(glorot_uniform, input_size, hidden_size, keys[: self.gates])
-        self.weight_hh = self._side_by_side(orthogonal, hidden_size, hidden_size, keys[self.gates :])
+        self.weight_hh = self._side_by_side(orthogonal, fed_back or hidden_size, hidden_size, keys[self.gates :])
         self.bias_ih = np.zeros(self.gates * hidden_size, np.float32) if bias else None
         self.bias_hh = np.zeros(self.gates * hidden_size, np.float32) if bias else None
 
@@ -53,7 +55,12 @@ class Cell(Module):
 
     @property
     def hidden_size(self) -> int:
-        return int(self.weight_hh.shape[0])
+        return int(self.weight_hh.shape[1]) // self.gates
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        """The sizes of the arrays of the state; the first is that of the output."""
+        return (self.hidden_size,) * self.carried
 
     def forward(self, x: ArrayLike, state: Any = None) -> Any:
         return _one_step(self, x, state)
@@ -102,21 +109,39 @@ class LSTMCell(Cell):
     ``i, f, g, o = x W_ih + b_ih + h W_hh + b_hh``; ``c' = σ(f) c + σ(i) tanh(g)``; ``h' = σ(o) tanh(c')``. x has shape
     (..., input_size); the state is the pair (h, c) of shape (..., hidden_size) each, zeros by default; returns (h', c'). The forget
     gate's bias starts at 1, so that a new cell remembers (Gers, Schmidhuber & Cummins 2000), the others at 0.
+
+    ``proj_size`` p makes h smaller than c: ``h' = (σ(o) tanh(c')) W_hr`` of p numbers, with ``weight_hr`` (hidden_size, p). Sak,
+    Senior & Beaufays 2014. Raises :class:`ConfigError` unless it is less than ``hidden_size``.
     """
 
     gates = 4
     carried = 2
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, key: Any = None) -> None:
-        super().__init__(input_size, hidden_size, bias, key=key)
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, *, proj_size: int = 0, key: Any = None
+    ) -> None:
+        if isinstance(proj_size, bool) or not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
+            raise ConfigError(
+                f"the proj_size of LSTM is 0 for none or less than hidden_size={hidden_size}, not {proj_size!r}"
+            )
+        own = projecting = key
+        if proj_size and key is not None:
+            own, projecting = np.asarray(random.split(key, 2))
+        super().__init__(input_size, hidden_size, bias, fed_back=proj_size or None, key=own)
+        self.weight_hr = glorot_uniform((int(hidden_size), int(proj_size)), key=projecting) if proj_size else None
         if self.bias_ih is not None:
             self.bias_ih[hidden_size : 2 * hidden_size] = 1
+
+    @property
+    def state_sizes(self) -> tuple[int, ...]:
+        return (self.hidden_size if self.weight_hr is None else int(self.weight_hr.shape[1])), self.hidden_size
 
     def step(self, projected: Array, state: Carry) -> Carry:
         h, c = state
         i, f, g, o = _split(projected + matmul(h, self.weight_hh), 4)
         kept = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        return sigmoid(o) * tanh(kept), kept
+        out = sigmoid(o) * tanh(kept)
+        return out if self.weight_hr is None else matmul(out, self.weight_hr), kept
 
 
 class GRUCell(Cell):
@@ -153,12 +178,12 @@ def check_sizes(layer: str, **sizes: Any) -> None:
 @operation
 def _one_step(cell: Cell, x: ArrayLike, state: Any) -> Any:
     projected = cell.project(as_array(x))
-    wanted = (*projected.shape[:-1], cell.hidden_size)
+    shapes = [(*projected.shape[:-1], size) for size in cell.state_sizes]
     if state is None:
-        carry: Carry = tuple(zeros(wanted, projected.dtype) for _ in range(cell.carried))
+        carry: Carry = tuple(zeros(wanted, projected.dtype) for wanted in shapes)
     else:
         carry = tuple(as_array(part) for part in (state if cell.carried > 1 else (state,)))
-    for part in carry:
+    for part, wanted in zip(carry, shapes, strict=True):
         if part.shape != wanted:
             raise ShapeError(
                 f"the state of a step on input of shape {show_shape(as_array(x).shape)} has shape {show_shape(wanted)}, "

@@ -67,8 +67,10 @@ class Recurrent(Module):
         directions = 2 if bidirectional else 1
         count = num_layers * directions
         keys = [None] * count if key is None else list(np.asarray(random.split(key, count)))
-        sizes = [input_size] + [directions * hidden_size] * (num_layers - 1)
-        made = [self.kind(sizes[k // directions], hidden_size, bias, key=keys[k], **settings) for k in range(count)]
+        made: list[Cell] = []
+        for k in range(count):
+            size = input_size if k < directions else directions * made[0].state_sizes[0]
+            made.append(self.kind(size, hidden_size, bias, key=keys[k], **settings))
         self.layers = tuple(made[::directions])
         self.reverse_layers = tuple(made[1::directions]) if bidirectional else ()
         self.dropout = Dropout(dropout)
@@ -76,8 +78,8 @@ class Recurrent(Module):
         self.return_state = bool(return_state)
         self.truncate = truncate
         self.stateful = stateful
-        shape = (stateful or 0, count, hidden_size)
-        self.state = tuple(State(np.zeros(shape, np.float32)) for _ in range(self.kind.carried)) if stateful else None
+        shapes = [(stateful or 0, count, size) for size in made[0].state_sizes]
+        self.state = tuple(State(np.zeros(shape, np.float32)) for shape in shapes) if stateful else None
 
     @property
     def input_size(self) -> int:
@@ -116,6 +118,7 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     """Long short-term memory, a :class:`chainrule.nn.LSTMCell` along time; the state is a pair (h, c).
 
+    ``proj_size=p`` gives outputs and h p numbers instead of ``hidden_size``: see the cell.
     Arguments, results and settings are those of :class:`Recurrent`. Hochreiter & Schmidhuber 1997.
     """
 
@@ -174,9 +177,8 @@ def _along_time(
 ) -> tuple[Carry, Array]:
     """The last state and the stacked outputs of a cell over rows of shape (T, N, C)."""
     projected = cell.project(rows)
-    shape = (*rows.shape[1:-1], cell.hidden_size)
     if start is None:
-        start = tuple(zeros(shape, projected.dtype) for _ in range(cell.carried))
+        start = tuple(zeros((*rows.shape[1:-1], size), projected.dtype) for size in cell.state_sizes)
     carry = tuple(part.astype(projected.dtype) for part in start)
 
     def body(state: Carry, row: tuple[Array, Array | None]) -> tuple[Carry, Array]:
@@ -209,13 +211,13 @@ def _returned(layer: Recurrent, rows: Array, ends: list[Carry]) -> Any:
 def _start(layer: Recurrent, batch: Any, state: Any) -> Carry | None:
     """The given state, the carried one, or None for zeros."""
     count = len(layer.layers) + len(layer.reverse_layers)
-    wanted = (batch, count, layer.hidden_size)
     if state is not None:
         parts = tuple(as_array(part) for part in (state if layer.kind.carried > 1 else (state,)))
-        for part in parts:
+        for part, size in zip(parts, layer.layers[0].state_sizes, strict=True):
+            wanted = (batch, count, size)
             if part.shape != wanted:
                 raise ShapeError(
-                    f"the initial state should have shape {show_shape(wanted)} (batch, layers · directions, hidden_size), "
+                    f"the initial state should have shape {show_shape(wanted)} (batch, layers · directions, size), "
                     f"not {show_shape(part.shape)}"
                 )
         return parts
