@@ -39,17 +39,28 @@ CR_INLINE cr_reduced cr_reduce_exponent(float x) {
     return (cr_reduced){(int32_t)(cr_bits(shifted) - cr_bits(CR_ROUNDER)), r - whole * 0x1.7f7d1cp-20f};
 }
 
-CR_INLINE float cr_exp_f32(float x) {
-    float inside = x > 89.0f ? 89.0f : x < -105.0f ? -105.0f : x; /* infinite and 0 out there; NaN stays */
-    cr_reduced at = cr_reduce_exponent(inside);
-    float r = at.r, p = 0x1.6a234ep-10f;
+CR_INLINE float cr_expm1_reduced(float r) { /* exp(r) - 1, to what exp(r) can keep of it */
+    float p = 0x1.6a234ep-10f;
     p = p * r + 0x1.123a6cp-7f;
     p = p * r + 0x1.5558f4p-5f;
     p = p * r + 0x1.555490p-3f;
     p = p * r + 0x1.fffffcp-2f;
-    p = p * (r * r) + r;
-    int32_t half = at.k >> 1; /* 2^k itself may be no float */
-    return (p + 1.0f) * cr_power_of_two(half) * cr_power_of_two(at.k - half);
+    return p * (r * r) + r;
+}
+
+/* The rounder may carry a bias: shifted left, the last bits of the sum are then those of a power of two. */
+CR_INLINE float cr_exp_inside(float x) { /* -105 <= x <= 89, or NaN */
+    const float rounder = CR_ROUNDER + 126.0f; /* half of 2^k, since 2^128 is no float */
+    float shifted = x * 0x1.715476p+0f + rounder, whole = shifted - rounder;
+    float p = cr_expm1_reduced((x - whole * 0x1.62e4p-1f) - whole * 0x1.7f7d1cp-20f);
+    int low = x < -86.0f; /* 2^k may be no normal float: 2^64 times as much is */
+    float scale = cr_from_bits((cr_bits(shifted) + (low ? 64u : 0u)) << 23);
+    return (p * scale + scale) * (low ? 0x1p-63f : 2.0f);
+}
+
+CR_INLINE float cr_exp_f32(float x) {
+    float most = x > 89.0f ? 89.0f : x; /* infinite and 0 out there; NaN stays */
+    return cr_exp_inside(most < -105.0f ? -105.0f : most);
 }
 
 CR_INLINE float cr_expm1_f32(float x) {
@@ -68,22 +79,18 @@ CR_INLINE float cr_expm1_f32(float x) {
 }
 
 CR_INLINE float cr_logistic_f32(float x) {
-    float e = cr_exp_f32(-fabsf(x)); /* never overflows, and keeps all digits in the lower tail */
+    float size = fabsf(x);
+    float e = cr_exp_inside(size > 105.0f ? -105.0f : -size); /* never overflows, and keeps all digits in the lower tail */
     return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
-CR_INLINE float cr_tanh_near_zero(float size) {
-    float z = size * size, p = -0x1.96d7b2p-8f;
-    p = p * z + 0x1.58843cp-6f;
-    p = p * z - 0x1.b913aep-5f;
-    p = p * z + 0x1.110cb2p-3f;
-    p = p * z - 0x1.55554ap-2f;
-    return size + size * (z * p);
-}
-
-CR_INLINE float cr_tanh_f32(float x) {
-    float size = fabsf(x), far = 1.0f - 2.0f / (cr_exp_f32(2.0f * size) + 1.0f);
-    return copysignf(size < 0.55f ? cr_tanh_near_zero(size) : far, x);
+CR_INLINE float cr_tanh_f32(float x) { /* -m / (2 + m), where m = exp(-2|x|) - 1 keeps all digits near 0 */
+    const float rounder = CR_ROUNDER + 127.0f;
+    float size = fabsf(x), u = size > 10.0f ? -20.0f : -2.0f * size;
+    float shifted = u * 0x1.715476p+0f + rounder, whole = shifted - rounder;
+    float p = cr_expm1_reduced((u - whole * 0x1.62e4p-1f) - whole * 0x1.7f7d1cp-20f);
+    float scale = cr_from_bits(cr_bits(shifted) << 23), m = p * scale + (scale - 1.0f);
+    return copysignf(m / (2.0f + m), x);
 }
 
 /* --- the same, for code that evaluates one element and waits for it: short chains of operations, and branches --- */
@@ -120,6 +127,15 @@ CR_INLINE float cr_alone_logistic_f32(float x) {
     return (high * z + middle) * z + low;
 }
 
+CR_INLINE float cr_tanh_near_zero(float size) {
+    float z = size * size, p = -0x1.96d7b2p-8f;
+    p = p * z + 0x1.58843cp-6f;
+    p = p * z - 0x1.b913aep-5f;
+    p = p * z + 0x1.110cb2p-3f;
+    p = p * z - 0x1.55554ap-2f;
+    return size + size * (z * p);
+}
+
 CR_INLINE float cr_alone_tanh_f32(float x) {
     float size = fabsf(x);
     if (__builtin_expect(!(size <= 40.0f), 0)) return cr_tanh_f32(x);
@@ -127,26 +143,22 @@ CR_INLINE float cr_alone_tanh_f32(float x) {
     return copysignf(size < 0.55f ? cr_tanh_near_zero(size) : far, x);
 }
 
-/* --- the error function: x plus a polynomial near 0; else 1 - exp(-q(|x|)), where q = -log(1 - erf) --- */
+/* --- the error function: x - x p(x^2) near 0; else 1 - q(|x| - 5/2)^4 with q of the same degree, so that one evaluation with the
+ * coefficients of either does for both. p approximates 1 - erf(x)/x up to 11/8, q the fourth root of 1 - erf up to 4. --- */
 
 CR_INLINE float cr_erf_f32(float x) {
-    float size = fabsf(x), z = x * x, p = 0x1.5e062cp-14f;
-    p = p * z - 0x1.aaa2d6p-11f;
-    p = p * z + 0x1.54d42ap-8f;
-    p = p * z - 0x1.b80ff2p-6f;
-    p = p * z + 0x1.ce2e1cp-4f;
-    p = p * z - 0x1.812744p-2f;
-    p = p * z + 0x1.06eba8p-3f;
-    float near = size + size * p;
-    float t = size > 4.0f ? 4.0f : size, q = 0x1.6309b2p-16f;
-    q = q * t - 0x1.c85c2ep-12f;
-    q = q * t + 0x1.1196e4p-8f;
-    q = q * t - 0x1.9bb518p-6f;
-    q = q * t + 0x1.bb926ep-4f;
-    q = q * t + 0x1.444470p-1f;
-    q = q * t + 0x1.212846p+0f;
-    q = q * t - 0x1.70d5eep-13f;
-    return copysignf(size < 0.92f ? near : 1.0f - cr_exp_f32(-q), x);
+    float size = fabsf(x), most = size > 4.0f ? 4.0f : size;
+    int near = size < 1.375f;
+    float t = near ? x * x : most - 2.5f, p = near ? 0x1.bdc934p-18f : -0x1.9f4790p-13f;
+    p = p * t + (near ? -0x1.9e2034p-14f : 0x1.172398p-15f);
+    p = p * t + (near ? 0x1.af468cp-11f : 0x1.606dc2p-9f);
+    p = p * t + (near ? -0x1.549476p-8f : -0x1.a91aeap-8f);
+    p = p * t + (near ? 0x1.b7f87ap-6f : -0x1.924d88p-7f);
+    p = p * t + (near ? -0x1.ce2c36p-4f : 0x1.7f94c0p-4f);
+    p = p * t + (near ? 0x1.812738p-2f : -0x1.853f5ep-3f);
+    p = p * t + (near ? -0x1.06eba8p-3f : 0x1.22e1b2p-3f);
+    float square = p * p;
+    return copysignf((near ? size : 1.0f) - (near ? size : square) * (near ? p : square), x);
 }
 
 /* --- logarithms: x = 2^k (1 + f) with 1 + f from sqrt(1/2) to sqrt(2) --- */
