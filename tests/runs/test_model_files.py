@@ -8,6 +8,7 @@ import chainrule as cr
 from chainrule import nn
 from chainrule.core.errors import ChainruleError, DataError, RunError, WeightsError
 from chainrule.core.weights import load_weights, save_weights
+from chainrule.engines.cpu.engine import ENGINE as CPU
 from chainrule.runs import load_model, write_model
 
 
@@ -93,3 +94,31 @@ def test_every_flipped_bit_of_the_weights_is_noticed(written):
         path.write_bytes(changed)
         with pytest.raises(ChainruleError):
             load_model(folder)
+
+
+def test_a_model_is_compiled_when_its_calls_have_cost_as_much(tmp_path):
+    """By counts, not by a clock: at the same call every time, and never for a model that was told its engine."""
+    cr.seed(1)
+    write_model(
+        tmp_path,
+        infer,
+        nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, 3)),
+        {"a": np.ones(2), "b": np.ones(2)},
+    )
+    rng = np.random.default_rng(0)
+    batch = {name: rng.normal(size=20_000) for name in "ab"}
+    seen = []
+    for _ in range(2):
+        predictor, engines = load_model(tmp_path), []
+        first = predictor(batch)
+        while predictor.engine == "reference" and len(engines) < 60:
+            engines.append(predictor.engine)
+            last = predictor(batch)
+        seen.append((len(engines), predictor.engine))
+        np.testing.assert_allclose(last["logits"], first["logits"], rtol=1e-4, atol=1e-5)
+    assert seen[0] == seen[1]
+    assert seen[0][1] == ("cpu" if CPU.problem() is None else "reference")
+    told = load_model(tmp_path, engine="reference")
+    for _ in range(seen[0][0] + 1):
+        told(batch)
+    assert told.engine == "reference"

@@ -23,7 +23,7 @@ from chainrule.ir.sizes import shape_at
 from chainrule.ir.text import parse_graph, print_graph
 from chainrule.passes import optimise
 from chainrule.transforms import trace
-from chainrule.transforms.engines import engine_named
+from chainrule.transforms.engines import AUTO, Choice, batch_size, engine_named
 
 NDArray = np.ndarray[Any, Any]
 
@@ -54,7 +54,10 @@ def write_model(
 
 
 class Predictor:
-    """A loaded model: call it with a dict of arrays, get a dict of arrays."""
+    """A loaded model: call it with a dict of arrays, get a dict of arrays.
+
+    With ``engine="auto"`` it begins on the reference engine and is compiled when its calls have cost as much as that takes.
+    """
 
     def __init__(self, graph: Graph, weights: Mapping[str, NDArray], engine: str = "auto") -> None:
         self.graph = graph
@@ -64,18 +67,29 @@ class Predictor:
             kind, _, name = value.name.partition(".")
             if kind == _INPUTS:
                 self.input_types[name] = value.type
-        self._program = engine_named(engine).load(graph)
+        chosen = engine_named(engine)
+        self._choice = Choice(chosen.load(graph), chosen, frozenset())
+        if engine == AUTO:
+            self._choice.open()
+
+    @property
+    def engine(self) -> str:
+        """The name of what runs the next call."""
+        return self._choice.engine.name
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, NDArray]:
         """The outputs for a batch of inputs; raises :class:`DataError` naming an input that is missing."""
-        results = self._program(self._operands(inputs))
+        operands = self._operands(inputs)
+        self._choice.count(batch_size(self.graph, operands))
+        results = self._choice.program(operands)
         return dict(zip(self.graph.output_names, results, strict=True))
 
     def profile(self, inputs: Mapping[str, Any], repeats: int = 20) -> Profile:
         """Where the time of a call goes; raises :class:`ConfigError` unless the model was loaded for ``engine="cpu"``."""
-        if not isinstance(self._program, Profiling):
+        program = self._choice.program
+        if not isinstance(program, Profiling):
             raise ConfigError('profiles need engine="cpu"')
-        return self._program.profile(self._operands(inputs), repeats)
+        return program.profile(self._operands(inputs), repeats)
 
     def _operands(self, inputs: Mapping[str, Any]) -> list[NDArray]:
         arrays = []

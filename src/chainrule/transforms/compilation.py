@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -19,18 +18,16 @@ from chainrule.core.dtypes import convert, to_numpy
 from chainrule.core.errors import ConfigError
 from chainrule.core.tree_code import MISS
 from chainrule.engines.api import Engine, Program
-from chainrule.engines.estimate import Estimate, estimate
 from chainrule.engines.profile import Profile, Profiling
 from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import BATCH
 from chainrule.ir.verify import verify
 from chainrule.passes import optimise, rematerialise
 from chainrule.trace.context import current
 from chainrule.trace.seeds import default_key
 from chainrule.transforms.calls import Call, write_call
 from chainrule.transforms.donation import exchange, is_donated, writable
-from chainrule.transforms.engines import AUTO, ENGINES, compiled_if_possible, engine_named
+from chainrule.transforms.engines import AUTO, ENGINES, Choice, batch_size, engine_named
 from chainrule.transforms.recording import ARRAY, Leaf, Traced, as_supported, describe_leaf, name_of, record
 from chainrule.transforms.repeated import Repeated
 
@@ -39,19 +36,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(slots=True)
 class _Prepared:
     """A function compiled for one structure of arguments; ``is_known`` once its calls were written as a function."""
 
-    program: Program
-    traced: Traced
-    donated: frozenset[int]
-    engine: Engine
-    calls: int = 0
-    is_known: bool = False
-    # While it is open which engine is to run it: what it is made of, and the seconds that its calls are taken to have cost.
-    estimate: Estimate | None = None
-    spent: float = 0.0
+    __slots__ = ("calls", "choice", "is_known", "traced")
+
+    def __init__(self, choice: Choice, traced: Traced) -> None:
+        self.choice, self.traced = choice, traced
+        self.calls, self.is_known = 0, False
+
+    @property
+    def program(self) -> Program:
+        return self.choice.program
+
+    @property
+    def engine(self) -> Engine:
+        return self.choice.engine
 
 
 # Calls of so many structures are tried one after the other before the arguments are looked up in general.
@@ -107,7 +107,7 @@ class Compiled(Generic[P, R]):
         results = found.program(operands)
         written = {n: k for n, array in enumerate(results) for k in donated if array is operands[k]}
         found.calls += 1
-        if found.calls > 1 and not found.is_known and not found.traced.uses_key and found.estimate is None:
+        if found.calls > 1 and not found.is_known and not found.traced.uses_key and found.choice.estimate is None:
             self._write(found, (args, kwargs), leaves, donated, written)
         return self._results(found.traced, results, operands, arrays, donated)
 
@@ -155,7 +155,13 @@ class Compiled(Generic[P, R]):
         results = found.program.repeat(operands, how)
         is_in_place = all(results[n] is operands[k] for n, k in known.carried.items())
         is_new = not any(other.prepared is found and other.carry == carry for _, other in self._repeats)
-        if is_new and is_in_place and found.estimate is None and len(donated) == len(known.carried) and not copied:
+        if (
+            is_new
+            and is_in_place
+            and found.choice.estimate is None
+            and len(donated) == len(known.carried)
+            and not copied
+        ):
             written = self._written((args, {}), leaves, donated, dict(known.carried), traced, None)
             if written is not None:
                 self._repeats = [(written, known), *self._repeats[: _CALLS_KEPT - 1]]
@@ -201,10 +207,11 @@ class Compiled(Generic[P, R]):
             traced = record(self.function, bound, leaves, name_of(self.function))
             graph = optimise(traced.graph)
             if self._memory_limit is not None:
-                graph = verify(rematerialise(graph, self._memory_limit, batch or _batch_size(graph, arrays)))
+                graph = verify(rematerialise(graph, self._memory_limit, batch or batch_size(graph, arrays)))
             program = self._engine.load(graph, donated)
-            found = self._programs[key] = _Prepared(program, traced, donated, self._engine)
-            found.estimate = estimate(graph) if self.is_open else None
+            found = self._programs[key] = _Prepared(Choice(program, self._engine, donated), traced)
+            if self.is_open:
+                found.choice.open()
         return found, leaves, arrays, donated
 
     def _write(
@@ -231,19 +238,8 @@ class Compiled(Generic[P, R]):
         )
 
     def _count(self, found: _Prepared, arrays: Sequence[NDArray], batch: int | None = None, calls: int = 1) -> None:
-        """Before calls: compile the program where its calls so far have cost as much as that."""
-        if found.estimate is None:
-            return
-        batch = _batch_size(found.program.graph, arrays) if batch is None else batch
-        found.spent += calls * found.estimate.reference_seconds(batch)
-        if found.spent > found.estimate.compile_seconds:
-            self._settle(found, compiled=True)
-
-    def _settle(self, found: _Prepared, *, compiled: bool) -> None:
-        found.estimate = None
-        program = compiled_if_possible(found.program.graph, found.donated) if compiled else None
-        if program is not None:
-            found.program, found.engine = program, ENGINES["cpu"]
+        if found.choice.estimate is not None:
+            found.choice.count(batch_size(found.program.graph, arrays) if batch is None else batch, calls)
 
     def choose(self, args: Sequence[Any], calls: int) -> str:
         """Decide now which engine runs this function, of which so many calls with arguments like these are expected; returns why.
@@ -252,9 +248,10 @@ class Compiled(Generic[P, R]):
         """
         if self.is_open:
             found, _, arrays, _ = self._prepared(self._bind(args, {}))
-            if found.estimate is not None:
-                pays = found.estimate.pays(_batch_size(found.program.graph, arrays), calls)
-                self._settle(found, compiled=pays)
+            open_for = found.choice.estimate
+            if open_for is not None:
+                pays = open_for.pays(batch_size(found.program.graph, arrays), calls)
+                found.choice.settle(compiled=pays)
                 if pays and found.engine is not ENGINES["cpu"]:
                     self._why = "the cpu engine cannot be used on this machine"
                 else:
@@ -272,7 +269,7 @@ class Compiled(Generic[P, R]):
         self._calls = [entry for entry in self._calls if entry[1].engine is self._engine]
         self._repeats = [entry for entry in self._repeats if entry[1].prepared.engine is self._engine]
         for found in self._programs.values():
-            found.estimate = None
+            found.choice.estimate = None
 
     @property
     def engine(self) -> Engine:
@@ -395,17 +392,6 @@ def _parameters(signature: inspect.Signature, names: Iterable[str], what: str) -
                 f"{what} names {name!r}, but the function has parameters {', '.join(signature.parameters)}"
             )
     return wanted
-
-
-def _batch_size(graph: Graph, arrays: Sequence[NDArray]) -> int:
-    """The batch size of some arrays; 1 where none has one."""
-    sizes = (
-        array.shape[axis]
-        for value, array in zip(graph.inputs, arrays)
-        for axis, size in enumerate(value.shape)
-        if size == BATCH
-    )
-    return next(sizes, 1)
 
 
 def _is_traced(leaf: Any) -> bool:

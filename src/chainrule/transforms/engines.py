@@ -5,13 +5,18 @@ on is the graph, the batch size and the number of calls, never a clock or what i
 their last bits, and the same program must give the same bits every time.
 
 * A training knows how many steps it will take, decides before the first, and keeps to it; see ``Compiled.choose``.
-* A function that is called nobody knows how often begins on the reference engine. When its calls have taken as long there, by the
-  estimate of ``engines/estimate.py``, as compiling would, it is compiled: so it never costs more than twice the better choice.
+* A function that is called nobody knows how often, or a loaded model, begins on the reference engine. When its calls have taken as
+  long there, by the estimate of ``engines/estimate.py``, as compiling would, it is compiled: so it never costs more than twice
+  the better choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.notices import say_once
@@ -19,7 +24,11 @@ from chainrule.engines import reference
 from chainrule.engines.api import Engine, Program
 from chainrule.engines.cpu.engine import ENGINE as CPU
 from chainrule.engines.cpu.toolchain import CompilerError
+from chainrule.engines.estimate import Estimate, estimate
 from chainrule.ir.graph import Graph
+from chainrule.ir.sizes import BATCH
+
+NDArray = np.ndarray[Any, Any]
 
 AUTO = "auto"
 REFERENCE: Engine = reference.ENGINE
@@ -54,3 +63,45 @@ def compiled_if_possible(graph: Graph, donated: frozenset[int]) -> Program | Non
         f'the reference engine runs what the cpu engine would run faster: {problem}; engine="reference" says no more of it'
     )
     return None
+
+
+@dataclass(slots=True)
+class Choice:
+    """A program and the engine that runs it. While that is open, ``estimate`` says what the program is made of, and ``spent`` the
+    seconds that its calls are taken to have cost on the reference engine."""
+
+    program: Program
+    engine: Engine
+    donated: frozenset[int]
+    estimate: Estimate | None = None
+    spent: float = 0.0
+
+    def open(self) -> None:
+        """Leave it to the calls to come which engine is to run it."""
+        self.estimate = estimate(self.program.graph)
+
+    def count(self, batch: int, calls: int = 1) -> None:
+        """Before calls: compile the program where its calls so far have cost as much as that."""
+        if self.estimate is None:
+            return
+        self.spent += calls * self.estimate.reference_seconds(batch)
+        if self.spent > self.estimate.compile_seconds:
+            self.settle(compiled=True)
+
+    def settle(self, *, compiled: bool) -> None:
+        """Decide, for the cpu engine where this machine can compile, or for the one that it runs on."""
+        self.estimate = None
+        program = compiled_if_possible(self.program.graph, self.donated) if compiled else None
+        if program is not None:
+            self.program, self.engine = program, CPU
+
+
+def batch_size(graph: Graph, arrays: Sequence[NDArray]) -> int:
+    """The batch size of some arrays; 1 where none has one."""
+    sizes = (
+        array.shape[axis]
+        for value, array in zip(graph.inputs, arrays)
+        for axis, size in enumerate(value.shape)
+        if size == BATCH
+    )
+    return next(sizes, 1)
