@@ -138,7 +138,7 @@ def test_astype_converts_floats_alone() -> None:
     assert {leaf.dtype.name for leaf in wide.named_parameters().values()} == {"float64"}
     assert wide.norm.running_var.value.dtype == np.float64
     assert wide.table.dtype == np.int64
-    with pytest.raises(DTypeError, match="float32 or float64, not in int32"):
+    with pytest.raises(DTypeError, match="are bfloat16, float32 or float64, not int32"):
         wide.astype("int32")
 
 

@@ -2,8 +2,8 @@
 
     z = f(x, y)        becomes   z = bfloat16(f(float32(x), float32(y)))
 
-Then bfloat16 is only moved, stored and converted, and in C its elements are the 16 bits they are. A contraction reads its operands
-as float32; where all elements of an array are converted for it, they are so once.
+Then bfloat16 is only moved, stored and converted, and in C its elements are the 16 bits they are. What several operations read,
+forwards and backwards, is converted for them once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ def widen(graph: Graph) -> Graph:
     builder = Builder()
     builder.inputs.extend(graph.inputs)
     known: dict[Value, Value] = {}
+    converted: dict[Value, Value] = {}
+
+    def wide(value: Value) -> Value:
+        if value not in converted:
+            converted[value] = builder.wide(value)
+        return converted[value]
+
     for node in graph.nodes:
         inputs = tuple(known.get(value, value) for value in node.inputs)
         name = node.primitive.name
@@ -32,7 +39,7 @@ def widen(graph: Graph) -> Graph:
                 (counted,) = builder.emit(name, (), {**node.attributes, "dtype": INT64})
                 known[node.output] = builder.cast(counted, BFLOAT16)
             elif _computes_narrow(node):
-                (result,) = builder.emit(name, [builder.wide(value) for value in inputs], node.attributes)
+                (result,) = builder.emit(name, [wide(value) for value in inputs], node.attributes)
                 known[node.output] = builder.as_type(result, node.output.dtype)
             else:
                 attributes = {k: widen(v) if isinstance(v, Graph) else v for k, v in node.attributes.items()}
