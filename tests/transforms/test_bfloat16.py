@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import chainrule as cr
-from chainrule import nn, ops, optim
+from chainrule import insight, nn, ops, optim
 from chainrule.core.errors import DTypeError, ShapeError
+from chainrule.runs import load_model, write_model
 from chainrule.transforms.engines import ENGINES as ALL_ENGINES
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -173,6 +174,29 @@ def test_a_model_can_be_held_in_bfloat16():
     found = cr.compile(lambda m, x: m(x))(half, x)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, model(x), atol=4 * ROUNDING)
+
+
+def test_a_model_in_bfloat16_is_written_and_loaded(tmp_path):
+    half = nn.Sequential(Mixed(8, 16), nn.Tanh(), Mixed(16, 2)).astype("bfloat16")
+    x, _ = data()
+    write_model(tmp_path, lambda model, inputs: {"logits": model(inputs["x"])}, half, {"x": x[:2]})
+    predictor = load_model(tmp_path)
+    assert {value.dtype for value in predictor.graph.inputs} == {"bfloat16", "float32"}
+    np.testing.assert_array_equal(predictor({"x": x})["logits"], cr.compile(lambda m, x: m(x))(half, x))
+
+
+def test_what_is_bfloat16_inside_can_be_looked_at():
+    def loss(w, x):
+        return ops.tanh(x.astype("bfloat16") @ w.astype("bfloat16")).sum()
+
+    w, x = drawn(3, 2), drawn(4, 3, seed=1)
+    graph = cr.trace(loss, w, x)
+    seen = insight.observe(graph, [w, x])
+    assert [array.shape for value, array in seen.items() if value.dtype == "bfloat16"] == [(4, 3), (3, 2)]
+    x[0, 0] = 3.4e38  # nearer to 2 ** 128 than to the largest bfloat16
+    overflow = insight.first_nonfinite(cr.trace(lambda x: x.astype("bfloat16"), x), [x])
+    assert overflow is not None
+    assert overflow.node.primitive.name == "cast"
 
 
 def test_bfloat16_is_not_trained_in():
