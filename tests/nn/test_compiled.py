@@ -44,7 +44,16 @@ def test_layers_of_images() -> None:
         nn.BatchNorm2d(6),
         nn.ELU(0.5),
         nn.AvgPool2d(3, 2, 1, count_include_pad=False),
-        nn.Residual(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.Hardswish())),
+        nn.Residual(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, padding_mode="reflect"), nn.Hardswish())),
+        nn.BatchNorm(6, momentum=None, affine=False),
+        nn.MaxPool2d(2, dilation=2, ceil_mode=True),
+        nn.Upsample(2, "linear"),
+        nn.PixelUnshuffle(2),
+        nn.LayerNorm((4, 24), bias=False),
+        nn.Softshrink(0.1),
+        nn.Pad(1, "circular"),
+        nn.PixelShuffle(2),
+        nn.CELU(0.7),
         nn.Dropout2d(0.3),
         nn.GLU(),
         nn.AdaptiveAvgPool2d((3, 2)),
@@ -84,6 +93,10 @@ def test_losses() -> None:
             partial(losses.cross_entropy, label_smoothing=0.1)(y, labels),
             losses.triplet_margin((y, other, cr.flip(other, 1))),
             losses.cosine_embedding((y, other), bits[:, 0], margin=0.1),
+            losses.binary_cross_entropy(y, bits, pos_weight=np.array([2.0, 0.5, 1.0])),
+            losses.cross_entropy(y, labels, class_weights=[1.0, 0.5, 2.0], label_smoothing=0.2, ignore_index=1),
+            losses.gaussian_nll((y, cr.exp(other)), soft, full=True),
+            losses.squared_error(y, soft, reduction="none")[1, 2],
         ]
         return cr.stack(parts).sum(), cr.stack(parts)
 

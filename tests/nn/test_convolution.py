@@ -153,6 +153,52 @@ def test_upsampling_equals_pytorch() -> None:
         nn.Upsample((2, 2))(x[0])
 
 
+def same(layer: nn.Module, theirs: torch.nn.Module, x: NDArray) -> None:
+    """Output and gradient of the input of layers without weights."""
+    image = torch.tensor(np.moveaxis(x, -1, 1).copy(), requires_grad=True)
+    y = theirs(image)
+    probe = np.random.default_rng(1).normal(size=y.shape)
+    (y * torch.tensor(probe)).sum().backward()
+    gradient = cr.grad(lambda x: (layer(x) * np.moveaxis(probe, 1, -1)).sum())(x)
+    np.testing.assert_allclose(np.moveaxis(layer(x), -1, 1), y.detach().numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(np.moveaxis(gradient, -1, 1), image.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_linear_upsampling_equals_pytorch(align: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 3, 4, 5))
+    for factor in (2, (3, 1)):
+        theirs = t.Upsample(scale_factor=factor, mode="bilinear", align_corners=align)
+        same(nn.Upsample(factor, "linear", align), theirs, x)
+    theirs = t.Upsample((7, 2), mode="bilinear", align_corners=align)
+    same(nn.Upsample(mode="linear", align_corners=align, size=(7, 2)), theirs, x)
+    theirs = t.Upsample(scale_factor=3, mode="linear", align_corners=align)
+    same(nn.Upsample(3, "linear", align), theirs, rng.normal(size=(2, 5, 3)))
+
+
+def test_upsampling_to_a_size_equals_pytorch() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
+    same(nn.Upsample(size=(5, 7)), t.Upsample((5, 7)), x)
+    same(nn.Upsample(size=2), t.Upsample(2), x)
+    with pytest.raises(ConfigError, match=r"mode of Upsample is 'nearest' or 'linear', .* not 'bilinear'"):
+        nn.Upsample(2, "bilinear")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="align_corners of Upsample is for mode='linear'"):
+        nn.Upsample(2, align_corners=True)
+    with pytest.raises(ShapeError, match=r"Upsample to \(5, 7\) needs input of shape"):
+        nn.Upsample(size=(5, 7))(x[0])
+
+
+def test_shuffled_pixels_equal_pytorch() -> None:
+    rng = np.random.default_rng(0)
+    same(nn.PixelShuffle(3), t.PixelShuffle(3), rng.normal(size=(2, 3, 4, 18)))
+    same(nn.PixelUnshuffle(2), t.PixelUnshuffle(2), rng.normal(size=(2, 6, 4, 3)))
+    with pytest.raises(ShapeError, match=r"PixelShuffle\(2\) needs a multiple of 4 channels, not 6"):
+        nn.PixelShuffle(2)(np.zeros((1, 2, 2, 6)))
+    with pytest.raises(ShapeError, match=r"PixelUnshuffle\(2\) needs a height and a width that are multiples of 2"):
+        nn.PixelUnshuffle(2)(np.zeros((1, 3, 2, 6)))
+
+
 def test_flatten() -> None:
     x = np.arange(24.0).reshape(2, 3, 4)
     np.testing.assert_array_equal(nn.Flatten()(x), x.reshape(2, 12))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import chainrule as cr
 from chainrule import nn
@@ -85,6 +86,25 @@ def test_an_infinite_element_that_is_dropped_is_zero() -> None:
 def test_rates_that_are_no_probability_are_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match="rate of Dropout"):
         nn.Dropout(rate)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_alpha_dropout_keeps_mean_and_variance_and_equals_pytorchs_map(rate: float) -> None:
+    x = np.random.default_rng(0).normal(size=(400, 500))
+    found = nn.AlphaDropout(rate)(x, training=True, key=cr.random.key(1))
+    lowest = -1.7580993408473766
+    scale = 1 / np.sqrt((1 - rate) * (1 + rate * lowest**2))
+    shift = -scale * rate * lowest
+    dropped = np.isclose(found, scale * lowest + shift, rtol=1e-12)
+    assert abs(dropped.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / x.size)
+    np.testing.assert_allclose(found[~dropped], scale * x[~dropped] + shift, rtol=1e-9, atol=1e-12)
+    assert abs(found.mean()) < 0.01
+    assert abs(found.var() - 1) < 0.01
+    theirs = torch.nn.functional.alpha_dropout(torch.tensor(x), rate, training=True).numpy()
+    dropped_there = np.isclose(theirs, scale * lowest + shift, rtol=1e-9)
+    assert abs(dropped_there.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / x.size)
+    np.testing.assert_allclose(theirs[~dropped_there], scale * x[~dropped_there] + shift, rtol=1e-9, atol=1e-12)
+    assert nn.AlphaDropout(rate)(x) is x
 
 
 def test_channels_are_dropped_as_a_whole() -> None:

@@ -47,6 +47,14 @@ def test_linear_equals_pytorch(equals_torch: Callable[..., None], shape: tuple[i
         (nn.Softsign(), torch.nn.Softsign()),
         (nn.Mish(), torch.nn.Mish()),
         (nn.Hardswish(), torch.nn.Hardswish()),
+        (nn.ReLU6(), torch.nn.ReLU6()),
+        (nn.Hardtanh(-0.5, 0.7), torch.nn.Hardtanh(-0.5, 0.7)),
+        (nn.LogSigmoid(), torch.nn.LogSigmoid()),
+        (nn.CELU(0.5), torch.nn.CELU(0.5)),
+        (nn.Tanhshrink(), torch.nn.Tanhshrink()),
+        (nn.Softshrink(0.3), torch.nn.Softshrink(0.3)),
+        (nn.Hardshrink(0.3), torch.nn.Hardshrink(0.3)),
+        (nn.Identity(), torch.nn.Identity()),
         (nn.PReLU(), torch.nn.PReLU()),
         (nn.GLU(axis=1), torch.nn.GLU(dim=1)),
         (nn.Apply(cr.sin), None),
@@ -76,6 +84,14 @@ def test_prelu_has_a_weight_for_each_feature() -> None:
         layer(np.zeros((2, 4)))
     with pytest.raises(ConfigError, match="Softplus needs beta above 0"):
         nn.Softplus(0)
+    wide = np.linspace(-4, 4, 9, dtype=np.float32)
+    np.testing.assert_allclose(nn.Hardsigmoid()(wide), torch.nn.Hardsigmoid()(torch.tensor(wide)).numpy(), rtol=1e-6)
+    with pytest.raises(ConfigError, match="CELU needs alpha above 0"):
+        nn.CELU(0)
+    with pytest.raises(ConfigError, match=r"Hardtanh needs min_val below max_val, not 1 and 1\.0"):
+        nn.Hardtanh(1)
+    with pytest.raises(ConfigError, match="Softshrink needs a threshold of at least 0"):
+        nn.Softshrink(-1)
 
 
 def test_a_deep_network_equals_pytorch(equals_torch: Callable[..., None]) -> None:

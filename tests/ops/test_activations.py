@@ -32,6 +32,17 @@ ELEMENTWISE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "softsign": (ops.softsign, functional.softsign),
     "mish": (ops.mish, functional.mish),
     "hardswish": (ops.hardswish, functional.hardswish),
+    "hardtanh": (ops.hardtanh, functional.hardtanh),
+    "hardtanh -0.3 0.7": (partial(ops.hardtanh, low=-0.3, high=0.7), lambda x: functional.hardtanh(x, -0.3, 0.7)),
+    "relu6": (ops.relu6, functional.relu6),
+    # PyTorch's own hardsigmoid and celu multiply by 1/6 and 1/alpha in float32, and the former has one derivative only.
+    "hardsigmoid": (ops.hardsigmoid, lambda x: functional.hardtanh(x / 6 + 0.5, 0, 1)),
+    "log_sigmoid": (ops.log_sigmoid, functional.logsigmoid),
+    "celu": (ops.celu, functional.celu),
+    "celu 0.7": (partial(ops.celu, alpha=0.7), lambda x: 0.7 * functional.elu(x / 0.7)),
+    "tanhshrink": (ops.tanhshrink, functional.tanhshrink),
+    "softshrink": (ops.softshrink, functional.softshrink),
+    "hardshrink 0.2": (partial(ops.hardshrink, threshold=0.2), partial(functional.hardshrink, lambd=0.2)),
     "softplus": (ops.softplus, lambda x: torch.logaddexp(x, torch.zeros_like(x))),
 }
 ALONG_AXIS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -111,7 +122,7 @@ def test_derivatives_at_zero_equal_pytorch(name: str) -> None:
     ours, theirs = ELEMENTWISE[name]
     x = np.zeros((2,))
     # The second derivative of elu jumps at 0: PyTorch takes the first from the left and the second from the right.
-    known = 2 if name in ("elu", "elu 0.5", "selu") else 3
+    known = 2 if name in ("elu", "elu 0.5", "selu", "celu", "celu 0.7") else 3
     pairs = list(zip(our_derivatives(ours, x), torch_derivatives(theirs, x), strict=True))
     for found, expected in pairs[:known]:
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)

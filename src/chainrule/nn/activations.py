@@ -136,6 +136,79 @@ class Hardswish(Module):
         return activations.hardswish(x)
 
 
+class ReLU6(Module):
+    """``min(max(x, 0), 6)``; see :func:`chainrule.ops.relu6`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.relu6(x)
+
+
+class Hardtanh(Module):
+    """``max(min_val, min(max_val, x))``; see :func:`chainrule.ops.hardtanh`."""
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        if not min_val < max_val:
+            raise ConfigError(f"Hardtanh needs min_val below max_val, not {min_val!r} and {max_val!r}")
+        self.min_val = float(min_val)
+        self.max_val = float(max_val)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.hardtanh(x, self.min_val, self.max_val)
+
+
+class Hardsigmoid(Module):
+    """``(x + 3) / 6`` between -3 and 3, 0 below and 1 above; see :func:`chainrule.ops.hardsigmoid`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.hardsigmoid(x)
+
+
+class LogSigmoid(Module):
+    """``log(1 / (1 + e**-x))``; see :func:`chainrule.ops.log_sigmoid`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.log_sigmoid(x)
+
+
+class CELU(Module):
+    """``x`` where positive, else ``alpha (e**(x / alpha) - 1)``; see :func:`chainrule.ops.celu`."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        if not alpha > 0:
+            raise ConfigError(f"CELU needs alpha above 0, not {alpha!r}")
+        self.alpha = float(alpha)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.celu(x, self.alpha)
+
+
+class Tanhshrink(Module):
+    """``x - tanh(x)``; see :func:`chainrule.ops.tanhshrink`."""
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.tanhshrink(x)
+
+
+class Softshrink(Module):
+    """``x`` brought nearer to 0 by a threshold; see :func:`chainrule.ops.softshrink`."""
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = _threshold("Softshrink", threshold)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.softshrink(x, self.threshold)
+
+
+class Hardshrink(Module):
+    """``x`` beyond a threshold, else 0; see :func:`chainrule.ops.hardshrink`."""
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = _threshold("Hardshrink", threshold)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.hardshrink(x, self.threshold)
+
+
 class PReLU(Module):
     """``x`` where positive, else ``weight * x`` with learned weights that start at ``init``; see :func:`chainrule.ops.prelu`.
 
@@ -159,6 +232,12 @@ class GLU(Module):
 
     def forward(self, x: ArrayLike) -> Any:
         return activations.glu(x, self.axis)
+
+
+def _threshold(layer: str, threshold: float) -> float:
+    if not threshold >= 0:
+        raise ConfigError(f"{layer} needs a threshold of at least 0, not {threshold!r}")
+    return float(threshold)
 
 
 @operation

@@ -21,6 +21,13 @@ class Apply(Module):
         return self.function(x)
 
 
+class Identity(Module):
+    """``x`` itself: a place that another layer may take."""
+
+    def forward(self, x: Any) -> Any:
+        return x
+
+
 class Sequential(Module):
     """Layers applied one after another; plain functions among them are wrapped in :class:`Apply`.
 

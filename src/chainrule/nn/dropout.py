@@ -40,6 +40,32 @@ class Dropout2d(Dropout):
         return _dropped(x, self.rate, key, channels=True) if is_training() and self.rate else x
 
 
+# PyTorch's names; one layer serves every rank.
+Dropout1d = Dropout3d = Dropout2d
+
+
+class AlphaDropout(Dropout):
+    """In training, sets each element to SELU's lowest value -1.7581 with probability ``rate``, and keeps mean 0 and variance 1.
+
+    ``a·x + b`` for the kept and ``-1.7581·a + b`` for the others, with a and b such that what had mean 0 and variance 1 has
+    them again; for networks of :class:`SELU`. Klambauer et al., NIPS 2017.
+    """
+
+    def forward(self, x: ArrayLike, *, key: ArrayLike | None = None) -> Any:
+        return _dropped_to_lowest(x, self.rate, key) if is_training() and self.rate else x
+
+
+_LOWEST = -1.7580993408473766  # of SELU: -scale·alpha
+
+
+@operation
+def _dropped_to_lowest(x: ArrayLike, rate: float, key: ArrayLike | None) -> Any:
+    array = as_array(x)
+    scale = ((1 - rate) * (1 + rate * _LOWEST**2)) ** -0.5
+    kept = random.bernoulli(1 - rate, array.shape, key=key)
+    return where(kept, array, _LOWEST) * scale - scale * rate * _LOWEST
+
+
 @operation
 def _dropped(x: ArrayLike, rate: float, key: ArrayLike | None, channels: bool = False) -> Any:
     array = as_array(x)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
-from chainrule.ops.arrays import broadcast_to
+from chainrule.nn.shapes import check_image, check_size
+from chainrule.ops.arrays import broadcast_to, take
 from chainrule.ops.convolutions import padding_of, per_axis
 from chainrule.ops.padding import PAD_MODES, PadMode, pad
-from chainrule.trace.array import ArrayLike, as_array, operation
+from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 
 
@@ -57,19 +60,138 @@ class Pad(Module):
 
 
 class Upsample(Module):
-    """Every position repeated ``scale_factor`` times along each spatial axis of (batch, *spatial, channels): nearest neighbours.
+    """More positions along each spatial axis of (batch, *spatial, channels): ``scale_factor`` times as many, or ``size``.
 
-    ``scale_factor`` is one integer or one for each axis. Raises :class:`ShapeError` when the input has another number
-    of axes.
+    ``mode="nearest"`` repeats positions, position o of n along an axis being that of ``⌊o·size/n⌋``. "linear" takes the
+    mean of the two neighbours of ``(o + ½)·size/n - ½``, weighted by nearness, along every axis (PyTorch's bilinear and
+    trilinear); with ``align_corners`` the ends of both axes coincide. ``scale_factor`` is one integer or one for each
+    axis, and so is ``size``, which goes before it. Raises :class:`ShapeError` when the input has another number of
+    axes.
     """
 
-    def __init__(self, scale_factor: int | Sequence[int] = 2) -> None:
-        count = len(scale_factor) if isinstance(scale_factor, list | tuple) else 1
-        factors = per_axis(scale_factor, count, "scale_factor")
-        self.scale_factor = factors if isinstance(scale_factor, list | tuple) else factors[0]
+    def __init__(
+        self,
+        scale_factor: int | Sequence[int] = 2,
+        mode: Literal["nearest", "linear"] = "nearest",
+        align_corners: bool = False,
+        *,
+        size: int | Sequence[int] | None = None,
+    ) -> None:
+        if mode not in ("nearest", "linear"):
+            raise ConfigError(f"the mode of Upsample is 'nearest' or 'linear', which is along every axis, not {mode!r}")
+        if align_corners and mode == "nearest":
+            raise ConfigError("align_corners of Upsample is for mode='linear'")
+        self.scale_factor = _one_or_more(scale_factor, "scale_factor")
+        self.size = None if size is None else _one_or_more(size, "size")
+        self.mode = mode
+        self.align_corners = bool(align_corners)
 
     def forward(self, x: ArrayLike) -> Any:
-        return _repeated(x, self.scale_factor)
+        return _upsampled(x, self.scale_factor, self.size, self.mode, self.align_corners)
+
+
+class PixelShuffle(Module):
+    """(batch, height, width, channels · r²) to (batch, height · r, width · r, channels): channels become positions.
+
+    Shi et al., CVPR 2016. Channel ``c·r² + i·r + j`` becomes channel c of row i and column j of the r × r positions, as
+    in PyTorch. Raises :class:`ShapeError` for channels that r² does not divide.
+    """
+
+    def __init__(self, upscale_factor: int) -> None:
+        check_size("PixelShuffle", "upscale_factor", upscale_factor)
+        self.upscale_factor = int(upscale_factor)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _shuffled(x, self.upscale_factor)
+
+
+class PixelUnshuffle(Module):
+    """(batch, height · r, width · r, channels) to (batch, height, width, channels · r²): the inverse of :class:`PixelShuffle`."""
+
+    def __init__(self, downscale_factor: int) -> None:
+        check_size("PixelUnshuffle", "downscale_factor", downscale_factor)
+        self.downscale_factor = int(downscale_factor)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _unshuffled(x, self.downscale_factor)
+
+
+def _one_or_more(sizes: int | Sequence[int], name: str) -> int | tuple[int, ...]:
+    found = per_axis(sizes, len(sizes) if isinstance(sizes, list | tuple) else 1, name)
+    return found if isinstance(sizes, list | tuple) else found[0]
+
+
+@operation
+def _upsampled(x: ArrayLike, factor: Any, size: Any, mode: str, align: bool) -> Any:
+    array = as_array(x)
+    rank = array.ndim - 2
+    wanted = factor if size is None else size
+    each = (wanted,) * rank if isinstance(wanted, int) else wanted
+    if rank < 1 or len(each) != rank or not all(isinstance(n, int) for n in array.shape[1:-1]):
+        what = f"by {factor}" if size is None else f"to {size}"
+        raise ShapeError(
+            f"Upsample {what} needs input of shape (batch, *spatial, channels), not {show_shape(array.shape)}"
+        )
+    sizes: list[int] = [int(n) for n in array.shape[1:-1]]
+    if mode == "nearest" and size is None:
+        return _repeated(array, sizes, each)
+    places = [n * k for n, k in zip(sizes, each, strict=True)] if size is None else each
+    for axis, (before, after) in enumerate(zip(sizes, places, strict=True), start=1):
+        if mode == "nearest":
+            array = take(array, np.arange(after) * before // after, axis)
+        else:
+            weights = _interpolation(before, after, align).T.astype(array.dtype)
+            array = (array.swapaxes(axis, -1) @ weights).swapaxes(axis, -1)
+    return array
+
+
+def _interpolation(before: int, after: int, align: bool) -> np.ndarray[Any, Any]:
+    """The weights (after, before) of linear interpolation along an axis."""
+    if align:
+        places = np.arange(after) * ((before - 1) / max(after - 1, 1))
+    else:
+        places = np.maximum((np.arange(after) + 0.5) * (before / after) - 0.5, 0)
+    low = np.floor(places).astype(int)
+    weights = np.zeros((after, before))
+    weights[np.arange(after), np.minimum(low, before - 1)] += 1 - (places - low)
+    weights[np.arange(after), np.minimum(low + 1, before - 1)] += places - low
+    return weights
+
+
+def _repeated(x: Array, sizes: Sequence[int], factors: Sequence[int]) -> Array:
+    apart = x.reshape((x.shape[0], *(part for n in sizes for part in (n, 1)), x.shape[-1]))
+    pairs = list(zip(sizes, factors, strict=True))
+    spread = broadcast_to(apart, (x.shape[0], *(part for pair in pairs for part in pair), x.shape[-1]))
+    repeated: Array = spread.reshape((x.shape[0], *(n * k for n, k in pairs), x.shape[-1]))
+    return repeated
+
+
+@operation
+def _shuffled(x: ArrayLike, r: int) -> Any:
+    array = as_array(x)
+    check_image(array, 2)
+    lead, (height, width, channels) = array.shape[:-3], map(int, array.shape[-3:])
+    if channels % r**2:
+        raise ShapeError(f"PixelShuffle({r}) needs a multiple of {r**2} channels, not {channels}")
+    n = len(lead)
+    apart = array.reshape((*lead, height, width, channels // r**2, r, r))
+    apart = apart.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)
+    return apart.reshape((*lead, height * r, width * r, channels // r**2))
+
+
+@operation
+def _unshuffled(x: ArrayLike, r: int) -> Any:
+    array = as_array(x)
+    check_image(array, 2)
+    lead, (height, width, channels) = array.shape[:-3], map(int, array.shape[-3:])
+    if height % r or width % r:
+        raise ShapeError(
+            f"PixelUnshuffle({r}) needs a height and a width that are multiples of {r}, not {height} and {width}"
+        )
+    n = len(lead)
+    apart = array.reshape((*lead, height // r, r, width // r, r, channels))
+    apart = apart.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)
+    return apart.reshape((*lead, height // r, width // r, channels * r**2))
 
 
 @operation
@@ -82,21 +204,6 @@ def _padded(x: ArrayLike, padding: int | tuple[tuple[int, int], ...], mode: PadM
         )
     pairs = ((padding, padding),) * rank if isinstance(padding, int) else padding
     return pad(array, [*[(0, 0)] * (array.ndim - rank - 1), *pairs, (0, 0)], value, mode)
-
-
-@operation
-def _repeated(x: ArrayLike, factor: int | tuple[int, ...]) -> Any:
-    array = as_array(x)
-    rank = array.ndim - 2
-    factors = (factor,) * rank if isinstance(factor, int) else factor
-    if rank < 1 or len(factors) != rank:
-        raise ShapeError(
-            f"Upsample by {factor} needs input of shape (batch, *spatial, channels), not {show_shape(array.shape)}"
-        )
-    apart = array.reshape((array.shape[0], *(part for n in array.shape[1:-1] for part in (n, 1)), array.shape[-1]))
-    pairs = list(zip(array.shape[1:-1], factors, strict=True))
-    spread = broadcast_to(apart, (array.shape[0], *(part for pair in pairs for part in pair), array.shape[-1]))
-    return spread.reshape((array.shape[0], *(n * k for n, k in pairs), array.shape[-1]))
 
 
 @operation

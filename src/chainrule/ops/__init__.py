@@ -1,22 +1,30 @@
 """Operations on arrays: NumPy's names, computed at once on NumPy arrays and recorded on traced ones."""
 
 from chainrule.ops import random as random
+from chainrule.ops.activations import celu as celu
 from chainrule.ops.activations import elu as elu
 from chainrule.ops.activations import gelu as gelu
 from chainrule.ops.activations import glu as glu
+from chainrule.ops.activations import hardshrink as hardshrink
+from chainrule.ops.activations import hardsigmoid as hardsigmoid
 from chainrule.ops.activations import hardswish as hardswish
+from chainrule.ops.activations import hardtanh as hardtanh
 from chainrule.ops.activations import leaky_relu as leaky_relu
+from chainrule.ops.activations import log_sigmoid as log_sigmoid
 from chainrule.ops.activations import log_softmax as log_softmax
 from chainrule.ops.activations import logsumexp as logsumexp
 from chainrule.ops.activations import mish as mish
 from chainrule.ops.activations import prelu as prelu
 from chainrule.ops.activations import relu as relu
+from chainrule.ops.activations import relu6 as relu6
 from chainrule.ops.activations import selu as selu
 from chainrule.ops.activations import sigmoid as sigmoid
 from chainrule.ops.activations import silu as silu
 from chainrule.ops.activations import softmax as softmax
 from chainrule.ops.activations import softplus as softplus
+from chainrule.ops.activations import softshrink as softshrink
 from chainrule.ops.activations import softsign as softsign
+from chainrule.ops.activations import tanhshrink as tanhshrink
 from chainrule.ops.arrays import arange as arange
 from chainrule.ops.arrays import argmax as argmax
 from chainrule.ops.arrays import broadcast_to as broadcast_to

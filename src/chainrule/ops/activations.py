@@ -89,6 +89,61 @@ def hardswish(x: ArrayLike) -> Any:
 
 
 @operation
+def hardtanh(x: ArrayLike, low: float = -1.0, high: float = 1.0) -> Any:
+    """``max(low, min(high, x))``; the derivative at both ends is 0, and NaN stays NaN. Collobert 2004."""
+    array = as_array(x)
+    return where(array <= low, low, where(array >= high, high, array))
+
+
+@operation
+def relu6(x: ArrayLike) -> Any:
+    """``min(max(x, 0), 6)``, for weights of few bits. Krizhevsky 2010."""
+    return hardtanh(x, 0.0, 6.0)
+
+
+@operation
+def hardsigmoid(x: ArrayLike) -> Any:
+    """``(x + 3) / 6`` between -3 and 3, 0 below and 1 above: the logistic function in straight lines. Courbariaux et al. 2015."""
+    array = as_array(x)
+    return where(array <= -3, 0, where(array >= 3, 1, (array + 3) * (1 / 6)))
+
+
+@operation
+def log_sigmoid(x: ArrayLike) -> Any:
+    """``log(1 / (1 + e**-x))``, exact where the logistic function itself would round to 0 or 1."""
+    return -softplus(-as_array(x))
+
+
+@operation
+def celu(x: ArrayLike, alpha: float = 1.0) -> Any:
+    """``x`` where positive, else ``alpha (e**(x / alpha) - 1)``: an ELU without a kink for any alpha. Barron 2017."""
+    array = as_array(x)
+    positive = array > 0
+    return where(positive, array, alpha * expm1(where(positive, 0, array) * (1 / alpha)))
+
+
+@operation
+def tanhshrink(x: ArrayLike) -> Any:
+    """``x - tanh(x)``."""
+    array = as_array(x)
+    return array - tanh(array)
+
+
+@operation
+def softshrink(x: ArrayLike, threshold: float = 0.5) -> Any:
+    """``x`` brought nearer to 0 by a threshold, 0 within it: the proximal map of the absolute value. Donoho & Johnstone 1994."""
+    array = as_array(x)
+    return where(abs(array) <= threshold, 0, where(array > 0, array - threshold, array + threshold))
+
+
+@operation
+def hardshrink(x: ArrayLike, threshold: float = 0.5) -> Any:
+    """``x`` beyond a threshold on either side, 0 within it. Donoho & Johnstone 1994."""
+    array = as_array(x)
+    return where(abs(array) <= threshold, 0, array)
+
+
+@operation
 def prelu(x: ArrayLike, weight: ArrayLike) -> Any:
     """``x`` where positive, else ``weight * x``, with one weight or one for each feature, the last axis. He et al., ICCV 2015."""
     array = as_array(x)
