@@ -11,10 +11,10 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
-from chainrule.engines.cpu.scalars import C_TYPES
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_function import TileFunction
-from chainrule.engines.cpu.tile_parts import fetches
+from chainrule.engines.cpu.tile_parts import LINE_BYTES, fetches
 from chainrule.engines.cpu.tile_plan import Plan
 from chainrule.engines.cpu.tile_units import Units
 from chainrule.ir.graph import Node, Value
@@ -145,6 +145,7 @@ class KernelWriter:
         inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
         arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
         if follows:
+            self._fetch_epilogue(w, plan, cuts)
             panel = plan.lanes if plan.column is not None else 1
             w.line(
                 f"{self.type} finished[{prod(max(cut.sizes) for cut in cuts) * panel}] __attribute__((aligned(64)));"
@@ -205,6 +206,34 @@ class KernelWriter:
                 w.line(f"const long place = {variable(plan.column) * plan.lanes + variable(Var('l'))};")
                 box.write(w)
                 box.write_stores(w)
+        for _ in plan.rows:
+            w.depth -= 1
+            w.line("}")
+
+    def _fetch_epilogue(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
+        """Begin to read what follows from a tile reads besides, element by element: it arrives while the tile is summed."""
+        if plan.column is None:
+            return
+        known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
+        place = Var("place", plan.width)
+        box = self._epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
+        loops = {place, *(var for index in known.values() for var, _ in index.terms), *plan.outer}
+        lines = dict.fromkeys(
+            f"CR_FETCH({pointer} + ({at}));"
+            for pointer, at in box.loads()
+            if at.coefficient(place) == 1 and len(at.terms) > 1 and all(var in loops for var, _ in at.terms)
+        )
+        if not lines:
+            return
+        for k, ((var, _), cut) in enumerate(zip(plan.rows, cuts)):
+            w.line(f"for (long r{k} = 0; r{k} < {cut.count}; r{k}++) {{")
+            w.depth += 1
+            w.line(f"const long this_{var.name} = {var.name} + r{k};")
+        count, line = cuts[-1].count, LINE_BYTES // BYTES[plan.dtype]
+        with w.block(f"for (long l = 0; l < {count} * {plan.lanes}; l += {line})"):
+            w.line(f"const long place = {variable(plan.column) * plan.lanes + variable(Var('l'))};")
+            for text in lines:
+                w.line(text)
         for _ in plan.rows:
             w.depth -= 1
             w.line("}")

@@ -23,6 +23,8 @@ from chainrule.ir.sizes import Dim, Size, product
 # Shares of all parts together, of a sum that is long enough, and elements of all parts at most.
 SHARES = 16
 MOST_COPIED = 1 << 20
+# So few outputs are cheap to copy, even if a sum over the batch turns out to be short.
+FEW_OUTPUTS = 1 << 16
 # Steps of a sum that is split, at least, of its outermost index, and of one part.
 FEWEST_SPLIT, FEWEST_OUTERMOST, FEWEST_STEPS = 1024, 32, 128
 # Bytes of both operands in a block: this one and the next, which is fetched meanwhile, stay in the second cache.
@@ -67,7 +69,8 @@ def split_index(plan: Plan, outputs: Dim) -> Var | None:
     if plan.tail and len(plan.summed) == 1:
         return None
     split = plan.summed[0]
-    long_sum = isinstance(plan.depth, Size) or plan.depth >= FEWEST_SPLIT
+    few = isinstance(plan.depth, Size) and outputs <= FEW_OUTPUTS
+    long_sum = few or typical(plan.depth) >= FEWEST_SPLIT
     divisible = isinstance(split.extent, Size) or (split.extent or 0) >= FEWEST_OUTERMOST
     return split if long_sum and divisible and 2 * outputs <= MOST_COPIED else None
 
