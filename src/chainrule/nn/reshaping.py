@@ -10,7 +10,7 @@ import numpy as np
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_image, check_size
-from chainrule.ops.arrays import broadcast_to, take
+from chainrule.ops.arrays import broadcast_to, stack, take
 from chainrule.ops.convolutions import padding_of, per_axis
 from chainrule.ops.padding import PAD_MODES, PadMode, pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
@@ -139,23 +139,37 @@ def _upsampled(x: ArrayLike, factor: Any, size: Any, mode: str, align: bool) -> 
     for axis, (before, after) in enumerate(zip(sizes, places, strict=True), start=1):
         if mode == "nearest":
             array = take(array, np.arange(after) * before // after, axis)
+        elif after % before or align:
+            array = _interpolated(array, axis, before, after, align)
         else:
-            weights = _interpolation(before, after, align).T.astype(array.dtype)
-            array = (array.swapaxes(axis, -1) @ weights).swapaxes(axis, -1)
+            array = _multiplied(array, axis, before, after // before)
     return array
 
 
-def _interpolation(before: int, after: int, align: bool) -> np.ndarray[Any, Any]:
-    """The weights (after, before) of linear interpolation along an axis."""
+def _interpolated(x: Array, axis: int, before: int, after: int, align: bool) -> Array:
+    """Any number of positions along an axis, from the two neighbours of each."""
     if align:
         places = np.arange(after) * ((before - 1) / max(after - 1, 1))
     else:
         places = np.maximum((np.arange(after) + 0.5) * (before / after) - 0.5, 0)
-    low = np.floor(places).astype(int)
-    weights = np.zeros((after, before))
-    weights[np.arange(after), np.minimum(low, before - 1)] += 1 - (places - low)
-    weights[np.arange(after), np.minimum(low + 1, before - 1)] += places - low
-    return weights
+    low = np.minimum(np.floor(places).astype(int), before - 1)
+    share = (places - low).reshape((after, *[1] * (x.ndim - axis - 1))).astype(x.dtype)
+    left, right = take(x, low, axis), take(x, np.minimum(low + 1, before - 1), axis)
+    found: Array = left * (1 - share) + right * share
+    return found
+
+
+def _multiplied(x: Array, axis: int, size: int, factor: int) -> Array:
+    """``factor`` positions for each along an axis: all that lie at one offset are one sum of two slices."""
+    padded = pad(x, [(1, 1) if k == axis else (0, 0) for k in range(x.ndim)], mode="replicate")
+    parts = []
+    for offset in range(factor):
+        place = (offset + 0.5) / factor + 0.5  # of the first, in padded
+        low = int(place)
+        left, right = (padded[(*[slice(None)] * axis, slice(first, first + size))] for first in (low, low + 1))
+        parts.append(left * (1 - (place - low)) + right * (place - low))
+    side_by_side: Array = stack(parts, axis + 1)
+    return side_by_side.reshape((*x.shape[:axis], size * factor, *x.shape[axis + 1 :]))
 
 
 def _repeated(x: Array, sizes: Sequence[int], factors: Sequence[int]) -> Array:
