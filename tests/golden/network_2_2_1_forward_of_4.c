@@ -335,7 +335,7 @@ static long graph_0_borrowed(long B) {
     return most;
 }
 
-static void graph_0(char **arrays, char **constants, char *arena, long B) {
+static void graph_0(char **arrays, char **constants, char *arena, long B, long row) {
     if (B == 1) {
         static const int64_t still[7];
         const cr_repetition once = {.steps = 1, .batch = 1, .bytes = still};
@@ -346,7 +346,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
     for (long k = 0; k < 7; k++) slot[k] = arrays[k];
     slot[7] = arena, arena += cr_round(32);
     slot[8] = arena, arena += cr_round(4);
-    struct frame frame = {slot, constants, arena, B, 0};
+    struct frame frame = {slot, constants, arena, B, row};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks(32, 262144, 1));
     nest_2(&frame, 0);
@@ -373,7 +373,7 @@ CR_EXPORT void cr_run(char **arrays, char *arena, long B) {
     char **constants = arrays + 7;
     const uint64_t state = cr_begin();
     arena += -(uintptr_t)arena % 64;
-    graph_0(arrays, constants, arena, B);
+    graph_0(arrays, constants, arena, B, 0);
     cr_end(state);
 }
 CR_EXPORT void cr_repeat(char **arrays, char *arena, const cr_repetition *how) {
@@ -392,7 +392,7 @@ CR_EXPORT long cr_call(const char *tuple) {
     if (!cr_take(tuple, 2, table, arrays, 6, 1)) return 1;
     const uint64_t state = cr_begin();
     arena += -(uintptr_t)arena % 64;
-    graph_0(arrays, constants, arena, table[CR_BATCH]);
+    graph_0(arrays, constants, arena, table[CR_BATCH], 0);
     cr_end(state);
     return 0;
 }

@@ -615,7 +615,7 @@ static long graph_0_borrowed(long B) {
     return most;
 }
 
-static void graph_0(char **arrays, char **constants, char *arena, long B) {
+static void graph_0(char **arrays, char **constants, char *arena, long B, long row) {
     if (B == 1) {
         static const int64_t still[11];
         const cr_repetition once = {.steps = 1, .batch = 1, .bytes = still};
@@ -632,7 +632,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B) {
     slot[16] = arena, arena += cr_round(4);
     slot[17] = arena, arena += cr_round((8 * B));
     slot[18] = arena, arena += cr_round((8 * B));
-    struct frame frame = {slot, constants, arena, B, 0};
+    struct frame frame = {slot, constants, arena, B, row};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)));
     cr_parallel(nest_2, &frame, cr_chunks((6 * B), 65536, B));
@@ -669,7 +669,7 @@ CR_EXPORT void cr_run(char **arrays, char *arena, long B) {
     char **constants = arrays + 11;
     const uint64_t state = cr_begin();
     arena += -(uintptr_t)arena % 64;
-    graph_0(arrays, constants, arena, B);
+    graph_0(arrays, constants, arena, B, 0);
     cr_end(state);
 }
 CR_EXPORT void cr_repeat(char **arrays, char *arena, const cr_repetition *how) {
@@ -688,7 +688,7 @@ CR_EXPORT long cr_call(const char *tuple) {
     if (!cr_take(tuple, 2, table, arrays, 6, 5)) return 1;
     const uint64_t state = cr_begin();
     arena += -(uintptr_t)arena % 64;
-    graph_0(arrays, constants, arena, table[CR_BATCH]);
+    graph_0(arrays, constants, arena, table[CR_BATCH], 0);
     cr_end(state);
     return 0;
 }

@@ -12,7 +12,8 @@ import torch
 import chainrule as cr
 from chainrule import nn
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.core.trees import replace_leaves
+from chainrule.core.trees import leaves, replace_leaves
+from chainrule.trace import using_key
 
 NDArray = np.ndarray[Any, Any]
 N, T, S, C, HEADS = 3, 5, 4, 6, 2
@@ -95,6 +96,35 @@ def test_self_attention_equals_pytorch(bias: bool, block: int | None) -> None:
             return self.layer.named_parameters()
 
     check(model, Whole(), [X], {"lengths": LENGTHS}, {})
+
+
+def test_weights_of_long_sequences_are_dropped_in_blocks() -> None:
+    """The bits depend on the key alone: not on the engine, on threads, or on whether the batch size is a symbol."""
+    model = nn.MultiheadAttention(C, HEADS, dropout=0.4, causal=True)
+    x, lengths = RNG.normal(size=(3, 140, C)), np.array([140, 7, 100])
+
+    def step(model: Any, x: Any, lengths: Any, key: Any) -> Any:
+        def loss(model: Any, x: Any) -> Any:
+            with using_key(key):
+                return cr.square(model(x, lengths=lengths, training=True)).sum()
+
+        return cr.value_and_grad(loss, (0, 1))(model, x)
+
+    key = np.asarray(cr.random.key(3))
+    graph = cr.trace(lambda x: model(x, training=True), x)
+    assert "attention" in [node.attributes.get("label") for node in graph.nodes]
+    results = []
+    for settings in (
+        {"engine": "reference"},
+        {"engine": "cpu"},
+        {"engine": "cpu", "batch": ("x", "lengths")},
+    ):
+        value, gradients = cr.compile(step, **settings)(model, x, lengths, key)  # type: ignore[arg-type]
+        results.append([value, *leaves(gradients)])
+    for other in results[1:]:
+        for one, two in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+    assert results[0][0] != cr.compile(step)(model, x, lengths, key + 1)[0]
 
 
 def test_attention_to_other_sequences_equals_pytorch() -> None:

@@ -62,6 +62,90 @@ def test_the_cpu_engine_agrees_for_any_batch_size(block: int | None) -> None:
             np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
 
+def long_operands(rows: int = 2, length: int = 150, keys: int = 200) -> list[NDArray]:
+    rng = np.random.default_rng(rows)
+    return [rng.normal(size=(rows, 2, n, D)) for n in (length, keys, keys)]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("keys", ["none", "lengths", "heads", "pairs"])
+def test_long_sequences_take_blocks_by_themselves(keys: str, causal: bool) -> None:
+    q, k, v = long_operands()
+    T, S = q.shape[2], k.shape[2]
+    mask = {
+        "none": None,
+        "lengths": np.arange(S) < np.array([3, 170])[:, None, None, None],
+        "heads": np.arange(S) < np.array([100, 170])[None, :, None, None],
+        "pairs": RNG.random((T, S)) > 0.5,
+    }[keys]
+
+    def step(q: Any, k: Any, v: Any, *mask: Any, block: Any = "auto") -> Any:
+        return cr.value_and_grad(
+            lambda *x: cr.square(cr.scaled_dot_product_attention(*x, *mask, causal=causal, block=block)).sum(),
+            (0, 1, 2),
+        )(q, k, v)
+
+    given = [] if mask is None else [mask]
+    wanted, gradients = step(q, k, v, *given, block=None)
+    batch = ("q", "k", "v", "given") if keys == "lengths" else ("q", "k", "v")
+
+    def packed(q: Any, k: Any, v: Any, given: Any) -> Any:
+        return step(q, k, v, *given)
+
+    for program in (
+        packed,
+        cr.compile(packed, engine="cpu"),
+        cr.compile(packed, engine="cpu", batch=batch),
+    ):
+        value, found = program(q, k, v, given)
+        np.testing.assert_allclose(value, wanted, rtol=1e-10)
+        for one, other in zip(found, gradients, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+    graph = cr.trace(lambda *x: cr.scaled_dot_product_attention(*x), q, k, v)
+    assert sum(node.primitive.name == "call" for node in graph.nodes) == 1
+    for few in ((q[:, :, :127], k, v), (q, k[:, :, :127], v[:, :, :127])):
+        graph = cr.trace(lambda *x: cr.scaled_dot_product_attention(*x), *few)
+        assert all(node.primitive.name != "call" for node in graph.nodes)
+
+
+@pytest.mark.parametrize("block", [None, 32, "auto"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropped_weights_are_the_same_in_both_passes(block: int | str | None, causal: bool) -> None:
+    """Values that are the columns of the identity show the weights that are left; with these the plain formula must agree."""
+    q, k, _ = long_operands(3, 140, 140)
+    key, rate, size = np.array([1, 2], np.uint32), 0.3, k.shape[2]
+    v = np.random.default_rng(5).normal(size=(*k.shape[:3], 6))
+
+    def attend(q: Any, k: Any, v: Any) -> Any:
+        return cr.scaled_dot_product_attention(
+            q, k, v, causal=causal, dropout=rate, dropout_key=key, block=block, scale=0.4
+        )
+
+    left = np.asarray(attend(q, k, np.broadcast_to(np.eye(size), (*k.shape[:2], size, size))))
+    weights = np.asarray(cr.attention_weights(q, k, causal=causal, scale=0.4))
+    kept = left != 0
+    np.testing.assert_allclose(left, np.where(kept, weights / (1 - rate), 0), rtol=1e-9, atol=1e-15)
+    allowed = np.broadcast_to(np.tril(np.ones((size, size), bool)) if causal else True, kept.shape)
+    assert abs(kept[allowed].mean() - (1 - rate)) < 0.01
+    patterns = kept.reshape(-1, size, size)
+    assert len({pattern.tobytes() for pattern in patterns}) == len(patterns), "heads and examples draw their own bits"
+
+    leaves = [torch.tensor(x, requires_grad=True) for x in (q, k, v)]
+    scores = leaves[0] @ leaves[1].mT * 0.4
+    theirs = scores.masked_fill(~torch.tensor(allowed.copy()), -torch.inf).softmax(-1)
+    out = (theirs * torch.tensor(kept) / (1 - rate)) @ leaves[2]
+    out.square().sum().backward()
+
+    def step(q: Any, k: Any, v: Any) -> Any:
+        return cr.value_and_grad(lambda *x: cr.square(attend(*x)).sum(), (0, 1, 2))(q, k, v)
+
+    for program in (step, cr.compile(step, engine="cpu"), cr.compile(step, engine="cpu", batch=("q", "k", "v"))):
+        value, found = program(q, k, v)
+        np.testing.assert_allclose(value, out.square().sum().item(), rtol=1e-10)
+        for one, leaf in zip(found, leaves, strict=True):
+            np.testing.assert_allclose(one, leaf.grad.numpy(), rtol=1e-9, atol=1e-12)  # type: ignore[union-attr]
+
+
 def test_a_mask_of_floats_is_added_and_scale_is_an_argument() -> None:
     bias = RNG.normal(size=(H, T, S))
     theirs = torch.nn.functional.scaled_dot_product_attention(
@@ -125,5 +209,5 @@ def test_bad_input_is_refused() -> None:
         cr.scaled_dot_product_attention(Q, K, V, np.ones((S, T), bool))
     with pytest.raises(ConfigError, match="attention in blocks takes boolean masks"):
         cr.scaled_dot_product_attention(Q, K, V, np.zeros((T, S)), block=2)
-    with pytest.raises(ConfigError, match="block is a number of queries of at least 1, not 0"):
+    with pytest.raises(ConfigError, match='block is a number of queries of at least 1, "auto" or None, not 0'):
         cr.scaled_dot_product_attention(Q, K, V, block=0)

@@ -18,7 +18,7 @@ from chainrule.nn.positions import rotate
 from chainrule.nn.shapes import check_features
 from chainrule.ops import random
 from chainrule.ops.arrays import arange
-from chainrule.ops.attention import attention_weights, scaled_dot_product_attention
+from chainrule.ops.attention import attention_weights, scaled_dot_product_attention, takes_blocks
 from chainrule.ops.math import matmul
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.scope import is_training
@@ -37,11 +37,12 @@ class MultiheadAttention(Module):
     ``lengths`` (N,) or ``mask`` (N, S) says which keys count. ``attention_mask``, of shape (T, S), (N, T, S) or (N, heads, T, S), is
     true where a query may attend to a key, or floats that are added to the scores; PyTorch's boolean masks mean the opposite.
     ``causal=True`` lets position i see positions 0 to i. ``dropout`` acts on the weights. ``rotary=True`` turns queries and keys by
-    their positions (:func:`chainrule.nn.rotate`). ``block=b`` holds the weights of b queries at a time where no dropout acts, so
-    that memory is linear in T; see :func:`chainrule.ops.scaled_dot_product_attention`. With ``need_weights=True`` a call returns
-    ``(output, weights)``, the weights before dropout of shape (N, heads, T, S). With a ``cache``
-    (:class:`chainrule.nn.DecodingCache`) causal self-attention goes on from the positions before x. Weights start from ``init``,
-    each of the three matrices of ``in_weight`` by itself, and those of ``out_proj`` from ``residual_init`` where it is given.
+    their positions (:func:`chainrule.nn.rotate`). ``block`` is how many queries' weights are held at a time: from 128 queries
+    and keys on few enough that memory is linear in T; see :func:`chainrule.ops.scaled_dot_product_attention`. With
+    ``need_weights=True`` all are held, and a call returns ``(output, weights)``, those before dropout of shape (N, heads, T, S).
+    With a ``cache`` (:class:`chainrule.nn.DecodingCache`) causal self-attention goes on from the positions before x.
+    Weights start from ``init``, each of the three matrices of ``in_weight`` by itself, and those of ``out_proj`` from
+    ``residual_init`` where it is given.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class MultiheadAttention(Module):
         vdim: int | None = None,
         causal: bool = False,
         rotary: bool = False,
-        block: int | None = None,
+        block: int | str | None = "auto",
         init: Initialiser = glorot_uniform,
         residual_init: Initialiser | None = None,
         key: Any = None,
@@ -138,13 +139,13 @@ def _attend(
         (q,), (k,) = _turned(layer, cache.place, q), _turned(layer, 0, k)
     causal, block = (False, None) if past is not None else (layer.causal, layer.block)
     allowed = past if past is not None else _mask(masks, (q.shape[0], layer.num_heads, q.shape[-2], k.shape[-2]))
-    drops = is_training() and layer.dropout.rate > 0
+    rate = layer.dropout.rate if is_training() else 0.0
     weights = None
-    if drops or need:
+    if need or (rate and not takes_blocks(q, k, allowed, block)):
         weights = attention_weights(q, k, allowed, causal=causal)
         mixed = matmul(layer.dropout(weights), v)
     else:
-        mixed = scaled_dot_product_attention(q, k, v, allowed, causal=causal, block=block)
+        mixed = scaled_dot_product_attention(q, k, v, allowed, causal=causal, dropout=rate, block=block)
     joined = mixed.transpose(0, 2, 1, 3)
     return joined.reshape((*joined.shape[:2], layer.embed_dim)), weights if need else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,24 @@ import numpy as np
 from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.ir.sizes import Shape
-from chainrule.ops.arrays import arange, broadcast_to
+from chainrule.ops import random
+from chainrule.ops.arrays import arange, broadcast_to, concatenate
 from chainrule.ops.loops import operation_with_rule, scan
 from chainrule.ops.math import exp, log, matmul, stop_gradient, where
 from chainrule.ops.padding import pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
+from chainrule.trace.keys import next_key
 from chainrule.trace.values import broadcast_shapes, common_dtype, show_shape
+
+# With fewer queries or keys than this, "auto" holds all the weights.
+SHORTEST = 128
+# Weights of a block: so many stay in a second cache together with what is computed from them, ...
+_BLOCK_WEIGHTS = 1 << 15
+# ... and so many queries at least and at most make products of a good shape.
+_FEWEST, _MOST = 32, 64
+# Blocks of causal attention are in so many parts, each with the keys that its last query may look at. More of them would save less
+# and less (with two a quarter of the work, with four three eighths) but every part is compiled by itself.
+_CAUSAL_PARTS = 2
 
 
 @operation
@@ -28,23 +41,63 @@ def scaled_dot_product_attention(
     *,
     causal: bool = False,
     scale: float | None = None,
-    block: int | None = None,
+    dropout: float = 0.0,
+    dropout_key: ArrayLike | None = None,
+    block: int | str | None = "auto",
 ) -> Any:
     """``softmax(scale · Q Kᵀ) V`` for Q (..., T, d), K (..., S, d) and V (..., S, e); the result is (..., T, e).
 
     ``scale`` is 1/√d by default. ``mask``, of a shape that broadcasts to (..., T, S), is true where a query may attend to a key;
     one of floats is added to the scaled scores. ``causal`` lets query i attend to keys 0 to i only. A query that may attend to
-    nothing gets 0. Vaswani et al., NeurIPS 2017.
+    nothing gets 0. Vaswani et al., NeurIPS 2017. With ``dropout=p`` each weight becomes 0 with probability p, and others are divided
+    by 1 - p, whether or not this is training; random bits come from ``dropout_key`` or the usual sequence of keys.
 
     With ``block=b`` the queries are taken b at a time, and backpropagation computes the weights of a block again from the logarithms
     of their sums, so that memory is linear in T: the named operation ``attention``, with a backward rule of its own. Its masks are
-    boolean. Rabe & Staats 2021; Dao et al., NeurIPS 2022. Raises :class:`ShapeError` where the shapes do not fit.
+    boolean. Rabe & Staats 2021; Dao et al., NeurIPS 2022. ``block=None`` holds all T · S weights, and so does ``"auto"`` where T or S
+    is below 128 or symbolic, or where the mask is of floats; else it takes blocks of 32 to 64 queries. Each form drops other weights.
+
+    Raises:
+        ShapeError: where the shapes do not fit.
+        ConfigError: for a block or a rate of dropout that makes no sense, and a mask of floats in blocks.
     """
     q, k, v = _checked(query, key, value)
     factor = 1 / math.sqrt(int(q.shape[-1])) if scale is None else float(scale)
-    if block is None:
-        return matmul(attention_weights(q, k, mask, causal=causal, scale=factor), v)
-    return _in_blocks(q, k, v, mask, causal, factor, block)
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"the rate of dropout is a probability from 0 to below 1, not {dropout!r}")
+    drawn = None
+    if dropout:
+        drawn = next_key() if dropout_key is None else as_array(dropout_key)
+    size = _block_size(block, q, k, mask)
+    if size is not None:
+        return _in_blocks(q, k, v, mask, causal, factor, size, dropout, drawn)
+    weights = attention_weights(q, k, mask, causal=causal, scale=factor)
+    if drawn is not None:
+        weights = _dropped(weights, random.bernoulli(1 - dropout, weights.shape, key=drawn), dropout)
+    return matmul(weights, v)
+
+
+def takes_blocks(query: Array, key: Array, mask: ArrayLike | None, block: int | str | None) -> bool:
+    """Whether attention of these queries and keys is computed in blocks."""
+    return _block_size(block, query, key, mask) is not None
+
+
+def _block_size(block: int | str | None, q: Array, k: Array, mask: ArrayLike | None) -> int | None:
+    """The number of queries of a block; None for the plain form. Sizes alone decide."""
+    if block is None or (not isinstance(block, bool | str) and isinstance(block, int) and block >= 1):
+        return block
+    if block != "auto":
+        raise ConfigError(f'block is a number of queries of at least 1, "auto" or None, not {block!r}')
+    queries, keys = q.shape[-2], k.shape[-2]
+    if not isinstance(queries, int) or not isinstance(keys, int) or min(queries, keys) < SHORTEST:
+        return None
+    if mask is not None and is_float(as_array(mask).dtype):
+        return None
+    return max(_FEWEST, min(_MOST, _BLOCK_WEIGHTS // keys))
+
+
+def _dropped(x: Array, kept: Array, rate: float) -> Array:
+    return where(kept, x * (1 / (1 - rate)), 0)  # type: ignore[no-any-return]
 
 
 @operation
@@ -119,62 +172,104 @@ def _exponentials(scores: Array, allowed: Array | None) -> tuple[Array, Array, A
 # --- in blocks of queries --------------------------------------------------------------------------------------------
 
 
-def _in_blocks(q: Array, k: Array, v: Array, mask: ArrayLike | None, causal: bool, scale: float, block: int) -> Array:
+def _in_blocks(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: ArrayLike | None,
+    causal: bool,
+    scale: float,
+    block: int,
+    dropout: float,
+    drawn: Array | None,
+) -> Array:
     """A loop over the heads, which do not depend on each other, around one over blocks of queries."""
     lead = broadcast_shapes([x.shape[:-2] for x in (q, k, v)])
-    heads = [_by_head(broadcast_to(x, (*lead, *x.shape[-2:])), lead) for x in (q, k, v)]
+    # Random bits are numbered by examples, the first axis, so that they are the same whether or not the batch size is a symbol.
+    axes = [axis for axis, size in enumerate(lead) if isinstance(size, int) and (drawn is None or axis)]
+    heads = [_by_head(broadcast_to(x, (*lead, *x.shape[-2:])), lead, axes) for x in (q, k, v)]
     common: list[Array] = []
     if mask is not None:
         chosen = _checked_mask(mask, (*lead, q.shape[-2], k.shape[-2]))
-        if any(n != 1 and isinstance(size, int) for n, size in zip(chosen.shape, lead)):
-            heads.append(_by_head(chosen, lead))
+        if any(chosen.shape[axis] != 1 for axis in axes):
+            heads.append(_by_head(chosen, lead, axes))
         else:
-            common.append(_of_any_head(chosen, lead))
-    count, size = _blocks(q.shape[-2], block)
-    own_masks = len(heads) - 3
+            common.append(_of_any_head(chosen, axes))
+    queries, keys = q.shape[-2], k.shape[-2]
+    if not isinstance(queries, int) or not isinstance(keys, int):
+        raise ShapeError("attention in blocks needs fixed numbers of queries and keys, not the symbolic batch size")
+    count, size = _blocks(queries, block)
+    spans = _spans(count, size, keys, causal)
+    if drawn is not None:
+        # Each block of each head draws from a key of its own, in both passes.
+        heads.append(random.bits((heads[0].shape[0], count, 2), key=drawn))
+
+    def unpacked(one: Sequence[Array], rest: Sequence[Array]) -> tuple[list[Array], Array | None]:
+        """The operands of one head, and the keys of its blocks."""
+        if drawn is None:
+            return [*one, *rest], None
+        return [*one[:-1], *rest], one[-1]
+
+    def kept(key: Array | None, like: Array) -> Array | None:
+        return None if key is None else random.bernoulli(1 - dropout, like.shape, key=key)
 
     def forward(*operands: Array) -> tuple[Array, Array]:
         def head(_: None, one: list[Array]) -> tuple[None, tuple[Array, Array]]:
-            q, k, v, *masks = [*one, *operands[len(heads) :]]
-            keys = k.swapaxes(-1, -2)
+            (q, k, v, *masks), seeds = unpacked(one, operands[len(heads) :])
+            parts = _cut(q * scale, count, size)
 
-            def step(_: None, row: Any) -> tuple[None, tuple[Array, Array]]:
-                number, part, cut = row
-                scores, allowed = _masked(matmul(part, keys), _whole(masks, cut), causal, number * size)
-                weights, total, shift = _exponentials(scores, allowed)
-                return None, (matmul(weights, v) / total, shift + log(total))
+            def attended(span: _Span) -> tuple[Array, Array]:
+                keys, values, seen = k[..., : span.keys, :].swapaxes(-1, -2), v[..., : span.keys, :], span.masks(masks)
 
-            rows = (arange(count), _cut(q * scale, count, size), [_cut_mask(m, count, size) for m in masks])
-            _, (out, logs) = scan(step, None, rows)
-            return None, (_join(out, q.shape[-2]), _join(logs, q.shape[-2]))
+                def step(_: None, row: Any) -> tuple[None, tuple[Array, Array]]:
+                    number, part, cut, seed = row
+                    scores, allowed = _masked(matmul(part, keys), _whole(seen, cut), causal, number * size)
+                    weights, total, shift = _exponentials(scores, allowed)
+                    stays = kept(seed, weights)
+                    used = weights if stays is None else _dropped(weights, stays, dropout)
+                    return None, (matmul(used, values) / total, shift + log(total))
+
+                rows = (span.numbers, span.of(parts), [span.of_mask(m, count, size) for m in seen], span.of_some(seeds))
+                return scan(step, None, rows)[1]  # type: ignore[no-any-return]
+
+            out, logs = zip(*map(attended, spans), strict=True)
+            return None, (_join(concatenate(out), q.shape[-2]), _join(concatenate(logs), q.shape[-2]))
 
         return scan(head, None, list(operands[: len(heads)]))[1]  # type: ignore[no-any-return]
 
     def backward(inputs: Sequence[Array], outputs: Sequence[Array], cotangents: Sequence[Array]) -> list[Array | None]:
         def head(_: None, one: list[Array]) -> tuple[None, tuple[Array, Array, Array]]:
-            out, logs, to_out, to_logs, q, k, v, *masks = [*one, *inputs[len(heads) :]]
-            keys, values = k.swapaxes(-1, -2), v.swapaxes(-1, -2)
+            (out, logs, to_out, to_logs, q, k, v, *masks), seeds = unpacked(one, inputs[len(heads) :])
             # Σ over keys of P · dP is the product of the output with its cotangent; that of the logarithm adds P · dL.
             shared = (out * to_out).sum(-1, keepdims=True) - to_logs
+            parts = [_cut(x, count, size) for x in (q * scale, logs, to_out, shared)]
 
-            def step(sums: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], Array]:
-                number, (part, logs, to_out, shared), cut = row
-                weights = again(number, part, logs, keys, *_whole(masks, cut))
-                to_scores = weights * (matmul(to_out, values) - shared)
-                to_k, to_v = sums
-                to_k = to_k + matmul(to_scores.swapaxes(-1, -2), part)
-                return (to_k, to_v + matmul(weights.swapaxes(-1, -2), to_out)), matmul(to_scores, k) * scale
+            def gradients(span: _Span) -> tuple[Array, Array, Array]:
+                k_seen, v_seen, seen = k[..., : span.keys, :], v[..., : span.keys, :], span.masks(masks)
+                keys, values = k_seen.swapaxes(-1, -2), v_seen.swapaxes(-1, -2)
 
-            rows = (
-                arange(count),
-                [_cut(x, count, size) for x in (q * scale, logs, to_out, shared)],
-                [_cut_mask(m, count, size) for m in masks],
-            )
-            (to_k, to_v), to_q = scan(step, (0 * k, 0 * v), rows)
-            return None, (_join(to_q, q.shape[-2]), to_k, to_v)
+                def step(sums: tuple[Array, Array], row: Any) -> tuple[tuple[Array, Array], Array]:
+                    number, (part, logs, to_out, shared), cut, seed = row
+                    weights = again(number, part, logs, keys, *_whole(seen, cut))
+                    used, to_weights = weights, matmul(to_out, values)
+                    stays = kept(seed, weights)
+                    if stays is not None:
+                        used, to_weights = _dropped(weights, stays, dropout), _dropped(to_weights, stays, dropout)
+                    to_scores = weights * (to_weights - shared)
+                    to_k, to_v = sums
+                    to_k = to_k + matmul(to_scores.swapaxes(-1, -2), part)
+                    return (to_k, to_v + matmul(used.swapaxes(-1, -2), to_out)), matmul(to_scores, k_seen) * scale
+
+                cut = [span.of_mask(m, count, size) for m in seen]
+                rows = (span.numbers, [span.of(x) for x in parts], cut, span.of_some(seeds))
+                (to_k, to_v), to_q = scan(step, (0 * k_seen, 0 * v_seen), rows)
+                return to_q, _widened(to_k, k), _widened(to_v, v)
+
+            to_q, to_k, to_v = zip(*map(gradients, spans), strict=True)
+            return None, (_join(concatenate(to_q), q.shape[-2]), sum(to_k[1:], to_k[0]), sum(to_v[1:], to_v[0]))
 
         _, found = scan(head, None, [*outputs, *cotangents, *inputs[: len(heads)]])
-        return [*found, *[None] * (own_masks + len(common))]
+        return [*found, *[None] * (len(inputs) - 3)]
 
     @operation_with_rule
     def again(number: Array, part: Array, logs: Array, keys: Array, *masks: Array) -> Array:
@@ -185,7 +280,47 @@ def _in_blocks(q: Array, k: Array, v: Array, mask: ArrayLike | None, causal: boo
         return where(allowed, exp(where(allowed, scores - logs, 0)), 0)  # type: ignore[no-any-return]
 
     out, _ = operation_with_rule(forward, backward, label="attention")(*heads, *common)
-    return _from_heads(out, lead)
+    return _from_heads(out, lead, axes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Blocks of queries from ``first`` up to ``last``, and how many ``keys`` they may look at, from the first on."""
+
+    first: int
+    last: int
+    keys: int
+
+    @property
+    def numbers(self) -> Array:
+        return as_array(np.arange(self.first, self.last))
+
+    def of(self, blocks: Array) -> Array:
+        return blocks[self.first : self.last]
+
+    def of_some(self, blocks: Array | None) -> Array | None:
+        return None if blocks is None else self.of(blocks)
+
+    def masks(self, masks: Sequence[Array]) -> list[Array]:
+        """For each the part that is about these keys."""
+        return [mask if mask.shape[-1] == 1 else mask[..., : self.keys] for mask in masks]
+
+    def of_mask(self, mask: Array, count: int, size: int) -> Array | None:
+        """The rows of a mask in blocks; None where one row serves all queries."""
+        return None if mask.shape[-2] == 1 else self.of(_cut(mask, count, size))
+
+
+def _spans(count: int, size: int, keys: int, causal: bool) -> list[_Span]:
+    """All blocks, in parts if the first of them look at few keys."""
+    parts = min(count, _CAUSAL_PARTS) if causal else 1
+    ends = [count * part // parts for part in range(parts + 1)]
+    return [_Span(first, last, min(keys, last * size) if causal else keys) for first, last in zip(ends, ends[1:])]
+
+
+def _widened(x: Array, whole: Array) -> Array:
+    """With zeros for the keys that were not looked at."""
+    missing = int(whole.shape[-2]) - int(x.shape[-2])
+    return pad(x, [(0, 0)] * (x.ndim - 2) + [(0, missing), (0, 0)]) if missing else x
 
 
 def _checked_mask(mask: ArrayLike, scores: Shape) -> Array:
@@ -197,35 +332,29 @@ def _checked_mask(mask: ArrayLike, scores: Shape) -> Array:
     return chosen.reshape((1,) * (len(scores) - chosen.ndim) + chosen.shape)
 
 
-def _blocks(rows: Any, block: int) -> tuple[int, int]:
-    if isinstance(block, bool) or not isinstance(block, int) or block < 1:
-        raise ConfigError(f"block is a number of queries of at least 1, not {block!r}")
-    if not isinstance(rows, int):
-        raise ShapeError("attention in blocks needs a fixed number of queries, not the symbolic batch size")
-    size = max(1, min(block, rows))
-    return -(-rows // size), size
+def _blocks(rows: int, block: int) -> tuple[int, int]:
+    """How many blocks there are, all of the same size."""
+    count = max(1, -(-rows // block))
+    return count, max(1, -(-rows // count))
 
 
-def _by_head(x: Array, lead: Shape) -> Array:
-    """(..., T, d) as (heads, B, T, d), without B where the batch size is a number."""
-    fixed = [axis for axis, size in enumerate(lead) if isinstance(size, int)]
-    whole = [size if axis in fixed else x.shape[axis] for axis, size in enumerate(lead)]
+def _by_head(x: Array, lead: Shape, heads: Sequence[int]) -> Array:
+    """(..., T, d) as (heads, rows, T, d), where ``heads`` are axes that become one; without rows if there are no other axes."""
+    whole = [size if axis in heads else x.shape[axis] for axis, size in enumerate(lead)]
     x = broadcast_to(x, (*whole, *x.shape[-2:]))
-    x = x.transpose(*fixed, *(axis for axis in range(x.ndim) if axis not in fixed))
-    return x.reshape((math.prod(lead[axis] for axis in fixed), *x.shape[len(fixed) :]))
+    x = x.transpose(*heads, *(axis for axis in range(x.ndim) if axis not in heads))
+    return x.reshape((math.prod(lead[axis] for axis in heads), *x.shape[len(heads) :]))
 
 
-def _of_any_head(mask: Array, lead: Shape) -> Array:
+def _of_any_head(mask: Array, heads: Sequence[int]) -> Array:
     """A mask that serves all heads, as each of them sees it."""
-    kept = [axis for axis in range(mask.ndim) if axis >= len(lead) or not isinstance(lead[axis], int)]
-    return mask.reshape([mask.shape[axis] for axis in kept])
+    return mask.reshape([size for axis, size in enumerate(mask.shape) if axis not in heads])
 
 
-def _from_heads(x: Array, lead: Shape) -> Array:
+def _from_heads(x: Array, lead: Shape, heads: Sequence[int]) -> Array:
     """The inverse of :func:`_by_head`."""
-    fixed = [axis for axis, size in enumerate(lead) if isinstance(size, int)]
-    x = x.reshape((*(lead[axis] for axis in fixed), *x.shape[1:]))
-    order = [*fixed, *(axis for axis in range(x.ndim) if axis not in fixed)]
+    x = x.reshape((*(lead[axis] for axis in heads), *x.shape[1:]))
+    order = [*heads, *(axis for axis in range(x.ndim) if axis not in heads)]
     return x.transpose(*np.argsort(order))
 
 
@@ -242,11 +371,6 @@ def _cut(x: Array, count: int, size: int) -> Array:
     lead = x.ndim - 2
     cut = x.reshape((*x.shape[:-2], count, size, x.shape[-1]))
     return cut.transpose(lead, *range(lead), lead + 1, lead + 2)
-
-
-def _cut_mask(mask: Array, count: int, size: int) -> Array | None:
-    """The rows of a mask in blocks; None where one row serves all queries."""
-    return None if mask.shape[-2] == 1 else _cut(mask, count, size)
 
 
 def _join(x: Array, rows: Any) -> Array:

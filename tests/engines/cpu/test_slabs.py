@@ -159,6 +159,21 @@ def test_steps_without_a_carry_run_on_all_threads(rows, reverse):
         assert all(one.tobytes() == other.tobytes() for other in others)
 
 
+@pytest.mark.parametrize("rows", [1, 33])
+def test_slabs_draw_the_random_bits_of_their_rows(rows):
+    key = np.array([3, 4], np.uint32)
+
+    def function(x):
+        def step(carry, row):
+            h = kept(carry[0], row)
+            return (ops.where(cr.random.bernoulli(0.7, h.shape, key=key), h, 0),), cr.random.bits(h.shape[:1], key=key)
+
+        return over_time(step, x, start(x))
+
+    graph = check(function, rows)
+    assert ["B" in slabs_of(node) for node in scans(graph)] == [True]
+
+
 def test_what_all_rows_share_is_computed_by_every_slab():
     """A counter, a number stacked in every step, and an operand without rows."""
 

@@ -26,6 +26,7 @@ from chainrule.engines.cpu.scans import write_fixed_point, write_scan
 from chainrule.engines.cpu.scatters import write_scatter
 from chainrule.engines.cpu.section_function import scratch_of, write_section
 from chainrule.engines.cpu.sides import sides_of
+from chainrule.engines.cpu.slabs import draws_by_row
 from chainrule.engines.cpu.straight import is_small, write_straight
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
@@ -131,9 +132,11 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
     """The source of a program, from the plans for the bodies of its loops, each before what runs it, and for itself; with
     a clock around every loop nest if ``profiled``."""
     emitter = _Emitter(vector_bytes, profiled)
-    for grouping, memory in plans:
-        emitter.graph(grouping, memory)
+    for grouping, memory in plans[:-1]:
+        # What is written out does not know the number of its row, from which random bits in a slab of a loop follow.
+        emitter.graph(grouping, memory, may_be_alone=not any(map(draws_by_row, grouping.graph.nodes)))
     grouping, memory = plans[-1]
+    emitter.graph(grouping, memory)
     graph, number = grouping.graph, len(plans) - 1
     text = (
         vector_text(vector_bytes)
@@ -167,7 +170,7 @@ class _Emitter:
         self.alone: dict[int, str] = {}
         self.nests, self.loops, self.sections = 0, 0, 0
 
-    def graph(self, grouping: Grouping, memory: Memory) -> None:
+    def graph(self, grouping: Grouping, memory: Memory, *, may_be_alone: bool = True) -> None:
         """Write the functions of a graph whose bodies are already written."""
         first_constant = len(self.constants)
         self.constants.extend(memory.constants)
@@ -188,7 +191,7 @@ class _Emitter:
             if nest in ends:
                 lowering.end_section(ends[nest])
         number = self.numbers[grouping.graph] = len(self.numbers)
-        if not self.profiled and is_small(grouping.graph):
+        if may_be_alone and not self.profiled and is_small(grouping.graph):
             self.alone[number] = f"graph_{number}_of_one"
             self.functions.texts.append(write_straight(grouping.graph, memory, self.alone[number]))
         self._arena_functions(number, memory, lowering)
@@ -213,7 +216,7 @@ class _Emitter:
         self, number: int, graph: Graph, memory: Memory, first_constant: int, calls: Writer, moved: int
     ) -> None:
         w = Writer()
-        head = f"static void graph_{number}(char **arrays, char **constants, char *arena, long B)"
+        head = f"static void graph_{number}(char **arrays, char **constants, char *arena, long B, long row)"
         total = memory.shared
         alone = self.alone.get(number)
         with w.block(head):
@@ -231,7 +234,7 @@ class _Emitter:
                 w.line(f"slot[{given + k}] = constants[{first_constant + k}];")
             for k, size in enumerate(memory.arena):
                 w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
-            w.line("struct frame frame = {slot, constants, arena, B, 0};")
+            w.line("struct frame frame = {slot, constants, arena, B, row};")
             if moved:
                 w.line(f"char *moved[{moved}];")
                 w.line("struct frame other = frame;")

@@ -28,7 +28,7 @@ def exports_text(graph: Graph, name: str, alone: str | None) -> str:
     )
     with w.block("CR_EXPORT void cr_run(char **arrays, char *arena, long B)"):
         w.line(f"char **constants = arrays + {inputs + outputs};")
-        _run(w, [f"{name}(arrays, constants, arena, B);"])
+        _run(w, [f"{name}(arrays, constants, arena, B, 0);"])
     with w.block("CR_EXPORT void cr_repeat(char **arrays, char *arena, const cr_repetition *how)"):
         w.line(f"char **constants = arrays + {inputs + outputs};")
         _run(w, [f"{name}_often(arrays, constants, arena, how);"])
@@ -36,7 +36,7 @@ def exports_text(graph: Graph, name: str, alone: str | None) -> str:
     w.line("/* The same on the objects of a tuple; 1 and nothing done where they are not what its table says. */")
     with w.block("CR_EXPORT long cr_call(const char *tuple)"):
         _take(w, 2, inputs, outputs)
-        _run(w, [f"{name}(arrays, constants, arena, table[CR_BATCH]);"])
+        _run(w, [f"{name}(arrays, constants, arena, table[CR_BATCH], 0);"])
         w.line("return 0;")
     with w.block("CR_EXPORT long cr_call_often(const char *tuple)"):
         _take(w, 4, inputs, outputs)

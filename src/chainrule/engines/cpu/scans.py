@@ -86,7 +86,7 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled:
                 given.append(f"step == {length - 1}{own} ? {place(*pair)} : carry[{c}][step % 2]")
             for k, pair in enumerate(zip(node.outputs[carries:], stacked, strict=True)):
                 given.append(f"slab ? spare_{k} : {place(*pair, 't')}" if k in spares else place(*pair, "t"))
-            _call(w, number, given)
+            _call(w, number, given, "frame->row + row" if is_cut else "frame->row")
         if not length:
             for source, target in zip(first, node.outputs):
                 w.line(f"memcpy(slot[{slot_of(target)}], slot[{slot_of(source)}], {c_size(bytes_of(target))});")
@@ -127,7 +127,7 @@ def write_fixed_point(node: Node, name: str, number: int, slot_of: SlotOf, *, pr
         with w.block(f"for (int close = 0; step < {node.attributes['max_iterations']} && !close; step++)"):
             given = [*sources[:consts], *(f"carry[{c}][(step + 1) % 2]" for c in range(len(states)))]
             given += [f"carry[{c}][step % 2]" for c in range(len(states))]
-            _call(w, number, given)
+            _call(w, number, given, "frame->row")
             w.line("close = 1;")
             for c, value in enumerate(states):
                 type, size = C_TYPES[value.dtype], "fabsf" if value.dtype == "float32" else "fabs"
@@ -162,8 +162,8 @@ def _double_buffers(w: Writer, carried: Sequence[Value]) -> None:
         w.line(f"for (int k = 0; k < 2; k++) carry[{c}][k] = top, top += cr_round({c_size(bytes_of(value))});")
 
 
-def _call(w: Writer, number: int, given: Sequence[str]) -> None:
+def _call(w: Writer, number: int, given: Sequence[str], row: str) -> None:
     w.line(f"char *given[{max(1, len(given))}];")
     for k, text in enumerate(given):
         w.line(f"given[{k}] = {text};")
-    w.line(f"graph_{number}(given, frame->constants, top, B);")
+    w.line(f"graph_{number}(given, frame->constants, top, B, {row});")

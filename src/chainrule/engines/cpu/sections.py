@@ -135,7 +135,7 @@ def _kept(nest: Nest, grouping: Grouping) -> _Kept | None:
         for node in nodes_of_nest(nest, grouping):
             if _is_total(node) and node.output in nest.made:
                 totals.add(node.output)
-            elif node.primitive.name in ("scan", "fixed_point") or not (_draws_by_row(node) or keeps_rows(node)):
+            elif node.primitive.name in ("scan", "fixed_point") or not keeps_rows(node):
                 return None
             if node.primitive.name == "contract":
                 rows = max(rows, _rows_worth_while(node))
@@ -158,11 +158,6 @@ def _is_total(node: Node) -> bool:
         return False
     kept = product(node.output.shape)
     return batch_axis(node.inputs[0]) in node.attributes["axes"] and isinstance(kept, int) and kept <= LARGEST_SIDE
-
-
-def _draws_by_row(node: Node) -> bool:
-    """Whether random bits are numbered row by row, so that a slab knows the number of its first."""
-    return node.primitive.name == "random_bits" and batch_axis(node.output) == 0
 
 
 def _rows_worth_while(node: Node) -> int:

@@ -131,8 +131,15 @@ def keeps_rows(node: Node) -> bool:
             indices = node.inputs[1].type.rank
             is_summed = first is not None and attributes["batch"] <= first < indices
             return not is_summed and bool(results[0] != attributes["batch"])
-    # Random bits are numbered through all rows; a fixed point is found when all rows have come to rest.
+        case "random_bits":
+            return draws_by_row(node)
+    # A fixed point is found when all rows have come to rest.
     return False
+
+
+def draws_by_row(node: Node) -> bool:
+    """Whether a node draws random bits that are numbered row by row, so that a slab knows the number of its first."""
+    return node.primitive.name == "random_bits" and node.output.shape[:1] == (BATCH,)
 
 
 def _count(shape: tuple[object, ...]) -> int:

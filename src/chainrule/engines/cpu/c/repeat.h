@@ -2,7 +2,7 @@
  * to step: the next rows, the next place of every stacked result, and the state, whose buffers change places where a
  * result could not be written over its operand.
  */
-typedef void cr_program(char **arrays, char **constants, char *arena, long B);
+typedef void cr_program(char **arrays, char **constants, char *arena, long B, long row);
 
 typedef struct {
     int64_t to, from;
@@ -83,7 +83,7 @@ CR_INLINE void cr_repeat_program(
     cr_program *program, char **arrays, char **constants, char *arena, const cr_repetition *how) {
     for (long step = 0; step < how->steps; step++) {
         cr_gather(arrays, how, step);
-        program(arrays, constants, arena, how->batch);
+        program(arrays, constants, arena, how->batch, 0);
         cr_report(arrays + how->inputs, arrays, how);
         if (how->exchanges) cr_exchange(arrays, how);
     }
