@@ -260,3 +260,14 @@ def test_what_has_zeros_between_its_elements_is_computed_once(inner, stores):
     total, largest = ENGINE.load(graph)(operands)
     np.testing.assert_allclose(total, (padded + 1).sum(0))
     np.testing.assert_allclose(largest, (padded + 1).max(1))
+
+
+def test_a_chain_of_maps_longer_than_any_recursion():
+    def function(x):
+        for k in range(1500):
+            x = x * 1.01 if k % 2 else x - 0.5
+        return x
+
+    x = np.linspace(-1, 1, 33)
+    program = ENGINE.load(optimise(cr.trace(function, x)))
+    np.testing.assert_allclose(program([x])[0], function(x), rtol=1e-12)

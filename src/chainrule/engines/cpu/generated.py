@@ -28,7 +28,7 @@ from chainrule.ir.text import print_graph
 
 NDArray = np.ndarray[Any, Any]
 
-_FOLDERS = ("chainrule.engines.cpu", "chainrule.engines.cpu.c", "chainrule.ir")
+_FOLDERS = ("chainrule.core", "chainrule.engines.cpu", "chainrule.engines.cpu.c", "chainrule.ir")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_ad
 _JOINED = frozenset({"map", "contract"})
 # Recomputing up to this many additions is cheaper than a store and a load.
 _CHEAP = 3
+# Longer chains of maps are cut, because what is computed for an element is found by going down the chain.
+_DEEPEST = 100
 # An array with zeros between its elements: divisions, and conditions that keep what reads it from vectors.
 _SPREAD = 4
 _MAX_ROOTS = 12
@@ -45,6 +47,7 @@ class Grouping:
             if same_bytes(node):
                 self.alias[node.output] = self.canonical(node.inputs[0])
         self.results = [self.canonical(value) for value in graph.outputs]
+        self.cuts: set[Value] = set()
         self.stored = self._choose_stored()
         self.nests: list[Nest] = []
         self.sections: list[Section] = []
@@ -74,16 +77,23 @@ class Grouping:
             elif name == "constant" and node.output.shape:
                 stored.add(node.output)
         cost: dict[Value, int] = dict.fromkeys(self.graph.inputs, 0)
+        depth: dict[Value, int] = dict.fromkeys(self.graph.inputs, 0)
         for node in self.graph.nodes:
             grows = node.primitive.name == "broadcast" and product(node.inputs[0].shape) != product(node.output.shape)
             precious = [*node.inputs] if node.primitive.name == "random_bits" else [*node.inputs] if grows else []
             stored.update(self.canonical(value) for value in precious if cost[value] and not self.is_in(value, stored))
             own = _cost(node)
-            total = own + sum(0 if self.is_in(value, stored) else cost[value] for value in node.inputs)
+            expanded = [value for value in node.inputs if not self.is_in(value, stored)]
+            total = own + sum(cost[value] for value in expanded)
+            deepest = 1 + max((depth[value] for value in expanded), default=0)
             for value in node.outputs:
-                cost[value] = 0 if self.is_in(value, stored) else total
+                cost[value], depth[value] = (0, 0) if self.is_in(value, stored) else (total, deepest)
                 limit = 0 if value.dtype == BOOL else _CHEAP
-                if cost[value] > limit and uses.get(value, 0) > 1 and value not in self.alias:
+                if value in self.alias:
+                    continue
+                if depth[value] > _DEEPEST:
+                    self.cuts.add(value)
+                if value in self.cuts or (cost[value] > limit and uses.get(value, 0) > 1):
                     stored.add(value)
         return stored
 
@@ -178,7 +188,8 @@ class Grouping:
     def _forget_private(self, groups: list[Nest]) -> None:
         """Results that only their own nest reads are not stored; a nest that is left without results goes."""
         for group in [g for g in groups if g.kind in ("map", "contract")]:
-            needed = {value for other in groups if other is not group for value in other.reads} | set(self.results)
+            needed = {value for other in groups if other is not group for value in other.reads}
+            needed.update(self.results, self.cuts)
             private = [value for value in group.made if value not in needed]
             group.roots = [value for value in group.roots if value in needed]
             if group.node is not None and (group.roots or group.sides) and group.node.output in private:
