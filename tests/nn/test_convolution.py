@@ -210,6 +210,20 @@ def test_flatten() -> None:
         nn.Flatten(-1)
 
 
+def test_unflatten_is_the_inverse() -> None:
+    x = np.arange(48.0).reshape(2, 2, 3, 4)
+    np.testing.assert_array_equal(nn.Unflatten((2, 3, 4))(nn.Flatten()(x)), x)
+    np.testing.assert_array_equal(nn.Unflatten((2, -1, 4))(x.reshape(2, 24)), x)
+    theirs = t.Unflatten(1, (2, 3, 4))(torch.tensor(x.reshape(2, 24)))
+    np.testing.assert_array_equal(nn.Unflatten([2, 3, 4])(x.reshape(2, 24)), theirs.numpy())
+    compiled = cr.compile(lambda m, x: m(x), batch=("x",))
+    assert compiled(nn.Unflatten((2, 3, 4)), x.reshape(2, 24)).shape == (2, 2, 3, 4)
+    with pytest.raises(ShapeError, match=r"last axis of an input of shape \(2, 24\) cannot have the sizes \(5, -1\)"):
+        nn.Unflatten((5, -1))(x.reshape(2, 24))
+    with pytest.raises(ConfigError, match="Unflatten needs a tuple of sizes, of which one may be -1"):
+        nn.Unflatten((-1, -1))
+
+
 def test_input_of_a_wrong_shape_names_the_layer_and_the_shape() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Conv2d(3, 2, 3))
     with pytest.raises(ShapeError, match=r"^layer 'layers\.0' \(Conv2d\): .* shape \(batch, height, width, channels\)"):

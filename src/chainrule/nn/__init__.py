@@ -86,6 +86,7 @@ from chainrule.nn.reshaping import Flatten as Flatten
 from chainrule.nn.reshaping import Pad as Pad
 from chainrule.nn.reshaping import PixelShuffle as PixelShuffle
 from chainrule.nn.reshaping import PixelUnshuffle as PixelUnshuffle
+from chainrule.nn.reshaping import Unflatten as Unflatten
 from chainrule.nn.reshaping import Upsample as Upsample
 from chainrule.nn.spiking import LeakyIntegrateAndFire as LeakyIntegrateAndFire
 from chainrule.nn.spiking import spike as spike

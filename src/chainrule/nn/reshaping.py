@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -31,6 +32,26 @@ class Flatten(Module):
 
     def forward(self, x: ArrayLike) -> Any:
         return _flattened(x, self.start_axis)
+
+
+class Unflatten(Module):
+    """The last axis as several: (batch, height · width · channels) to (batch, height, width, channels) for those ``sizes``.
+
+    The inverse of :class:`Flatten`, in row-major order. One of the sizes may be -1. Raises :class:`ShapeError` when the
+    axis has another size than their product.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        found = tuple(sizes) if isinstance(sizes, list | tuple) else ()
+        if not found or found.count(-1) > 1:
+            raise ConfigError(f"Unflatten needs a tuple of sizes, of which one may be -1, not {sizes!r}")
+        for size in found:
+            if size != -1:
+                check_size("Unflatten", "sizes", size)
+        self.sizes = tuple(int(size) for size in found)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _unflattened(x, self.sizes)
 
 
 class Pad(Module):
@@ -206,6 +227,16 @@ def _unshuffled(x: ArrayLike, r: int) -> Any:
     apart = array.reshape((*lead, height // r, r, width // r, r, channels))
     apart = apart.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)
     return apart.reshape((*lead, height // r, width // r, channels * r**2))
+
+
+@operation
+def _unflattened(x: ArrayLike, sizes: tuple[int, ...]) -> Any:
+    array = as_array(x)
+    known = math.prod(size for size in sizes if size != -1)
+    last = array.shape[-1] if array.ndim else None
+    if not isinstance(last, int) or (last % known if -1 in sizes else last != known):
+        raise ShapeError(f"the last axis of an input of shape {show_shape(array.shape)} cannot have the sizes {sizes}")
+    return array.reshape((*array.shape[:-1], *(last // known if size == -1 else size for size in sizes)))
 
 
 @operation
