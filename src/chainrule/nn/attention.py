@@ -9,7 +9,7 @@ import numpy as np
 from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.cells import check_sizes
-from chainrule.nn.decoding import DecodingCache
+from chainrule.nn.decoding import DecodingCache, Pair
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.initialisers import Initialiser, glorot_uniform
 from chainrule.nn.linear import Linear
@@ -108,7 +108,11 @@ class MultiheadAttention(Module):
         cache: DecodingCache | None = None,
     ) -> Any:
         masks = (lengths, mask, attention_mask)
-        result, weights = _attend(self, query, key, value, masks, need_weights, cache)
+        of_memory = key is not None and key is not query
+        kept = None if cache is None else cache.take(of_memory)
+        result, weights, kept = _attend(self, query, key, value, masks, need_weights, cache, kept)
+        if cache is not None:
+            cache.put(kept, of_memory)
         output = self.out_proj(result)
         return (output, weights) if need_weights else output
 
@@ -122,6 +126,7 @@ def _attend(
     masks: tuple[Any, ...],
     need: bool,
     cache: DecodingCache | None,
+    kept: Pair | None,
 ) -> Any:
     sequences = _sequences(layer, query, key, value)
     past = None
@@ -132,11 +137,13 @@ def _attend(
         _check_cached(layer, sequences, masks)
         q, k, v = _projected(layer, sequences)
         q, k = _turned(layer, cache.place, q, k)
-        k, v, past = cache.extended(k, v)
+        kept, k, v, past = cache.extended(kept, k, v)
     else:
-        (q,) = _mapped(layer, sequences[0], 0, 1)
-        k, v = cache.memory(lambda: _projected(layer, sequences)[1:])
-        (q,), (k,) = _turned(layer, cache.place, q), _turned(layer, 0, k)
+        (q,) = _turned(layer, cache.place, *_mapped(layer, sequences[0], 0, 1))
+        if kept is None:
+            _, k, v = _projected(layer, sequences)
+            kept = _turned(layer, 0, k)[0], v
+        k, v = as_array(kept[0]), as_array(kept[1])
     causal, block = (False, None) if past is not None else (layer.causal, layer.block)
     allowed = past if past is not None else _mask(masks, (q.shape[0], layer.num_heads, q.shape[-2], k.shape[-2]))
     rate = layer.dropout.rate if is_training() else 0.0
@@ -147,7 +154,7 @@ def _attend(
     else:
         mixed = scaled_dot_product_attention(q, k, v, allowed, causal=causal, dropout=rate, block=block)
     joined = mixed.transpose(0, 2, 1, 3)
-    return joined.reshape((*joined.shape[:2], layer.embed_dim)), weights if need else None
+    return joined.reshape((*joined.shape[:2], layer.embed_dim)), weights if need else None, kept
 
 
 def _sequences(layer: MultiheadAttention, query: Any, key: Any, value: Any) -> list[Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from chainrule.core.errors import ShapeError
+from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.ops.arrays import arange
 from chainrule.ops.math import where
 from chainrule.ops.padding import pad
-from chainrule.trace.array import Array
+from chainrule.trace.array import Array, as_array
 
 Pair = tuple[Any, Any]  # keys and values (N, heads, positions, d)
 
@@ -35,27 +35,33 @@ class DecodingCache:
         self._past = iter(past or ())
         self._memories = iter(memories)
 
-    def extended(self, key: Array, value: Array) -> tuple[Array, Array, Array | None]:
-        """All keys and values of a self-attention, with the new ones in place, and which of them are not in the future."""
-        count = key.shape[-2]
+    def take(self, of_memory: bool) -> Pair | None:
+        """What an attention layer kept, as its turn comes; None at the beginning."""
         if self._begins:
+            return None
+        pair = next(self._memories if of_memory else self._past, None)
+        if pair is None:
+            raise ConfigError("this cache was made by fewer attention layers than are called now; begin with a new one")
+        return pair
+
+    def put(self, pair: Pair, of_memory: bool) -> None:
+        """What the layer keeps from now on."""
+        if of_memory:
+            self.memories = (*self.memories, pair)
+        else:
+            self.past = (*self.past, pair)
+
+    def extended(self, kept: Pair | None, key: Array, value: Array) -> tuple[Pair, Array, Array, Array | None]:
+        """What to keep, the keys and values to attend to, and which of them are not in the future (None for: see ``causal``)."""
+        count = key.shape[-2]
+        if kept is None:
             if not isinstance(count, int) or count > self.length:
                 raise ShapeError(f"a cache of {self.length} positions has no room for {count}")
             room = [(0, 0)] * (key.ndim - 2) + [(0, self.length - count), (0, 0)]
-            self.past = (*self.past, (pad(key, room), pad(value, room)))
-            return key, value, None
+            return (pad(key, room), pad(value, room)), key, value, None
         if count != 1:
             raise ShapeError(f"a cache is continued by one position at a time, not {count}")
         places = arange(self.length)
         here = (places == self.place)[:, None]
-        old_key, old_value = next(self._past)
-        pair = where(here, key, old_key), where(here, value, old_value)
-        self.past = (*self.past, pair)
-        return *pair, places <= self.place
-
-    def memory(self, project: Callable[[], Iterable[Array]]) -> Pair:
-        """The keys and values of an encoder's output, which ``project`` makes once."""
-        key, value = project() if self._begins else next(self._memories)
-        pair = key, value
-        self.memories = (*self.memories, pair)
-        return pair
+        key, value = (where(here, new, as_array(old)) for new, old in zip((key, value), kept, strict=True))
+        return (key, value), key, value, places <= self.place

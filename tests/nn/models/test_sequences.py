@@ -95,6 +95,23 @@ def test_one_more_token_costs_one_row_of_attention() -> None:
     )
 
 
+def test_a_loop_of_ones_own_with_a_cache_writes_the_same() -> None:
+    cr.seed(7)
+    model = models.GPT(11, 12, 8, 2, 2, 0.0, init=WIDE).astype("float64")
+    prompt = np.array([[1, 2, 3], [6, 0, 4]])
+    cache, written = nn.DecodingCache(12), []
+    logits = model(prompt, cache)
+    for place in range(3, 9):
+        assert logits.shape == (2, 1, 11)
+        written.append(logits[:, 0].argmax(-1))
+        cache = nn.DecodingCache(12, place, cache.past)
+        logits = model(written[-1][:, None], cache)
+    np.testing.assert_array_equal(np.stack(written, 1), model.generate(prompt, 6))
+    assert all(type(part) is np.ndarray and part.shape == (2, 2, 12, 4) for pair in cache.past for part in pair)
+    with pytest.raises(ConfigError, match="made by fewer attention layers than are called now"):
+        model(prompt[:, :1], nn.DecodingCache(12, 3, cache.past[:1]))
+
+
 def test_a_cache_goes_with_causal_attention_alone() -> None:
     x = np.zeros((1, 3, 4))
     with pytest.raises(ConfigError, match="for causal self-attention without masks"):
