@@ -24,6 +24,24 @@ static __attribute__((unused)) void cr_transpose_float32x4(
     *(cr_float32x4_anywhere *)(to + 3 * to_step) = s7;
 }
 
+/* hidden forward: hidden_7 = pad(params_hidden_weight_0) */
+static void nest_0(void *context, long chunk) {
+    struct frame *const frame = context;
+    const long B = frame->B;
+    float *restrict const params_hidden_weight_0 = (float *)frame->slot[0];
+    float *restrict const hidden_7 = (float *)frame->slot[7];
+    const long low = 0, high = 2;
+    for (long i0 = low; i0 < high; i0++) {
+        CR_INDEPENDENT
+        for (long i1 = 0; i1 < 4; i1++) {
+            const _Bool v0 = (i1) < 2;
+            const float v1 = v0 ? params_hidden_weight_0[2 * i0 + i1] : 0;
+            const float v2 = v0 ? v1 : 0.0f;
+            hidden_7[4 * i0 + i1] = v2;
+        }
+    }
+}
+
 static void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
     for (long k2 = 0; k2 < 2; k2++) {
@@ -44,32 +62,15 @@ static void tile_c2467e8850(const float *restrict x, const float *restrict y, fl
     *(cr_float32x4_anywhere *)(to + 12) = c3_0;
 }
 
-/* params_hidden_weight_0 with a border of zeros */
-static void nest_0(void *context, long chunk) {
-    struct frame *const frame = context;
-    const long B = frame->B;
-    float *restrict const params_hidden_weight_0 = (float *)frame->slot[0];
-    float *restrict const border_b = (float *)(frame->scratch + 0);
-    const long low = 0, high = 2;
-    for (long i0 = low; i0 < high; i0++) {
-        CR_INDEPENDENT
-        for (long i1 = 0; i1 < 4; i1++) {
-            const _Bool v0 = (i1) < 2;
-            const float v1 = v0 ? params_hidden_weight_0[2 * i0 + i1] : 0;
-            border_b[4 * i0 + i1] = v1;
-        }
-    }
-}
-
-/* hidden forward: result = x_4 @ params_hidden_weight_0;
-   hidden_7 = (1.0 / (1.0 + exp(neg((result + params_hidden_bias_1))))) */
+/* hidden forward: result = x_4 @ hidden_7;
+   hidden_8 = (1.0 / (1.0 + exp(neg((result + params_hidden_bias_1))))) */
 static void nest_1(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
     float *restrict const x_4 = (float *)frame->slot[4];
-    float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
     float *restrict const hidden_7 = (float *)frame->slot[7];
-    float *restrict const border_b = (float *)(frame->scratch + 0);
+    float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
+    float *restrict const hidden_8 = (float *)frame->slot[8];
     const long chunks = cr_chunks(32, 262144, 1), units = 1;
     const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);
     for (long unit = low; unit < high; unit++) {
@@ -79,7 +80,7 @@ static void nest_1(void *context, long chunk) {
         for (long tile = block * 1; tile < last_tile; tile++) {
             const long k0 = tile * 4 / 1;
             float finished[16] __attribute__((aligned(64)));
-            tile_c2467e8850(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
+            tile_c2467e8850(x_4 + (2 * k0), hidden_7 + (0), finished, 0, 0, 1, 1, B);
             for (long r0 = 0; r0 < 4; r0++) {
                 const long this_k0 = k0 + r0;
                 const long width = cr_least(4, 2 - (0));
@@ -93,7 +94,7 @@ static void nest_1(void *context, long chunk) {
                     const float v4 = cr_exp_f32(v3);
                     const float v5 = 1.0f + v4;
                     const float v6 = 1.0f / v5;
-                    hidden_7[2 * this_k0 + place] = v6;
+                    hidden_8[2 * this_k0 + place] = v6;
                 }
             }
         }
@@ -113,19 +114,19 @@ static void tile_9419d8ce05(const float *restrict x, const float *restrict y, fl
     *(cr_float32x4_anywhere *)(to + 0) = c0;
 }
 
-/* hidden_7 in vectors of 4 */
+/* hidden_8 in vectors of 4 */
 static void nest_2(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const hidden_7 = (float *)frame->slot[7];
+    float *restrict const hidden_8 = (float *)frame->slot[8];
     float *restrict const vectors_y_0 = (float *)(frame->scratch + 0);
     for (long start = 0; start < 2; start += 4) {
-        cr_transpose_float32x4(vectors_y_0 + (4 * start), 4, hidden_7 + (start), 2, cr_least(4, 2 - start), cr_least(4, 4 - (0)));
+        cr_transpose_float32x4(vectors_y_0 + (4 * start), 4, hidden_8 + (start), 2, cr_least(4, 2 - start), cr_least(4, 4 - (0)));
     }
 }
 
-/* output forward, step forward: result = hidden_7 @ params_output_weight_2;
-   t_8 = reduce_sum((((1.0 / (1.0 + exp(neg(...)))) - y_5) * ((1.0 / (1.0 + exp(neg(...)))) - y_5))) */
+/* output forward, step forward: result = hidden_8 @ params_output_weight_2;
+   t_7 = reduce_sum((((1.0 / (1.0 + exp(neg(...)))) - y_5) * ((1.0 / (1.0 + exp(neg(...)))) - y_5))) */
 static void nest_3(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
@@ -165,7 +166,7 @@ static void nest_3(void *context, long chunk) {
 static void nest_3_after(void *context) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const t_8 = (float *)frame->slot[8];
+    float *restrict const t_7 = (float *)frame->slot[7];
     float *restrict const side_0 = (float *)(frame->scratch + 64);
     const long chunks = cr_chunks(8, 262144, 1);
     for (long part = 1; part < chunks; part++) {
@@ -178,16 +179,16 @@ static void nest_3_after(void *context) {
     for (long k = 0; k < 4; k++) side_0[k] += side_0[k + 4];
     for (long k = 0; k < 2; k++) side_0[k] += side_0[k + 2];
     for (long k = 0; k < 1; k++) side_0[k] += side_0[k + 1];
-    for (long k = 0; k < 1; k++) t_8[k] = side_0[k];
+    for (long k = 0; k < 1; k++) t_7[k] = side_0[k];
 }
 
-/* step forward: t_6 = (0.5 * (t_8 / 4.0)) */
+/* step forward: t_6 = (0.5 * (t_7 / 4.0)) */
 static void nest_4(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const t_8 = (float *)frame->slot[8];
+    float *restrict const t_7 = (float *)frame->slot[7];
     float *restrict const t_6 = (float *)frame->slot[6];
-    const float v0 = t_8[0];
+    const float v0 = t_7[0];
     const float v1 = v0 / 4.0f;
     const float v2 = 0.5f * v1;
     t_6[0] = v2;
@@ -327,7 +328,7 @@ static __attribute__((noinline)) void graph_0_of_one(char **arrays, const cr_rep
 static long graph_0_arena(long B) {
     long own = 0, most = 16448;
     own += cr_round(32);
-    own += cr_round(4);
+    own += cr_round(32);
     return own + cr_round(most) + 64;
 }
 static long graph_0_borrowed(long B) {
@@ -345,7 +346,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     char *slot[9];
     for (long k = 0; k < 7; k++) slot[k] = arrays[k];
     slot[7] = arena, arena += cr_round(32);
-    slot[8] = arena, arena += cr_round(4);
+    slot[8] = arena, arena += cr_round(32);
     struct frame frame = {slot, constants, arena, B, row};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks(32, 262144, 1));

@@ -1,3 +1,21 @@
+/* hidden forward: hidden_11 = pad(params_hidden_weight_0) */
+static void nest_0(void *context, long chunk) {
+    struct frame *const frame = context;
+    const long B = frame->B;
+    float *restrict const params_hidden_weight_0 = (float *)frame->slot[0];
+    float *restrict const hidden_11 = (float *)frame->slot[11];
+    const long low = 0, high = 2;
+    for (long i0 = low; i0 < high; i0++) {
+        CR_INDEPENDENT
+        for (long i1 = 0; i1 < 4; i1++) {
+            const _Bool v0 = (i1) < 2;
+            const float v1 = v0 ? params_hidden_weight_0[2 * i0 + i1] : 0;
+            const float v2 = v0 ? v1 : 0.0f;
+            hidden_11[4 * i0 + i1] = v2;
+        }
+    }
+}
+
 static void tile_c2467e8850(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0}, c2_0 = {0}, c3_0 = {0};
     for (long k2 = 0; k2 < 2; k2++) {
@@ -42,34 +60,17 @@ static void tile_0987f16980(const float *restrict x, const float *restrict y, fl
     *(cr_float32x4_anywhere *)(to + 0) = c0_0;
 }
 
-/* params_hidden_weight_0 with a border of zeros */
-static void nest_0(void *context, long chunk) {
-    struct frame *const frame = context;
-    const long B = frame->B;
-    float *restrict const params_hidden_weight_0 = (float *)frame->slot[0];
-    float *restrict const border_b = (float *)(frame->scratch + 0);
-    const long low = 0, high = 2;
-    for (long i0 = low; i0 < high; i0++) {
-        CR_INDEPENDENT
-        for (long i1 = 0; i1 < 4; i1++) {
-            const _Bool v0 = (i1) < 2;
-            const float v1 = v0 ? params_hidden_weight_0[2 * i0 + i1] : 0;
-            border_b[4 * i0 + i1] = v1;
-        }
-    }
-}
-
-/* hidden forward: result = x_4 @ params_hidden_weight_0;
-   hidden_11 = exp(neg((result + params_hidden_bias_1)));
-   hidden_12 = (1.0 / (1.0 + hidden_11)) */
+/* hidden forward: result = x_4 @ hidden_11;
+   hidden_12 = exp(neg((result + params_hidden_bias_1)));
+   hidden_13 = (1.0 / (1.0 + hidden_12)) */
 static void nest_1(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
     float *restrict const x_4 = (float *)frame->slot[4];
-    float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
     float *restrict const hidden_11 = (float *)frame->slot[11];
+    float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
     float *restrict const hidden_12 = (float *)frame->slot[12];
-    float *restrict const border_b = (float *)(frame->scratch + 0);
+    float *restrict const hidden_13 = (float *)frame->slot[13];
     const long chunks = cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)), units = 1 * ((B + 16383) / 16384);
     const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);
     for (long unit = low; unit < high; unit++) {
@@ -83,9 +84,9 @@ static void nest_1(void *context, long chunk) {
                 while (rows_left > row_end - k0) rows_left /= 2;
                 const long count_k0 = rows_left;
                 float finished[16] __attribute__((aligned(64)));
-                if (count_k0 == 4) tile_c2467e8850(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
-                else if (count_k0 == 2) tile_c5b4d57876(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
-                else if (count_k0 == 1) tile_0987f16980(x_4 + (2 * k0), border_b + (0), finished, 0, 0, 1, 1, B);
+                if (count_k0 == 4) tile_c2467e8850(x_4 + (2 * k0), hidden_11 + (0), finished, 0, 0, 1, 1, B);
+                else if (count_k0 == 2) tile_c5b4d57876(x_4 + (2 * k0), hidden_11 + (0), finished, 0, 0, 1, 1, B);
+                else if (count_k0 == 1) tile_0987f16980(x_4 + (2 * k0), hidden_11 + (0), finished, 0, 0, 1, 1, B);
                 for (long r0 = 0; r0 < count_k0; r0++) {
                     const long this_k0 = k0 + r0;
                     const long width = cr_least(4, 2 - (0));
@@ -99,8 +100,8 @@ static void nest_1(void *context, long chunk) {
                         const float v4 = cr_exp_f32(v3);
                         const float v5 = 1.0f + v4;
                         const float v6 = 1.0f / v5;
-                        hidden_11[2 * this_k0 + place] = v4;
-                        hidden_12[2 * this_k0 + place] = v6;
+                        hidden_12[2 * this_k0 + place] = v4;
+                        hidden_13[2 * this_k0 + place] = v6;
                     }
                 }
             }
@@ -108,45 +109,45 @@ static void nest_1(void *context, long chunk) {
     }
 }
 
-/* output forward: output_13 = hidden_12 @ params_output_weight_2 */
+/* output forward: output_14 = hidden_13 @ params_output_weight_2 */
 static void nest_2(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const hidden_12 = (float *)frame->slot[12];
+    float *restrict const hidden_13 = (float *)frame->slot[13];
     float *restrict const params_output_weight_2 = (float *)frame->slot[2];
-    float *restrict const output_13 = (float *)frame->slot[13];
+    float *restrict const output_14 = (float *)frame->slot[14];
     const long chunks = cr_chunks((6 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long k0 = low; k0 < high; k0++) {
         float sum = 0.0f;
         for (long k2 = 0; k2 < 2; k2++) {
-            const float v0 = hidden_12[2 * k0 + k2];
+            const float v0 = hidden_13[2 * k0 + k2];
             const float v1 = params_output_weight_2[k2];
             sum = sum + v0 * v1;
         }
-        output_13[k0] = sum;
+        output_14[k0] = sum;
     }
 }
 
-/* step backward: d_14 = (0.5 / cast(extent())) */
+/* step backward: d_11 = (0.5 / cast(extent())) */
 static void nest_3(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_14 = (float *)frame->slot[14];
+    float *restrict const d_11 = (float *)frame->slot[11];
     const int64_t v0 = B;
     const float v1 = (float)v0;
     const float v2 = 0.5f / v1;
-    d_14[0] = v2;
+    d_11[0] = v2;
 }
 
-/* output backward, step forward: d_output_15 = neg((neg(((((... * ...) + (... * ...)) * (1.0 / (... + ...))) / (1.0 + exp(neg(...))))) * exp(neg((output_13 + params_output_bias_3)))));
+/* output backward, step forward: d_output_15 = neg((neg(((((... * ...) + (... * ...)) * (1.0 / (... + ...))) / (1.0 + exp(neg(...))))) * exp(neg((output_14 + params_output_bias_3)))));
    t_16 = reduce_sum((((1.0 / (1.0 + exp(neg(...)))) - y_5) * ((1.0 / (1.0 + exp(neg(...)))) - y_5)));
    d_output_10 = reduce_sum(d_output_15) */
 static void nest_4(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const d_14 = (float *)frame->slot[14];
-    float *restrict const output_13 = (float *)frame->slot[13];
+    float *restrict const d_11 = (float *)frame->slot[11];
+    float *restrict const output_14 = (float *)frame->slot[14];
     float *restrict const params_output_bias_3 = (float *)frame->slot[3];
     float *restrict const y_5 = (float *)frame->slot[5];
     float *restrict const d_output_15 = (float *)frame->slot[15];
@@ -163,8 +164,8 @@ static void nest_4(void *context, long chunk) {
         for (; block + 64 <= high; block += 64) {
             CR_INDEPENDENT
             for (long l = 0; l < 64; l++) {
-                const float v0 = d_14[0];
-                const float v1 = output_13[block + l];
+                const float v0 = d_11[0];
+                const float v1 = output_14[block + l];
                 const float v2 = params_output_bias_3[0];
                 const float v3 = v1 + v2;
                 const float v4 = -v3;
@@ -188,8 +189,8 @@ static void nest_4(void *context, long chunk) {
         }
         CR_INDEPENDENT
         for (long l = 0; l < high - block; l++) {
-            const float v0 = d_14[0];
-            const float v1 = output_13[block + l];
+            const float v0 = d_11[0];
+            const float v1 = output_14[block + l];
             const float v2 = params_output_bias_3[0];
             const float v3 = v1 + v2;
             const float v4 = -v3;
@@ -297,11 +298,11 @@ static void tile_5055031da6(const float *restrict x, const float *restrict y, fl
     memcpy(to + 0, &c0, 8);
 }
 
-/* hidden_12 with a border of zeros */
+/* hidden_13 with a border of zeros */
 static void nest_7(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
-    float *restrict const hidden_12 = (float *)frame->slot[12];
+    float *restrict const hidden_13 = (float *)frame->slot[13];
     float *restrict const border_a = (float *)(frame->scratch + 0);
     const long chunks = cr_chunks((12 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
@@ -309,13 +310,13 @@ static void nest_7(void *context, long chunk) {
         CR_INDEPENDENT
         for (long i1 = 0; i1 < 4; i1++) {
             const _Bool v0 = (i1) < 2;
-            const float v1 = v0 ? hidden_12[2 * i0 + i1] : 0;
+            const float v1 = v0 ? hidden_13[2 * i0 + i1] : 0;
             border_a[4 * i0 + i1] = v1;
         }
     }
 }
 
-/* output backward: d_output_9 = hidden_12.T @ d_output_15 */
+/* output backward: d_output_9 = hidden_13.T @ d_output_15 */
 static void nest_8(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
@@ -361,14 +362,14 @@ static void nest_9(void *context, long chunk) {
     }
 }
 
-/* hidden backward: d_hidden_18 = neg((neg(((d_output_17 * hidden_12) / (1.0 + hidden_11))) * hidden_11));
+/* hidden backward: d_hidden_18 = neg((neg(((d_output_17 * hidden_13) / (1.0 + hidden_12))) * hidden_12));
    d_hidden_8 = reduce_sum(d_hidden_18) */
 static void nest_10(void *context, long chunk) {
     struct frame *const frame = context;
     const long B = frame->B;
     float *restrict const d_output_17 = (float *)frame->slot[17];
+    float *restrict const hidden_13 = (float *)frame->slot[13];
     float *restrict const hidden_12 = (float *)frame->slot[12];
-    float *restrict const hidden_11 = (float *)frame->slot[11];
     float *restrict const d_hidden_18 = (float *)frame->slot[18];
     float *restrict const side_0 = (float *)(frame->scratch + 0);
     const long chunks = cr_chunks((22 * B), 65536, B), extent = B;
@@ -379,9 +380,9 @@ static void nest_10(void *context, long chunk) {
         CR_INDEPENDENT
         for (long i1 = 0; i1 < 2; i1++) {
             const float v0 = d_output_17[2 * i0 + i1];
-            const float v1 = hidden_12[2 * i0 + i1];
+            const float v1 = hidden_13[2 * i0 + i1];
             const float v2 = v0 * v1;
-            const float v3 = hidden_11[2 * i0 + i1];
+            const float v3 = hidden_12[2 * i0 + i1];
             const float v4 = 1.0f + v3;
             const float v5 = v2 / v4;
             const float v6 = -v5;
@@ -600,10 +601,10 @@ static __attribute__((noinline)) void graph_0_of_one(char **arrays, const cr_rep
 
 static long graph_0_arena(long B) {
     long own = 0, most = (64 * B + 32768);
+    own += cr_round(32);
     own += cr_round((8 * B));
     own += cr_round((8 * B));
     own += cr_round((4 * B));
-    own += cr_round(4);
     own += cr_round((4 * B));
     own += cr_round(4);
     own += cr_round((8 * B));
@@ -624,10 +625,10 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     }
     char *slot[19];
     for (long k = 0; k < 11; k++) slot[k] = arrays[k];
-    slot[11] = arena, arena += cr_round((8 * B));
+    slot[11] = arena, arena += cr_round(32);
     slot[12] = arena, arena += cr_round((8 * B));
-    slot[13] = arena, arena += cr_round((4 * B));
-    slot[14] = arena, arena += cr_round(4);
+    slot[13] = arena, arena += cr_round((8 * B));
+    slot[14] = arena, arena += cr_round((4 * B));
     slot[15] = arena, arena += cr_round((4 * B));
     slot[16] = arena, arena += cr_round(4);
     slot[17] = arena, arena += cr_round((8 * B));

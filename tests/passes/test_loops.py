@@ -113,16 +113,6 @@ def test_sums_of_sums_leave_the_loop_with_what_rearranges_them():
     assert all(value.shape[0] != H for value in backward.outputs)
 
 
-def test_a_matrix_read_across_its_rows_is_transposed_once():
-    def function(u, start, xs):
-        return cr.scan(lambda h, x: (cr.tanh(h @ u.T + x.sum()), None), start, xs)[0]
-
-    _, after = both(function, U, START, XS)
-    assert [node.primitive.name for node in after.nodes].count("transpose") == 1
-    (spec,) = [n.attributes["spec"] for n in scans(after)[0].attributes["body"].nodes if n.primitive.name == "contract"]
-    assert spec.b[-1] == spec.out[-1]
-
-
 def test_what_depends_on_the_carry_or_is_read_in_the_loop_stays():
     def function(u, d, w, start, xs):
         def body(carry, x):

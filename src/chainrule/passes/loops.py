@@ -4,7 +4,6 @@
 * One that only a stacked result depends on is computed for all steps at once after it.
 * A running sum of contractions, such as the cotangent of a weight in backpropagation through time, becomes one contraction after
   the loop with the step among its summed indices: no accumulator is read and written in every step.
-* A matrix that is the same in every step but read across its rows is handed to the loop transposed, once.
 
 The values are the same but for the rounding of sums. Memory stays linear in the number of steps, with a bound on the factor:
 what a loop stacks in addition is at most ``GROWTH`` times what it stacked. Loops without a carry are left as they are, because
@@ -18,7 +17,6 @@ from dataclasses import replace
 from typing import Any
 
 from chainrule.ir.build import Builder
-from chainrule.ir.contraction import Contraction, IndexMap
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import Dim, at, product
 from chainrule.passes.stacked import at_all_steps, can_stack, over_steps
@@ -86,7 +84,6 @@ class _Loop:
                 results[k] = self.after.add(start, total)
         self._drop_unused(kept)
         later = self._sink(kept)
-        self._turn_constants()
         for k in range(self.carries, len(results)):
             value = self.body.outputs[k]
             results[k] = later[value] if value in later else self.stacked[value]
@@ -147,32 +144,6 @@ class _Loop:
             chosen.append(earlier)
         carried = self.body.inputs[self.consts : self.consts + self.carries]
         return None if wanted.intersection(carried) else chosen[::-1]
-
-    def _turn_constants(self) -> None:
-        """Let contractions read what is the same in every step along the last index of their result.
-
-        An engine would otherwise rearrange such a matrix in every step: in backpropagation through time, the recurrent weight.
-        """
-        turned: dict[tuple[Value, int], Value] = {}
-        for place, node in enumerate(self.nodes):
-            if node.primitive.name != "contract":
-                continue
-            spec, inputs = node.attributes["spec"], list(node.inputs)
-            maps = [spec.a, spec.b]
-            for k, value in enumerate(inputs):
-                axis = _column_axis(spec, maps[k]) if value in self.fixed else None
-                if axis is None:
-                    continue
-                order = [*(a for a in range(len(maps[k])) if a != axis), axis]
-                maps[k] = tuple(maps[k][a] for a in order)
-                if (value, axis) not in turned:
-                    outside = self.build.transpose(self.fixed[value], order)
-                    inside = turned[value, axis] = Value(outside.type, value.name)
-                    self.fixed[inside] = outside
-                inputs[k] = turned[value, axis]
-            if inputs != list(node.inputs):
-                attributes = {"spec": replace(spec, a=maps[0], b=maps[1])}
-                self.nodes[place] = replace(node, inputs=tuple(inputs), attributes=attributes)
 
     # --- after the loop ----------------------------------------------------------------------------------------------
 
@@ -295,17 +266,6 @@ class _Loop:
             "carries": len(kept),
         }
         self.build.append(replace(self.node, inputs=tuple(operands), outputs=tuple(results), attributes=attributes))
-
-
-def _column_axis(spec: Contraction, index_map: IndexMap) -> int | None:
-    """The axis of an operand along which the last axis of the result runs, if a summed index stands in the operand's last."""
-    if not spec.out or not index_map:
-        return None
-    column, last = spec.out[-1].plain, index_map[-1].plain
-    if column is None or last is None or any(index == last for c in spec.out for index, _ in c.terms):
-        return None
-    axes = [axis for axis, coordinate in enumerate(index_map) if coordinate.plain == column]
-    return axes[0] if len(axes) == 1 else None
 
 
 def _elements(value: Value) -> int:

@@ -21,6 +21,7 @@ NAMES = [
     "inline calls",
     "widen bfloat16",
     "write as maps",
+    "choose layouts",
     "choose stored values",
     "group into nests",
     "cut into sections",
@@ -57,13 +58,13 @@ def test_every_step_has_a_name_and_a_text():
     texts = dict(steps)
     assert texts["inline calls"].startswith('graph "update"(%0 "w": f32[37, 40]')
     assert "  %0: f32[37, 40] an input w" in texts["choose stored values"]
-    assert "contract: [%2, %0, %3] -> [%5: f32[B, 40], %12: f32[]]" in texts["group into nests"]
+    assert "contract: [%2, %4, %3] -> [%6: f32[B, 40], %13: f32[]]" in texts["group into nests"]
     assert "result 0 is written over operand 0" in texts["plan memory"]
     assert texts["write C"] == program.c_source
 
 
 def test_bodies_of_loops_are_shown_before_what_runs_them():
-    for name, text in steps_of(loop_graph(), frozenset(), 32)[3:6]:
+    for name, text in steps_of(loop_graph(), frozenset(), 32)[4:7]:
         assert text.index("graph_0 'body'") < text.index("graph_1 'loop'"), name
 
 
@@ -220,7 +221,7 @@ def test_a_word_that_means_nothing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHAINRULE_DEBUG", "lowerin\x1b")
     with pytest.raises(
         ConfigError,
-        match=r"'lowerin\\x1b'; it may have 1, lowering, inline, widen, maps, stored, nests, sections, memory, c",
+        match=r"'lowerin\\x1b'; it may have 1, lowering, inline, widen, maps, layouts, stored, nests, sections, memory, c",
     ):
         watcher("step")
     (tmp_path / "file").touch()

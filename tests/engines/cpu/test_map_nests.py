@@ -15,7 +15,7 @@ from chainrule.passes import optimise
 from chainrule.transforms import trace
 
 
-def check(function, *arrays):
+def check(function, *arrays, tolerance=1e-12):
     """The numbers of the reference engine, the same bits for 1, 2, 3 and 5 threads; the program."""
     graph = optimise(trace(function, *arrays, batch=("x",)))
     program, runtime = ENGINE.load(graph), load_runtime()
@@ -26,7 +26,7 @@ def check(function, *arrays):
         bits.add(b"".join(result.tobytes() for result in found))
     assert len(bits) == 1
     for result, expected in zip(found, REFERENCE.load(graph)(list(arrays)), strict=True):
-        np.testing.assert_allclose(result, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
     return program
 
 

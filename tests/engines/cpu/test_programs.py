@@ -150,9 +150,11 @@ def test_the_source_and_the_plan_can_be_read():
     program = ENGINE.load(optimise(update_graph()), frozenset({0, 1}))
     assert dict(program.steps)["plan memory"].splitlines() == [
         "graph_0 'update'",
-        "  contract + 1 maps + 1 sums: slots [2, 0, 3] -> [7: f32[B, 40], 6: f32[]]",
-        "  contract + 2 maps: slots [2, 7, 1, 0] -> [1: f32[37, 40], 0: f32[37, 40]]",
-        "  arena slot 7: 160*B bytes, holds %5",
+        "  map: slots [0] -> [7: f32[37, 48]]",
+        "  contract + 1 maps + 1 sums: slots [2, 7, 3] -> [8: f32[B, 40], 6: f32[]]",
+        "  contract + 2 maps: slots [2, 8, 1, 0] -> [1: f32[37, 40], 0: f32[37, 40]]",
+        "  arena slot 7: 7104 bytes, holds %4",
+        "  arena slot 8: 160*B bytes, holds %6",
         "  result 0 is written over operand 0",
         "  result 1 is written over operand 1",
     ]

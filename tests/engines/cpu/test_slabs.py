@@ -14,7 +14,7 @@ from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.loading import load_runtime
 from chainrule.engines.cpu.lowering import lower
 from chainrule.engines.cpu.slabs import has_independent_rows, runs_at_once, slabs_of
-from chainrule.engines.cpu.toolchain import find_toolchain
+from chainrule.engines.cpu.toolchain import NoToolchain, find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.sizes import at
 from chainrule.passes import optimise
@@ -261,7 +261,9 @@ def test_a_profile_counts_a_nest_of_all_slabs_once_a_turn():
     step = cr.compile(lambda x: layer(x), batch=("x",), engine="cpu")
     x = arrays(32)[0].astype(np.float32)
     graph, _ = step.graph_and_arrays(x)
-    source = lower(graph, frozenset(), 32, profiled=True).source
+    toolchain = find_toolchain()
+    assert not isinstance(toolchain, NoToolchain)
+    source = lower(graph, frozenset(), toolchain.vector_bytes, profiled=True).source
     assert "cr_share_out" in source.text
     with load_runtime().using_threads(3):
         profile = step.profile(x, repeats=3)

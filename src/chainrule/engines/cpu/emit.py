@@ -323,7 +323,9 @@ class _Lowering:
         if node is None:
             roots = [(value, name(value)) for value in nest.roots]
             sides = sides_of(nest.sides, name)
-            return [(write_map(lambda: Body(body.maker, body.pointer), nest.shape, roots, sides), used)]
+            bytes = self.emitter.vector_bytes
+            task = write_map(lambda: Body(body.maker, body.pointer), nest.shape, roots, sides, vector_bytes=bytes)
+            return [(task, used)]
         if nest.kind == "contract":
             return self._contraction(nest, node)
         target = name(node.outputs[0])

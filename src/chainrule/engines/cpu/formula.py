@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.nest import Nest
-from chainrule.ir.contraction import Contraction
+from chainrule.ir.contraction import Affine, Contraction, affine
 from chainrule.ir.graph import Node, Value
 
 _INFIX = {
@@ -46,7 +47,14 @@ def harmless(text: str) -> str:
 
 
 def product_text(spec: Contraction, a: str, b: str) -> str:
-    """``x @ w``, with ``.T`` for transposed operands, where the contraction is a matrix product; else what is summed, and where."""
+    """``x @ w``, with ``.T`` for transposed operands, where the contraction is a matrix product; else what is summed, and where.
+
+    An operand in panels (``layouts.py``) is shown as ``panels(w)`` with the axes that it had.
+    """
+    whole = _without_panels(spec)
+    if whole is not None:
+        spec, panels = whole
+        a, b = (f"panels({name})" if number == panels else name for number, name in enumerate((a, b)))
     out, in_a, in_b = ([coordinate.plain for coordinate in places] for places in (spec.out, spec.a, spec.b))
     if len(out) == len(in_a) == len(in_b) == 2 and len(spec.extents) == 3:
         for (left, rows), (right, columns) in (((a, in_a), (b, in_b)), ((b, in_b), (a, in_a))):
@@ -58,6 +66,24 @@ def product_text(spec: Contraction, a: str, b: str) -> str:
     places = re.fullmatch(r".*\| (\[.*\]) \+= (\[.*\]) \* (\[.*\])", str(spec))
     assert places is not None, "the notation of contractions"
     return f"sum of {a}{places[2]} * {b}{places[3]} at {places[1]}"
+
+
+def _without_panels(spec: Contraction) -> tuple[Contraction, int] | None:
+    """A contraction as if its operand in panels, whose number is returned too, were not; None if there is no such."""
+    for number, places in enumerate((spec.a, spec.b)):
+        if len(places) < 2 or (panel := places[0].plain) is None or (lane := places[-1].plain) is None:
+            continue
+        whole, width = Affine(((lane, 1),)), spec.extents[lane]
+        counted = affine((lane, 1), (panel, width)) if isinstance(width, int) and panel != lane else None
+        if counted is None or counted not in spec.out:
+            continue
+        maps = [spec.a, spec.b]
+        maps[number] = (*places[1:-1], whole)
+        out = tuple(whole if place == counted else place for place in spec.out)
+        extents = (*spec.extents[:lane], spec.extents[panel] * width, *spec.extents[lane + 1 :])
+        if panel == len(extents) - 1:
+            return replace(spec, extents=extents[:panel], out=out, a=maps[0], b=maps[1]), number
+    return None
 
 
 def _formulas(nest: Nest, grouping: Grouping, name: Callable[[Value], str]) -> list[str]:

@@ -11,7 +11,7 @@ from chainrule.ir.graph import Graph, Node, Value
 def inline_calls(graph: Graph) -> Graph:
     """The same graph with every call replaced by the nodes of its body."""
     if not any(node.primitive.name == "call" or any(node.subgraphs()) for node in graph.nodes):
-        return _live(graph)
+        return live(graph)
     builder = Builder()
     known: dict[Value, Value] = {value: value for value in graph.inputs}
     builder.inputs.extend(graph.inputs)
@@ -24,10 +24,10 @@ def inline_calls(graph: Graph) -> Graph:
         attributes = {k: inline_calls(v) if isinstance(v, Graph) else v for k, v in node.attributes.items()}
         builder.append(Node(node.primitive, inputs, attributes, node.outputs, node.origin))
         known.update(zip(node.outputs, node.outputs, strict=True))
-    return _live(builder.finish(graph.name, [known[value] for value in graph.outputs], graph.output_names))
+    return live(builder.finish(graph.name, [known[value] for value in graph.outputs], graph.output_names))
 
 
-def _live(graph: Graph) -> Graph:
+def live(graph: Graph) -> Graph:
     """The graph without nodes whose results nothing needs."""
     needed = set(graph.outputs)
     nodes = []

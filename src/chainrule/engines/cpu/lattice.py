@@ -37,13 +37,18 @@ class NotSolvableError(Exception):
 
 def pieces_of(spec: Contraction, a_shape: Shape, b_shape: Shape) -> list[Piece]:
     """The pieces, which together write every element of the result exactly once. Raises :class:`NotSolvableError`."""
-    vars = [Var(f"k{number}", extent) for number, extent in enumerate(spec.extents)]
+    vars = [index_variable(number, extent) for number, extent in enumerate(spec.extents)]
     maps = {name: _indices(getattr(spec, name), vars) for name in ("out", "a", "b")}
     state = _State(maps, [], [], [var for var in vars if var.extent != 1])
     states = [state]
     for axis, size in enumerate(spec.shape):
         states = [solved for state in states for solved in _solve(state, axis, size)]
     return [_finish(state, a_shape, b_shape) for state in states]
+
+
+def index_variable(number: int, extent: Dim) -> Var:
+    """The variable of an index of the box, which a piece has too unless an output coordinate was solved for it."""
+    return Var(f"k{number}", extent)
 
 
 @dataclass(slots=True)
@@ -54,11 +59,11 @@ class _State:
     free: list[Var]
     is_zero: bool = False
 
-    def replaced(self, known: Mapping[Var, Index], free: Sequence[Var], owned: Var | None) -> _State:
+    def replaced(self, known: Mapping[Var, Index], free: Sequence[Var], *owned: Var) -> _State:
         return _State(
             {name: tuple(i.replace(known) for i in indices) for name, indices in self.maps.items()},
             [(index.replace(known), size) for index, size in self.guards],
-            [*self.owned, *([owned] if owned is not None else [])],
+            [*self.owned, *owned],
             list(free),
             self.is_zero,
         )
@@ -87,12 +92,13 @@ def _solve(state: _State, axis: int, size: Dim) -> Iterator[_State]:
             yield state
             return
         raise NotSolvableError
+    if _counts(coordinate, size) and len(candidates) == len(coordinate.terms):
+        owned = [var for var, _ in candidates]
+        yield state.replaced({}, [v for v in state.free if v not in owned], *owned)
+        return
     var, c = max(candidates, key=lambda pair: _extent(pair[0]))
     assert isinstance(c, int), "coefficients of a contraction are numbers"
     assert var.extent is not None, "an index of a contraction has an extent"
-    if coordinate == variable(var) and var.extent == size:
-        yield state.replaced({}, [v for v in state.free if v != var], var)
-        return
     rest = coordinate - Index(((var, c),))
     if abs(c) == 1:
         p = Var(f"p{axis}", size)
@@ -102,9 +108,20 @@ def _solve(state: _State, axis: int, size: Dim) -> Iterator[_State]:
     yield from _residues(state, axis, size, var, c, rest)
 
 
+def _counts(coordinate: Index, size: Dim) -> bool:
+    """Whether a coordinate takes every value below the size once, counting by its indices as by the digits of a number."""
+    digits = {c: var for var, c in coordinate.terms}
+    step: Dim = 1
+    while step in digits:
+        extent = digits.pop(step).extent
+        assert extent is not None, "an index of a contraction has an extent"
+        step = step * extent
+    return not digits and step == size and coordinate.offset == 0
+
+
 def _with(state: _State, var: Var, solved: Index, p: Var) -> _State:
     assert var.extent is not None, "an index of a contraction has an extent"
-    following = state.replaced({var: solved}, [v for v in state.free if v != var], p if p.extent != 1 else None)
+    following = state.replaced({var: solved}, [v for v in state.free if v != var], *([p] if p.extent != 1 else []))
     following.guards.append((solved, var.extent))
     return following
 
@@ -131,7 +148,7 @@ def _residues(state: _State, axis: int, size: Dim, var: Var, c: int, rest: Index
             if isinstance(difference.offset, int) and difference.offset % step == 0:
                 found.append((known, fresh, difference))
         if not found:
-            zero = state.replaced({var: Index()}, [v for v in state.free if v != var], p if p.extent != 1 else None)
+            zero = state.replaced({var: Index()}, [v for v in state.free if v != var], *([p] if p.extent != 1 else []))
             zero.maps["out"] = (*zero.maps["out"][:axis], place, *zero.maps["out"][axis + 1 :])
             zero.is_zero = True
             yield zero
@@ -141,7 +158,7 @@ def _residues(state: _State, axis: int, size: Dim, var: Var, c: int, rest: Index
         known, fresh, difference = found[0]
         solved = _quotient(difference, c)
         free = [v for v in state.free if v not in known] + [t for t in fresh if t.extent != 1]
-        following = state.replaced(known, free, None)
+        following = state.replaced(known, free)
         yield _with(following, var, solved, p)
 
 

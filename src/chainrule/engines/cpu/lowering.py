@@ -15,6 +15,7 @@ from chainrule.engines.cpu.contraction import solved
 from chainrule.engines.cpu.emit import Source, emit_program
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.inline import inline_calls
+from chainrule.engines.cpu.layouts import choose_layouts
 from chainrule.engines.cpu.memory import Memory, plan_memory
 from chainrule.engines.cpu.sections import cut_into_sections
 from chainrule.engines.cpu.tile_plan import can_tile
@@ -56,6 +57,10 @@ def _widen(lowering: Lowering) -> None:
 
 def _write_as_maps(lowering: Lowering) -> None:
     lowering.graph = write_as_maps(lowering.graph)
+
+
+def _choose_layouts(lowering: Lowering) -> None:
+    lowering.graph = choose_layouts(lowering.graph, lowering.vector_bytes)
 
 
 def _choose_stored(lowering: Lowering) -> None:
@@ -133,6 +138,13 @@ STEPS = (
         "write as maps",
         "maps",
         _write_as_maps,
+        lambda lowering: checks.check_inlined(lowering.graph),
+        lambda lowering: show.graph_text(lowering.graph),
+    ),
+    Step(
+        "choose layouts",
+        "layouts",
+        _choose_layouts,
         lambda lowering: checks.check_inlined(lowering.graph),
         lambda lowering: show.graph_text(lowering.graph),
     ),

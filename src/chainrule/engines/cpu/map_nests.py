@@ -3,7 +3,8 @@
     out[i, j] = pad(x)[i, j] + pad(y)[i, j]      becomes   a loop over the columns of x, then one over those of y
 
 Where conditions change along an axis, the box is cut, so that in every part each of them is known; where an axis would have to be
-divided (a reshape into heads, and a transposition), it becomes two loops. What is left runs in whole vectors.
+divided (a reshape into heads, and a transposition), it becomes two loops. What is left runs in whole vectors. A mere copy that
+reads along another axis than it writes goes by square blocks, which are transposed in registers.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from chainrule.core.dtypes import FLOATS, DType
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
-from chainrule.engines.cpu.nests import Task, at_places, cost_of, cut_range, regions_of, write_box, write_loops
+from chainrule.engines.cpu.nests import Task, around, at_places, cost_of, cut_range, regions_of, write_box, write_loops
 from chainrule.engines.cpu.pieces import pieces_of
+from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
+from chainrule.engines.cpu.vectors import NARROWEST
 from chainrule.ir.graph import Value
 from chainrule.ir.sizes import Dim, Shape, product
 
@@ -42,7 +46,12 @@ _Axes = tuple[_Axis, ...]
 
 
 def write_map(
-    body: Callable[[], Body], shape: Shape, roots: Sequence[tuple[Value, str]], sides: Sequence[Side] = ()
+    body: Callable[[], Body],
+    shape: Shape,
+    roots: Sequence[tuple[Value, str]],
+    sides: Sequence[Side] = (),
+    *,
+    vector_bytes: int,
 ) -> Task:
     """Elementwise results over one box, each stored through its pointer, and sums of such."""
     whole = tuple(_Axis((Var(f"i{axis}", size),)) for axis, size in enumerate(shape) if size != 1)
@@ -59,7 +68,10 @@ def write_map(
             waiting.insert(0, refined)
         else:
             boxes.append(box)
-    return write_box(boxes[0], sides=sides) if len(boxes) == 1 else _write_parts(boxes, sides)
+    if len(boxes) > 1:
+        return _write_parts(boxes, sides)
+    turned = None if sides else _turned(boxes[0], roots[0][0].dtype, vector_bytes)
+    return turned or write_box(boxes[0], sides=sides)
 
 
 def _box(body: Body, axes: _Axes, roots: Sequence[tuple[Value, str]], sides: Sequence[Side]) -> Box:
@@ -121,3 +133,43 @@ def _write_parts(boxes: Sequence[Box], sides: Sequence[Side]) -> Task:
         for box in boxes:
             write_loops(w, Box(box.vars[1:], box.statements, box.stores))
     return Task(w.text, chunks, after=end_of(sides), regions=regions_of(sides))
+
+
+def _turned(box: Box, dtype: DType, vector_bytes: int) -> Task | None:
+    """A copy in square blocks, if it is one that reads along one axis and writes along another, in whole vectors."""
+    if dtype not in FLOATS or len(box.statements) != 1 or len(box.stores) != 1 or len(box.statements[0].parts) != 4:
+        return None
+    box.merge()
+    (statement,), (store,) = box.statements, box.stores
+    source, bracket, place, _ = statement.parts
+    if bracket != "[" or not isinstance(place, Index) or store.value != statement.name:
+        return None
+    along = next((var for var in box.vars if store.at.coefficient(var) == 1), None)
+    across = next((var for var in box.vars if place.coefficient(var) == 1), None)
+    if along is None or across is None or along == across or not isinstance(along.extent, int):
+        return None
+    widths = (vector_bytes >> k for k in range(vector_bytes.bit_length()))
+    lanes = next((w // BYTES[dtype] for w in widths if w >= NARROWEST and not along.extent % (w // BYTES[dtype])), None)
+    if lanes is None or not isinstance(across.extent, int) or across.extent < lanes or place.coefficient(along) == 0:
+        return None
+    begin = variable(Var("block", -(-across.extent // lanes))) * lanes
+    known = {along: variable(Var("column", along.extent // lanes)) * lanes, across: begin}
+    # What is read comes in runs, what is written in whole vectors.
+    blocks = [var for index in known.values() for var, _ in index.terms]
+    loops = [*(var for var in box.vars if var not in known), *blocks]
+    work = work_of(box.vars, 2)
+    w = Writer()
+    call = (
+        f"cr_transpose_{dtype}x{lanes}({store.pointer} + ({store.at.replace(known)}), "
+        f"{c_size(store.at.coefficient(across))}, {source} + ({place.replace(known)}), "
+        f"{c_size(place.coefficient(along))}, cr_least({lanes}, {across.extent} - ({begin})), {lanes});"
+    )
+    if not loops:
+        w.line(call)
+        return Task(w.text)
+    extent = loops[0].extent
+    assert extent is not None, "a loop has an end"
+    chunks = chunks_text(work, extent)
+    cut_range(w, c_size(extent), chunks)
+    around(w, loops, lambda: w.line(call), first=("low", "high"))
+    return Task(w.text, chunks)

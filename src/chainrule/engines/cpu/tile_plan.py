@@ -18,6 +18,9 @@ NARROWEST = 16
 # Cycles to copy an element: in its order, and to another one.
 COPY, TRANSPOSE = 0.15, 0.4
 
+# Bytes between places that fall on the same set of a first cache.
+ALIASING = 4096
+
 # How far reads go beyond an operand, below 0 and above its size, for each axis.
 Border = tuple[list[Dim], list[Dim]]
 
@@ -344,4 +347,4 @@ def aliases(p: Product) -> bool:
     last = sum_order(p.summed, p.x.at, p.y.at)[-1]
     step = p.y.at.coefficient(last)
     long_sum = isinstance(last.extent, Size) or (last.extent or 0) >= 256
-    return long_sum and isinstance(step, int) and step * BYTES[p.dtype] % 4096 == 0
+    return long_sum and isinstance(step, int) and step * BYTES[p.dtype] % ALIASING == 0

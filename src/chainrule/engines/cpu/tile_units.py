@@ -76,8 +76,10 @@ class Units:
         """The indices of a unit from its number."""
         plan = self.plan
         order = [("block", self.blocks), ("panel", str(plan.panels))]
-        parts = [(var.name, c_size(var.extent)) for var in plan.outer if var.extent is not None]
-        parts += order if self.by_rows else order[::-1]
+        panels = self._panels
+        own = [(var.name, c_size(var.extent)) for var in panels if var.extent is not None]
+        outer = [(var.name, c_size(var.extent)) for var in plan.outer if var.extent is not None and var not in panels]
+        parts = [*outer, order[0], *own, order[1]] if self.by_rows else [*outer, *own, *order[::-1]]
         parts = [part for part in parts if part[1] != "1"]
         names = {name for name, _ in parts}
         for name, _ in order:
@@ -98,7 +100,14 @@ class Units:
         """Whether y fits in the second cache: going by rows keeps the output's rows, and what is updated along with them, in long
         streams."""
         plan = self.plan
-        return typical(plan.depth) * plan.panels * plan.panel * BYTES[plan.dtype] <= SECOND_CACHE
+        panels = plan.panels * product(typical(var.extent) for var in self._panels if var.extent is not None)
+        assert isinstance(panels, int), "typical sizes are numbers"
+        return typical(plan.depth) * panels * plan.panel * BYTES[plan.dtype] <= SECOND_CACHE
+
+    @property
+    def _panels(self) -> list[Var]:
+        """The indices around that number panels of y, which x knows nothing of."""
+        return [var for var in self.plan.outer if self.plan.x.at.coefficient(var) == 0]
 
 
 def _tiles(var: Var, most: int) -> int:

@@ -92,9 +92,13 @@ class TileWriter:
         self.tasks: list[Task] = []
         self.kernel = KernelWriter(node, body, name, roots, keeps_result, sides)
 
-    def write(self) -> list[Task]:
+    def layout(self) -> Layout:
+        """The cheapest way to run it."""
         found = [self._layout(way) for way in ways(self.node, self.pieces, self.vector_bytes)]
-        layout = min((one for one in found if one is not None), key=lambda one: one.cost)
+        return min(found, key=lambda one: one.cost)
+
+    def write(self) -> list[Task]:
+        layout = self.layout()
         copies = [self._border(layout, number) for number in (0, 1)]
         for piece in self.pieces:
             if piece.is_zero:
@@ -274,7 +278,7 @@ class TileWriter:
             if planned is None:
                 continue
             plan, packings = planned
-            own = [packing for packing in packings if _follows(packing, items, [name for name, _, _ in borders])]
+            own = [packing for packing in packings if follows(packing, items, [name for name, _, _ in borders])]
             self._pack([packing for packing in packings if packing not in own])
             buffers += [(packing.target, packing.count) for packing in own]
             inner.append(own)
@@ -462,7 +466,7 @@ class TileWriter:
         self.tasks.append(task)
 
 
-def _follows(packing: Packing, items: Sequence[Var], copied: Sequence[str]) -> bool:
+def follows(packing: Packing, items: Sequence[Var], copied: Sequence[str]) -> bool:
     """Whether a copy differs from item to item."""
     source = packing.source
     return source.pointer in copied or any(source.at.coefficient(var) != 0 for var in items)
