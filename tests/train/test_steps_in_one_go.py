@@ -8,6 +8,7 @@ from chainrule import nn, optim
 from chainrule.core.errors import NonFiniteError
 from chainrule.engines.cpu.engine import ENGINE as CPU
 from chainrule.train import Callback, PlateauScheduler, Trainer
+from chainrule.train.journal import Stretch
 from chainrule.train.progress import EpochTotals, Pace, Reports
 
 ENGINES = [
@@ -199,9 +200,13 @@ def test_the_pace_grows_step_by_step_and_falls_at_once():
     assert slow.steps == 1
 
 
-def test_sums_do_not_depend_on_how_many_steps_are_added_at_once():
+@pytest.mark.parametrize("weighted", [True, False])
+def test_sums_do_not_depend_on_how_many_steps_are_added_at_once(weighted):
     rng = np.random.default_rng(0)
     losses, squares, weights = (rng.lognormal(0, 8, 1000) for _ in range(3))
+    if not weighted:
+        weights = Stretch(None, None, None, None, batch=7, steps=1000).shares()
+        assert weights.tolist() == [7.0] * 1000
     whole, single = EpochTotals(), EpochTotals()
     whole.add(Reports(losses, {"m": losses}, {"layer": squares}, weights))
     expected = 0.0

@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
+import numpy as np
+
 from chainrule.core.errors import ConfigError
 
 Tree = Any
@@ -134,11 +136,13 @@ def _unflatten_from(definition: TreeDef, leaves: Iterator[Any]) -> Tree:
 
 
 def leaves(tree: Tree) -> list[Any]:
-    return flatten(tree)[0]
+    return [tree] if type(tree) is np.ndarray else flatten(tree)[0]
 
 
 def tree_map(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """Apply ``function`` to corresponding leaves of trees of one structure."""
+    if type(tree) is np.ndarray and not rest:
+        return function(tree)
     first, definition = flatten(tree)
     columns = [first]
     for index, other in enumerate(rest):

@@ -63,7 +63,7 @@ class Stretch:
     def shares(self) -> NDArray:
         """Of every step the sum of its examples' weights, in float64."""
         if self.weights is None:
-            return np.full(self.steps, float(self.batch))
+            return np.broadcast_to(np.float64(self.batch), self.steps)
         count = self.steps * self.batch
         used = self.weights[:count] if self.rows is None else self.weights[self.rows]
         shares: NDArray = used.astype(np.float64).reshape(self.steps, self.batch).sum(axis=1)

@@ -51,6 +51,8 @@ def _first_nonfinite(values: NDArray) -> int | None:
 
 def _added(start: float, terms: NDArray) -> float:
     """``((start + terms[0]) + terms[1]) + ...``: what a loop computes, to the bit."""
+    if terms.strides == (0,) and start.is_integer() and float(terms[0]).is_integer():
+        return start + len(terms) * float(terms[0])  # one whole number again and again: nothing is rounded
     return float(np.add.accumulate(np.concatenate(([start], terms)))[-1])
 
 
