@@ -68,11 +68,13 @@ class Pad(Module):
     ) -> None:
         if mode not in PAD_MODES:
             raise ConfigError(f"the mode of Pad is one of {', '.join(PAD_MODES)}, not {mode!r}")
-        if isinstance(padding, int):
-            self.padding: Any = per_axis(padding, 1, "padding", least=0)[0]
-        else:
+        if isinstance(padding, list | tuple):
             each = [1] * len(padding)
-            self.padding = padding_of(padding, each, each, each, each)
+            self.padding: Any = padding_of(padding, each, each, each, each)
+        elif isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
+            raise ConfigError(f"Pad needs a number from 0 on, or for each axis one or a pair of them, not {padding!r}")
+        else:
+            self.padding = padding
         self.mode = mode
         self.value = float(value)
 
