@@ -52,7 +52,10 @@ def check_stored(grouping: Grouping) -> None:
     for node in grouping.graph.nodes:
         name = node.primitive.name
         needed += [value for value in node.outputs if name in NESTS and value not in grouping.alias]
-        needed += node.inputs if name in _READ_FROM_MEMORY else node.inputs[:1] if name == "gather" else ()
+        copied = grouping.copies(node) if name == "contract" else ()
+        if name in _READ_FROM_MEMORY:
+            needed += [value for number, value in enumerate(node.inputs) if number not in copied]
+        needed += node.inputs[:1] if name == "gather" else ()
         needed += [node.output] if name == "constant" and node.output.shape else ()
     for value in needed:
         if not grouping.is_stored(value):

@@ -350,8 +350,17 @@ class _Lowering:
                 return Body(first.maker, first.pointer)
 
             sides = sides_of(nest.sides, name)
+            computed = frozenset(k for k, value in enumerate(node.inputs) if first.pointer(value) is None)
             tiles = TileWriter(
-                node, pieces, self.emitter.vector_bytes, body_again, name, nest.roots, nest.keeps_result, sides
+                node,
+                pieces,
+                self.emitter.vector_bytes,
+                body_again,
+                name,
+                nest.roots,
+                nest.keeps_result,
+                sides,
+                computed,
             )
             return [(task, used) for task in tiles.write()]
         tasks = []

@@ -1,9 +1,10 @@
 """Which values get memory, and which nodes run in one loop nest.
 
 Elementwise maps and views are expanded into whatever reads them; a value is stored only if something needs it in memory, or if
-computing it again would cost more than reading it back. Maps over the same box then share a nest, and maps of the result of a
-contraction become its epilogue, so that the result itself may never be stored. Sums over the leading axes of what a nest computes
-are added up along with it. Reductions over rows, and the maps around them, run row by row (``rows.py``).
+computing it again would cost more than reading it back. What a contraction copies before it uses it, the copy may compute on the
+way. Maps over the same box then share a nest, and maps of the result of a contraction become its epilogue, so that the result
+itself may never be stored. Sums over the leading axes of what a nest computes are added up along with it. Reductions over rows,
+and the maps around them, run row by row (``rows.py``).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from chainrule.core.dtypes import BOOL, FLOATS
 from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, Section, same_bytes
 from chainrule.engines.cpu.rows import join_rows
 from chainrule.engines.cpu.scalars import COSTS
+from chainrule.engines.cpu.tile_shape import NOMINAL
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import Shape, Size, product
+from chainrule.ir.sizes import Shape, Size, at, product
 
 # What runs in a nest of its own.
 NESTS = frozenset({"reduce_sum", "reduce_max", "argmax", "contract", "scatter_add", "scan", "fixed_point"})
@@ -27,6 +29,9 @@ _CHEAP = 3
 _DEEPEST = 100
 # An array with zeros between its elements: divisions, and conditions that keep what reads it from vectors.
 _SPREAD = 4
+# Writing an array takes as long as reading so many of its size, and so does computing this many additions for each element.
+_WRITING = 2
+_ADDITIONS_A_PASS = 12
 _MAX_ROOTS = 12
 # A sum of more numbers than this is not added up along with what makes its operand: every chunk has a sum of its own.
 LARGEST_SIDE = 4096
@@ -37,10 +42,15 @@ class Grouping:
     order in which they run."""
 
     def __init__(
-        self, graph: Graph, has_epilogue: Callable[[Node], bool], has_sides: Callable[[Node], bool] | None = None
+        self,
+        graph: Graph,
+        has_epilogue: Callable[[Node], bool],
+        has_sides: Callable[[Node], bool] | None = None,
+        copies: Callable[[Node], frozenset[int]] | None = None,
     ) -> None:
         self.graph = graph
         self.has_epilogue, self.has_sides = has_epilogue, has_sides or (lambda node: False)
+        self.copies = copies or (lambda node: frozenset())
         self.makers: dict[Value, Node] = {value: node for node in graph.nodes for value in node.outputs}
         self.alias: dict[Value, Value] = {}
         for node in graph.nodes:
@@ -66,18 +76,23 @@ class Grouping:
     def _choose_stored(self) -> set[Value]:
         uses = _uses(self.graph)
         stored = {*self.graph.inputs, *self.results}
+        copies: set[Value] = set()
         for node in self.graph.nodes:
             name = node.primitive.name
             if name in NESTS:
                 stored.update(value for value in node.outputs if value not in self.alias)
                 if name in ("contract", "scan", "fixed_point"):
-                    stored.update(map(self.canonical, node.inputs))
+                    copied = self.copies(node) if name == "contract" else ()
+                    stored.update(self.canonical(x) for number, x in enumerate(node.inputs) if number not in copied)
+                    copies.update(self.canonical(node.inputs[number]) for number in copied)
             elif name == "gather":
                 stored.add(self.canonical(node.inputs[0]))
             elif name == "constant" and node.output.shape:
                 stored.add(node.output)
         cost: dict[Value, int] = dict.fromkeys(self.graph.inputs, 0)
         depth: dict[Value, int] = dict.fromkeys(self.graph.inputs, 0)
+        readers = self._readers()
+        sources = _Sources(self, stored)
         for node in self.graph.nodes:
             grows = node.primitive.name == "broadcast" and product(node.inputs[0].shape) != product(node.output.shape)
             precious = [*node.inputs] if node.primitive.name == "random_bits" else [*node.inputs] if grows else []
@@ -93,9 +108,22 @@ class Grouping:
                     continue
                 if depth[value] > _DEEPEST:
                     self.cuts.add(value)
-                if value in self.cuts or (cost[value] > limit and uses.get(value, 0) > 1):
+                if value in copies:
+                    dear = not sources.are_cheaper(value, cost[value], readers[value])
+                else:
+                    dear = cost[value] > limit and uses.get(value, 0) > 1
+                if value in self.cuts or dear:
                     stored.add(value)
         return stored
+
+    def _readers(self) -> dict[Value, int]:
+        """How many nodes read a value, under whatever shape."""
+        found: dict[Value, int] = {}
+        for node in self.graph.nodes:
+            if node.outputs[0] not in self.alias:
+                for value in set(map(self.canonical, node.inputs)):
+                    found[value] = found.get(value, 0) + 1
+        return found
 
     def is_in(self, value: Value, stored: set[Value]) -> bool:
         return self.canonical(value) in stored
@@ -222,6 +250,48 @@ class Grouping:
                     heappush(ready, (user.order, numbers[user]))
         assert len(ordered) == len(groups), "merging nests made a cycle"
         return ordered
+
+
+class _Sources:
+    """What would be read to compute a value, instead of the value itself."""
+
+    def __init__(self, grouping: Grouping, stored: set[Value]) -> None:
+        self._grouping, self._stored = grouping, stored
+
+    def are_cheaper(self, value: Value, cost: int, readers: int) -> bool:
+        """Whether computing the value wherever it is read moves less than writing it once and reading it.
+
+        In passes over arrays of its size: writing is two, because what is written over is fetched first, and so many additions take
+        as long as one.
+        """
+        found = self._of(value)
+        if found is None:
+            return False
+        once = sum(map(_elements, found)) / _elements(value) + cost / _ADDITIONS_A_PASS
+        return readers * once < once + _WRITING + readers
+
+    def _of(self, value: Value) -> set[Value] | None:
+        """The arrays that a value is computed from, element by element; None where it is computed in another way."""
+        found: set[Value] = set()
+        seen: set[Value] = set()
+        waiting = [value]
+        while waiting:
+            source = self._grouping.canonical(waiting.pop())
+            if source in seen:
+                continue
+            seen.add(source)
+            node = self._grouping.makers.get(source)
+            if source in self._stored or node is None:
+                found.add(source)
+            elif node.primitive.name in ELEMENTWISE or node.primitive.name == "broadcast" or same_bytes(node):
+                waiting += node.inputs
+            elif node.primitive.name != "constant":
+                return None
+        return found
+
+
+def _elements(value: Value) -> int:
+    return at(product(value.shape), NOMINAL)
 
 
 def can_be_side(node: Node) -> bool:

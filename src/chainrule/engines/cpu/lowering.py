@@ -18,6 +18,7 @@ from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.layouts import choose_layouts
 from chainrule.engines.cpu.memory import Memory, plan_memory
 from chainrule.engines.cpu.sections import cut_into_sections
+from chainrule.engines.cpu.tile_items import computed_by_item
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.widen import widen
 from chainrule.ir.graph import Graph, Node
@@ -74,7 +75,13 @@ def _choose_stored(lowering: Lowering) -> None:
         pieces = solved(node) if has_epilogue(node) else None
         return pieces is not None and len(pieces) == 1
 
-    lowering.groupings = [Grouping(graph, has_epilogue, has_sides) for graph in with_bodies(lowering.graph)]
+    @cache
+    def copies(node: Node) -> frozenset[int]:
+        """The operands that are copied before they are used, and may be computed on the way."""
+        pieces = solved(node) if has_epilogue(node) else None
+        return computed_by_item(node, pieces, lowering.vector_bytes) if pieces is not None else frozenset()
+
+    lowering.groupings = [Grouping(graph, has_epilogue, has_sides, copies) for graph in with_bodies(lowering.graph)]
 
 
 def _group(lowering: Lowering) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from chainrule.core.dtypes import DType
-from chainrule.engines.cpu.body import Body
+from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text
@@ -26,7 +26,9 @@ def border_at_once(body: Body, value: Value, border: Border, target: str) -> Box
     vars = [Var(f"i{axis}", size) for axis, size in enumerate(shape)]
     inner = [variable(var) - before for var, before in zip(vars, border[0], strict=True)]
     guard = body.both(*(body.inside(i, size) for i, size in zip(inner, value.shape, strict=True)))
-    element = body.load(value, linear(inner, value.shape), guard)
+    element = body.read(value, Position(value.shape, tuple(inner)), guard)
+    if guard is not None and body.pointer(value) is None:
+        element = body.emit(C_TYPES[value.dtype], f"{guard} ? {element} : 0")
     at = linear([variable(var) for var in vars], shape)
     return box_of([var for var in vars if var.extent != 1], body, [Store(target, at, element, product(shape))])
 
@@ -46,7 +48,7 @@ def border_of_item(body: Callable[[], Body], value: Value, border: Border, targe
                 zeros[-1].merge()
     own = body()
     vars = [Var(f"i{axis}", size) for axis, size in enumerate(value.shape)][1:]
-    element = own.load(value, linear([variable(item), *map(variable, vars)], value.shape))
+    element = own.read(value, Position(value.shape, (variable(item), *map(variable, vars))))
     shifted = [Index(), *(variable(var) + low for var, low in zip(vars, border[0][1:], strict=True))]
     store = Store(target, linear(shifted, shape), element, product(shape))
     inside = box_of([var for var in vars if var.extent != 1], own, [store], [item])

@@ -189,6 +189,11 @@ def border_of(value: Value, places: Sequence[tuple[Index, ...]], way: Way) -> Bo
     return (low, high) if any(d != 0 for d in (*low, *high)) else None
 
 
+def no_border(value: Value) -> Border:
+    """For a copy of an operand as it is."""
+    return [0] * len(value.shape), [0] * len(value.shape)
+
+
 def _most(x: Dim, y: Dim) -> Dim:
     return y if at_least(y - x, 0) else x
 

@@ -9,7 +9,8 @@ is too little of ``v``, vectors lie along the sum instead.
 
 x and y are read where they lie, unless reads leave the operand (a copy with a border of zeros is made) or y is not contiguous
 along v or does not fill whole vectors (it is copied into such). Copies that follow the batch are made item by item, by the
-thread that uses them at once. What follows the contraction elementwise is computed on the finished tile.
+thread that uses them at once; an operand that is copied may be computed on the way (``tile_items.py``). What follows the
+contraction elementwise is computed on the finished tile.
 
 A long sum into few results is split into parts, added up in order. Their number depends on sizes alone, so that results do not
 depend on the number of threads.
@@ -28,6 +29,7 @@ from chainrule.engines.cpu.nests import Region, Task, regions_of, write_box, wri
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
 from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
+from chainrule.engines.cpu.tile_items import is_per_item, items_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_parts import fetch_first, parts_of, split_index
 from chainrule.engines.cpu.tile_plan import (
@@ -41,6 +43,7 @@ from chainrule.engines.cpu.tile_plan import (
     aliases,
     border_of,
     bordered,
+    no_border,
     plan_of,
     registers_of,
     ways,
@@ -52,10 +55,6 @@ from chainrule.ir.sizes import Dim, Size, at, divide, product
 
 # Parts of a sum over items at most.
 PARTS = 16
-# Steps of the sum within an item at least, where it is one over items.
-FEWEST_IN_ITEM = 16
-# Fewer items than this cannot be divided well among threads.
-FEWEST_ITEMS = 8
 
 
 @dataclass(slots=True)
@@ -82,9 +81,12 @@ class TileWriter:
         roots: Sequence[Value],
         keeps_result: bool,
         sides: Sequence[Side] = (),
+        computed: frozenset[int] = frozenset(),
     ) -> None:
         assert not sides or len(pieces) == 1, "sums run along with the only piece"
         self.sides = sides
+        # The numbers of the operands that are not in memory: their copies compute them.
+        self.computed = computed
         self.node, self.pieces, self.vector_bytes = node, pieces, vector_bytes
         self.body, self.name, self.roots, self.keeps_result = body, name, roots, keeps_result
         self.type = C_TYPES[node.output.dtype]
@@ -121,7 +123,9 @@ class TileWriter:
         summing = [piece for piece in self.pieces if not piece.is_zero]
         places = [[piece.a for piece in summing], [piece.b for piece in summing]]
         borders = [border_of(value, some, way) for value, some in zip(self.node.inputs, places, strict=True)]
-        items = self._items_of(way, borders, summing)
+        items = items_of(self.node, self.pieces, way, borders)
+        for number in self.computed:
+            borders[number] = borders[number] or no_border(self.node.inputs[number])
         cost = sum(
             COPY * at(product(bordered(value.shape, border)), NOMINAL)
             for value, border in zip(self.node.inputs, borders, strict=True)
@@ -137,59 +141,6 @@ class TileWriter:
             cost += price
         return Layout(way, borders, items, plans, cost)
 
-    def _items_of(self, way: Way, borders: Sequence[Border | None], summing: Sequence[Piece]) -> list[Var]:
-        """The batch indices over the items of which operands are copied, to be used while still in cache; empty if none are."""
-        for number, border in enumerate(borders):
-            if border is not None:
-                found = self._batch_index(way, number, border, summing)
-                if found is not None:
-                    return [found]
-        if any(border is not None for border in borders) or len(summing) > 1:
-            return []
-        (piece,) = summing
-        places = [linear(i, v.shape) for i, v in zip((piece.a, piece.b), self.node.inputs, strict=True)]
-        for place in places:
-            if not way.along_sum and place.coefficient(way.vector) not in (0, 1):
-                items = [var for var in piece.kept if place.coefficient(var) != 0 and var != way.vector]
-                count = product(var.extent for var in items if var.extent is not None)
-                own = product(var.extent for var, _ in place.terms if var not in items and var.extent is not None)
-                if items and not isinstance(own, Size) and (isinstance(count, Size) or count >= FEWEST_ITEMS):
-                    return items
-        return []
-
-    def _batch_index(self, way: Way, number: int, border: Border, summing: Sequence[Piece]) -> Var | None:
-        value = self.node.inputs[number]
-        first: list[Index] = [(piece.a, piece.b)[number][0] for piece in summing]
-        few = isinstance(value.shape[0], int) and value.shape[0] < FEWEST_ITEMS
-        if few or border[0][0] != 0 or border[1][0] != 0 or len(first[0].terms) != 1:
-            return None
-        item, factor = first[0].terms[0]
-        if factor != 1 or any(place != variable(item) for place in first) or item.extent != value.shape[0]:
-            return None
-        if item == way.vector or isinstance(product(value.shape[1:]), Size):
-            return None
-        if all(item in piece.kept for piece in summing):
-            return item
-        steps = product(var.extent for var in self.pieces[0].summed if var != item and var.extent is not None)
-        long_sum = isinstance(steps, Size) or steps >= FEWEST_IN_ITEM
-        summed = long_sum and len(self.pieces) == 1 and not isinstance(product(self.node.output.shape), Size)
-        return item if summed and item in self.pieces[0].summed else None
-
-    def _is_per_item(self, items: Sequence[Var], number: int, border: Border) -> bool:
-        """Whether a copy with a border is made item by item."""
-        if (
-            len(items) != 1
-            or isinstance(product(self.node.inputs[number].shape[1:]), Size)
-            or border[0][0] != 0
-            or border[1][0] != 0
-        ):
-            return False
-        places = [(piece.a, piece.b)[number][0] for piece in self.pieces if not piece.is_zero]
-        return (
-            all(place == variable(items[0]) for place in places)
-            and items[0].extent == self.node.inputs[number].shape[0]
-        )
-
     def _plan(
         self, way: Way, borders: Sequence[Border | None], items: Sequence[Var], piece: Piece, number: int
     ) -> tuple[Plan, list[Packing], float]:
@@ -198,7 +149,7 @@ class TileWriter:
             pointer = f"border_{'ab'[k]}" if border is not None else self.name(value)
             low = border[0] if border is not None else [0] * len(value.shape)
             place = linear([i + n for i, n in zip(indices, low, strict=True)], bordered(value.shape, border))
-            if border is not None and self._is_per_item(items, k, border):
+            if border is not None and is_per_item(self.node, self.pieces, items, k, border):
                 place = place.replace({items[0]: Index()})
             size = product(bordered(value.shape, border))
             operands.append(Operand(pointer, place, size, place.coefficient(way.vector) != 0))
@@ -250,12 +201,14 @@ class TileWriter:
             return None
         target = f"border_{'ab'[number]}"
         shape = bordered(value.shape, border)
-        if self._is_per_item(layout.items, number, border):
+        if is_per_item(self.node, self.pieces, layout.items, number, border):
             copy = border_of_item(self.body, value, border, target, layout.items[0])
             return target, product(shape[1:]), copy
         self.regions.append(Region(target, value.dtype, product(shape)))
         box = border_at_once(self.body(), value, border, target)
-        self.tasks.append(write_box(box, comment=f"{self.name(value)} with a border of zeros"))
+        what = "the first operand" if number == 0 else "the second operand"
+        what = what if number in self.computed else self.name(value)
+        self.tasks.append(write_box(box, comment=f"{what} with a border of zeros"))
         return None
 
     def _pack(self, packings: Sequence[Packing]) -> None:
