@@ -18,8 +18,10 @@ NARROWEST = 16
 # Cycles to copy an element: in its order, and to another one.
 COPY, TRANSPOSE = 0.15, 0.4
 
-# Bytes between places that fall on the same set of a first cache.
-ALIASING = 4096
+# Bytes between places that fall on the same set of a first cache, and in a page; steps of a sum from which on that matters.
+ALIASING, PAGE, LONG_SUM = 4096, 4096, 256
+# Rows or columns that pay for a copy of the other operand where steps fall on the same sets, or on so many pages.
+FEWEST_ALIASED, FEWEST_PAGED, MANY_PAGES = 64, 512, 1536
 
 # How far reads go beyond an operand, below 0 and above its size, for each axis.
 Border = tuple[list[Dim], list[Dim]]
@@ -345,11 +347,23 @@ def sum_order(summed: Sequence[Var], x: Index, y: Index) -> list[Var]:
 
 
 def aliases(p: Product) -> bool:
-    """Whether the steps of a long sum through y fall on few sets of the caches, and there are rows enough to pay for a copy."""
+    """Whether the steps of a long sum through y need a copy (:func:`needs_copy`), and there are rows enough to pay for one."""
     rows = [var.extent for var in p.kept if p.x.at.coefficient(var) != 0 and p.y.at.coefficient(var) == 0]
-    if not any(isinstance(extent, Size) or (extent or 0) >= 64 for extent in rows):
-        return False
     last = sum_order(p.summed, p.x.at, p.y.at)[-1]
-    step = p.y.at.coefficient(last)
-    long_sum = isinstance(last.extent, Size) or (last.extent or 0) >= 256
-    return long_sum and isinstance(step, int) and step * BYTES[p.dtype] % ALIASING == 0
+    known = max((extent for extent in rows if isinstance(extent, int)), default=0)
+    most = max(known, FEWEST_ALIASED) if any(isinstance(extent, Size) for extent in rows) else known
+    return needs_copy(last, p.y.at.coefficient(last), BYTES[p.dtype], most)
+
+
+def needs_copy(var: Var, step: Dim, bytes: int, uses: int) -> bool:
+    """Whether an operand that so many rows or columns use is better copied, for the steps that a sum takes through it.
+
+    Steps of whole pages fall on few sets of the caches. Longer steps than a page need an entry of the table of pages each, of which
+    processors keep some thousand; both operands and the result share them.
+    """
+    if not isinstance(step, int) or not (isinstance(var.extent, Size) or (var.extent or 0) >= LONG_SUM):
+        return False
+    if step * bytes % ALIASING == 0:
+        return uses >= FEWEST_ALIASED
+    pages = 0 if isinstance(var.extent, Size) or var.extent is None else var.extent
+    return abs(step) * bytes > PAGE and pages >= MANY_PAGES and uses >= FEWEST_PAGED

@@ -34,6 +34,7 @@ from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_parts import fetch_first, parts_of, split_index
 from chainrule.engines.cpu.tile_plan import (
     COPY,
+    FEWEST_ALIASED,
     TRANSPOSE,
     Border,
     Operand,
@@ -43,6 +44,7 @@ from chainrule.engines.cpu.tile_plan import (
     aliases,
     border_of,
     bordered,
+    needs_copy,
     no_border,
     plan_of,
     registers_of,
@@ -51,7 +53,7 @@ from chainrule.engines.cpu.tile_plan import (
 from chainrule.engines.cpu.tile_shape import NOMINAL
 from chainrule.engines.cpu.tile_units import GRAIN, Units, tile_chunks
 from chainrule.ir.graph import Node, Value
-from chainrule.ir.sizes import Dim, Size, at, divide, product
+from chainrule.ir.sizes import Dim, at, divide, product
 
 # Parts of a sum over items at most.
 PARTS = 16
@@ -363,15 +365,14 @@ class TileWriter:
         self._add_parts(ranges, parts.most)
 
     def _gathers_rows(self, plan: Plan) -> bool:
-        """Whether the steps of a long sum through x fall on few sets of the caches, and rows side by side would help."""
+        """Whether rows side by side would help the steps of a long sum through x."""
         if len(plan.rows) != 1 or not plan.summed or plan.x.in_vectors:
             return False
         row, last = plan.rows[0][0], plan.summed[-1]
-        if not isinstance(row.extent, int) or row.extent < 64 or plan.x.at.coefficient(row) != 1:
+        if not isinstance(row.extent, int) or row.extent < FEWEST_ALIASED or plan.x.at.coefficient(row) != 1:
             return False
-        long_sum = isinstance(last.extent, Size) or (last.extent or 0) >= 256
-        step = plan.x.at.coefficient(last)
-        return long_sum and isinstance(step, int) and step * BYTES[plan.dtype] % 4096 == 0
+        uses = max(FEWEST_ALIASED, plan.width)
+        return needs_copy(last, plan.x.at.coefficient(last), BYTES[plan.dtype], uses)
 
     # What is left.
 
