@@ -12,6 +12,7 @@ from bench.table import table_of
 from bench.workloads import ALL, PRODUCTS, WORKLOADS, Product, chosen
 
 from bench import __main__ as command
+from bench import lengths
 from chainrule.engines.cpu.engine import ENGINE
 
 needs_compiler = pytest.mark.skipif(ENGINE.problem() is not None, reason="there is no C compiler")
@@ -93,3 +94,16 @@ def test_differences_are_relative_and_nan_is_no_agreement():
 
 def test_a_table_of_nothing_has_a_header():
     assert table_of([]).splitlines()[0].startswith("| workload | ours, ms |")
+
+
+@needs_compiler
+@pytest.mark.parametrize("layer", ["attention", "lstm"])
+def test_lengths_are_measured(layer):
+    found = lengths.measured(layer, 8, 0.0)
+    assert found.keys() == {"compile", "step", "works in"}
+    assert min(found.values()) > 0
+
+
+def test_a_layer_that_lengths_does_not_know_is_named(capsys):
+    assert lengths.main(["gru"]) == 2
+    assert "there is no layer 'gru'; there are attention, plain" in capsys.readouterr().err

@@ -37,7 +37,7 @@ class MultiheadAttention(Module):
     ``lengths`` (N,) or ``mask`` (N, S) says which keys count. ``attention_mask``, of shape (T, S), (N, T, S) or (N, heads, T, S), is
     true where a query may attend to a key, or floats that are added to the scores; PyTorch's boolean masks mean the opposite.
     ``causal=True`` lets position i see positions 0 to i. ``dropout`` acts on the weights. ``rotary=True`` turns queries and keys by
-    their positions (:func:`chainrule.nn.rotate`). ``block`` is how many queries' weights are held at a time: from 128 queries
+    their positions (:func:`chainrule.nn.rotate`). ``block`` is how many queries' weights are held at a time: from 192 queries
     and keys on few enough that memory is linear in T; see :func:`chainrule.ops.scaled_dot_product_attention`. With
     ``need_weights=True`` all are held, and a call returns ``(output, weights)``, those before dropout of shape (N, heads, T, S).
     With a ``cache`` (:class:`chainrule.nn.DecodingCache`) causal self-attention goes on from the positions before x.

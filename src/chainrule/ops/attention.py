@@ -22,7 +22,7 @@ from chainrule.trace.keys import next_key
 from chainrule.trace.values import broadcast_shapes, common_dtype, show_shape
 
 # With fewer queries or keys than this, "auto" holds all the weights.
-SHORTEST = 128
+SHORTEST = 192
 # Weights of a block: so many stay in a second cache together with what is computed from them, ...
 _BLOCK_WEIGHTS = 1 << 15
 # ... and so many queries at least and at most make products of a good shape.
@@ -55,7 +55,7 @@ def scaled_dot_product_attention(
     With ``block=b`` the queries are taken b at a time, and backpropagation computes the weights of a block again from the logarithms
     of their sums, so that memory is linear in T: the named operation ``attention``, with a backward rule of its own. Its masks are
     boolean. Rabe & Staats 2021; Dao et al., NeurIPS 2022. ``block=None`` holds all T · S weights, and so does ``"auto"`` where T or S
-    is below 128 or symbolic, or where the mask is of floats; else it takes blocks of 32 to 64 queries. Each form drops other weights.
+    is below 192 or symbolic, or where the mask is of floats; else it takes blocks of 32 to 64 queries. Each form drops other weights.
 
     Raises:
         ShapeError: where the shapes do not fit.
