@@ -61,7 +61,13 @@ def _batch_index(node: Node, pieces: Sequence[Piece], way: Way, number: int, bor
 def is_per_item(node: Node, pieces: Sequence[Piece], items: Sequence[Var], number: int, border: Border) -> bool:
     """Whether the copy of an operand is made item by item."""
     value = node.inputs[number]
-    if len(items) != 1 or isinstance(product(value.shape[1:]), Size) or border[0][0] != 0 or border[1][0] != 0:
+    if (
+        len(items) != 1
+        or not value.shape
+        or isinstance(product(value.shape[1:]), Size)
+        or border[0][0] != 0
+        or border[1][0] != 0
+    ):
         return False
     places = [(piece.a, piece.b)[number][0] for piece in pieces if not piece.is_zero]
     return all(place == variable(items[0]) for place in places) and items[0].extent == value.shape[0]
