@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import chainrule as cr
 from chainrule import ops
 from chainrule.engines.cpu.engine import ENGINE
 from chainrule.engines.cpu.loading import load_runtime
@@ -93,3 +94,35 @@ def test_borders_of_images(borders):
         return ops.pad(x * 2.0, [(0, 0), borders, borders, (0, 0)], value=0.5) * x.sum()
 
     check(function, normal(2, 20, 18, 3))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    batch=st.integers(1, 4),
+    size=st.tuples(st.integers(4, 11), st.integers(4, 11)),
+    channels=st.sampled_from([1, 3, 16, 17]),
+    window=st.integers(1, 3),
+    stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    padding=st.integers(0, 1),
+)
+def test_gradients_of_what_was_read_with_a_stride(batch, size, channels, window, stride, padding):
+    """Every position of a window adds its cotangents at every few places, with zeros between them."""
+    padding = min(padding, window // 2)
+
+    def function(x):
+        def total(x):
+            return (ops.max_pool(x, (window, window), stride, padding) ** 2).sum()
+
+        slopes = cr.grad(total)(x)
+        return slopes, slopes.sum((0, 1, 2))
+
+    check(function, normal(batch, *size, channels))
+
+
+@pytest.mark.parametrize(("stride", "size"), [(2, 8), (3, 9), (2, 9)])
+def test_nothing_is_divided_in_the_gradient_of_windows_side_by_side(stride, size):
+    def function(x):
+        return cr.grad(lambda x: (ops.max_pool(x, (stride, stride), stride) ** 2).sum())(x)
+
+    program = check(function, normal(3, size, size, 16))
+    assert not re.search(r"const \w+ v\d+ = .*\) [/%] \d", program.c_source)

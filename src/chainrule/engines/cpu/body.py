@@ -50,7 +50,7 @@ class Body:
 
     ``facts`` has what holds wherever a guard is true, so that every access can be proved to stay within its buffer. ``rows`` has the
     buffers that hold one part of their value only: where it begins, and its size. ``divisors`` notes by what a loop
-    variable would have to be divided.
+    variable would have to be divided, ``steps`` that only every so many values of one meet an element.
     """
 
     maker: Callable[[Value], Node | None]
@@ -61,6 +61,7 @@ class Body:
     facts: dict[str, tuple[Fact, ...]] = field(default_factory=dict)
     rows: Mapping[str, tuple[Index, Dim]] = field(default_factory=dict)
     divisors: dict[Var, int] = field(default_factory=dict)
+    steps: dict[Var, int] = field(default_factory=dict)
 
     def emit(self, type: str, *parts: Part) -> str:
         """The name of a new local constant, or of an earlier one with the same definition."""
@@ -160,6 +161,11 @@ class Body:
             if c == 1 and isinstance(var.extent, int) and isinstance(divisor, int) and not var.extent % divisor:
                 self.divisors[var] = divisor
 
+    def note_step(self, index: Index, step: int) -> None:
+        mixed = [var for var, c in index.terms if not (isinstance(c, int) and c % step == 0)]
+        if len(mixed) == 1 and isinstance(mixed[0].extent, int):
+            self.steps[mixed[0]] = step
+
     def condition(self, *parts: Part) -> str:
         return self.emit("const _Bool", *parts)
 
@@ -233,7 +239,14 @@ def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
         shifted = i - low
         if never(shifted, (size - 1) * (inner + 1) + 1):
             return fill
-        if inner and size != 1:
+        parts = split(shifted, inner + 1) if inner and size != 1 else None
+        if parts is not None and not parts[1].terms:
+            if parts[1].offset != 0:
+                return fill
+            conditions.append(body.inside(parts[0], size))
+            indices.append(parts[0])
+        elif inner and size != 1:
+            body.note_step(shifted, inner + 1)
             conditions.append(body.inside(shifted, (size - 1) * (inner + 1) + 1))
             indices.append(variable(body.quotient(shifted, inner + 1, size, body.both(guard, conditions[-1]))))
             conditions.append(body.condition("(", shifted, f") % {inner + 1} == 0"))

@@ -27,19 +27,22 @@ from chainrule.ir.sizes import Dim, Shape, product
 # Shorter loops than this are not worth having for themselves, nor more parts of a box than so many.
 _SHORTEST = 16
 _MOST_PARTS = 8
+# Nor more than so many parts of different residues.
+_MOST_RESIDUES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """Loops that together run along an axis, from ``start`` on."""
+    """Loops that together run along an axis, from ``start`` on in steps of ``step``."""
 
     vars: tuple[Var, ...]
     start: int = 0
+    step: int = 1
 
     @property
     def index(self) -> Index:
         sizes = tuple(var.extent for var in self.vars if var.extent is not None)
-        return linear([variable(var) for var in self.vars], sizes) + self.start
+        return linear([variable(var) for var in self.vars], sizes) * self.step + self.start
 
 
 _Axes = tuple[_Axis, ...]
@@ -61,6 +64,10 @@ def write_map(
         axes = waiting.pop(0)
         built = body()
         box = _box(built, axes, roots, sides)
+        parts = _by_residue(built, axes)
+        if parts and len(parts) + len(waiting) + len(boxes) <= _MOST_RESIDUES:
+            waiting = [*parts, *waiting]
+            continue
         parts = _cut(built, axes)
         if parts and len(parts) + len(waiting) + len(boxes) <= _MOST_PARTS:
             waiting = [*parts, *waiting]
@@ -96,8 +103,33 @@ def _cut(body: Body, axes: _Axes) -> list[_Axes]:
         return []
     number, ends = found
     axis = axes[number]
-    parts = [_Axis((Var(vars[number].name, high - low),), axis.start + low) for low, high in zip(ends, ends[1:])]
+    parts = [
+        replace(axis, vars=(Var(vars[number].name, high - low),), start=axis.start + low * axis.step)
+        for low, high in zip(ends, ends[1:])
+    ]
     return [(*axes[:number], part, *axes[number + 1 :]) for part in parts]
+
+
+def _by_residue(body: Body, axes: _Axes) -> list[_Axes]:
+    """The box in parts in which every index of one axis leaves the same remainder, where that decides what is read.
+
+    The innermost axis stays whole, so that what is read and written there is contiguous.
+    """
+    for number, axis in enumerate(axes[1:-1], 1):
+        var, step = axis.vars[-1], body.steps.get(axis.vars[-1], 0)
+        if len(axis.vars) > 1 or not isinstance(var.extent, int) or not 0 < step <= var.extent:
+            continue
+        parts = [
+            replace(
+                axis,
+                vars=(Var(var.name, -(-(var.extent - residue) // step)),),
+                start=axis.start + residue * axis.step,
+                step=axis.step * step,
+            )
+            for residue in range(step)
+        ]
+        return [(*axes[:number], part, *axes[number + 1 :]) for part in parts]
+    return []
 
 
 def _refined(body: Body, axes: _Axes) -> _Axes | None:
