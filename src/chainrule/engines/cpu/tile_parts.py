@@ -78,13 +78,15 @@ def split_index(plan: Plan, outputs: Dim) -> Var | None:
 def parts_of(plan: Plan, split: Var, outputs: int) -> Parts:
     """The division in which least is read again."""
     bytes = BYTES[plan.dtype]
+    assert split.extent is not None, "an index of a sum has an extent"
+    fewest = max(1, FEWEST_IN_BLOCK * typical(split.extent) // typical(plan.depth))
     found = []
     for by_rows in (False, True):
         steps = [(_in_step(plan, operand, split), _moves(plan, operand, by_rows)) for operand in (plan.x, plan.y)]
         again = sum(size for size, moves in steps if not moves)
         # Of parts as many as of shares would be about the least.
         own = sum(size // 4 if moves else size for size, moves in steps)
-        block = max(FEWEST_IN_BLOCK, BLOCK // max(1, own * bytes) // 8 * 8)
+        block = max(fewest, BLOCK // max(1, own * bytes) // 8 * 8)
         most = min(SHARES, MOST_COPIED // outputs)
         found.append(Parts(split, most, by_rows, block, again, outputs))
     return min(found, key=lambda parts: parts.again)
@@ -117,9 +119,9 @@ def _moves(plan: Plan, operand: Operand, by_rows: bool) -> bool:
 
 def fetches(plan: Plan, split: Var | None, operand: Operand) -> bool:
     """Whether tiles fetch the next block of an operand: where its steps lie lines apart, and the units have no outer indices."""
-    if split is None or plan.column is None or plan.outer or len(plan.rows) != 1 or plan.summed != [split]:
+    if split not in plan.summed or plan.column is None or plan.outer or len(plan.rows) != 1:
         return False
-    step = operand.at.coefficient(split)
+    step = operand.at.coefficient(plan.summed[-1])
     return isinstance(step, int) and abs(step) * BYTES[plan.dtype] >= LINE_BYTES
 
 
@@ -127,7 +129,7 @@ def fetch_first(w: Writer, plan: Plan, parts: Parts) -> None:
     """Fetch the first block of a share, ``step`` steps from ``start`` on; of the operand that is shared about its share."""
     for operand in (plan.x, plan.y):
         others = [(var, c) for var, c in operand.at.terms if var != parts.split]
-        if not fetches(plan, parts.split, operand) or len(others) != 1:
+        if plan.summed != [parts.split] or not fetches(plan, parts.split, operand) or len(others) != 1:
             continue
         ((var, c),) = others
         extent = plan.width if var == plan.column else var.extent

@@ -334,14 +334,14 @@ def _mergeable(places: Sequence[Index], vars: Sequence[Var], apart: Sequence[int
 
 
 def sum_order(summed: Sequence[Var], x: Index, y: Index) -> list[Var]:
-    """The index over which x is contiguous goes innermost, a symbolic one outermost."""
+    """Large steps through the operands go outermost; of equal ones, those of a symbolic index."""
 
-    def key(var: Var) -> tuple[bool, bool, int]:
+    def key(var: Var) -> tuple[bool, int, bool]:
         step = x.coefficient(var)
         other = y.coefficient(var)
         size = abs(step) if isinstance(step, int) else 1 << 60
         more = abs(other) if isinstance(other, int) else 1 << 60
-        return isinstance(var.extent, Size), size != 0, size + more
+        return size != 0, size + more, isinstance(var.extent, Size)
 
     return sorted(summed, key=key, reverse=True)
 
