@@ -99,6 +99,21 @@ def test_rows_of_several_axes(rows):
     check(attention, normal(rows, 2, 7, 7, dtype=np.float32), mask, tolerance=2e-6, expected_nests=["rows"])
 
 
+@pytest.mark.parametrize("columns", [17, 40, 64, 100, 200])
+def test_rows_behind_a_mask(columns):
+    """Masks are read as bytes, in as many lanes as a vector has of those; a NaN that the mask lets through counts."""
+    generator = np.random.default_rng(columns)
+    x = generator.normal(size=(6, columns)).astype(np.float32)
+    mask = generator.random((6, columns)) < 0.7
+    mask[2], mask[3] = False, True
+    x[3, columns - 1], x[4, 0], mask[4, 0] = np.nan, np.nan, False
+
+    def f(x, mask):
+        return ops.where(mask, x, -1e9).max(axis=-1), ops.where(mask, x, 0.0).sum(axis=-1)
+
+    check(f, x, mask, batch=(), tolerance=1e-5)
+
+
 def test_a_row_that_needs_others_is_not_joined():
     """The second reduction reads what the first made for other rows."""
 

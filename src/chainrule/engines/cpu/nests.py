@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import BOOL, FLOAT64, DType
-from chainrule.engines.cpu.body import Body, Position
+from chainrule.engines.cpu.body import Body, Position, Statement
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
 from chainrule.engines.cpu.random_words import draws_of, with_draws
-from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, add_text, literal, lowest
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES, EXPRESSIONS, add_text, literal, lowest
 from chainrule.engines.cpu.sides import LANE, LANES, Side, end_of
 from chainrule.ir.graph import Node
 from chainrule.ir.sizes import Dim, Shape, Size, product
@@ -30,6 +30,8 @@ _WIDE = 1024
 # A result of fewer elements than this is too small to divide among threads: the sum is divided instead.
 _FEW_RESULTS = 1024
 _PARTS = 16
+# The bytes that an element takes in memory, by the type of the local that it is read into.
+_BYTES_READ = {C_TYPES[dtype]: BYTES[dtype] for dtype in C_TYPES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +339,7 @@ class _ReductionWriter:
             return
         var = self.reduced[-1]
         assert var.extent is not None, "a loop has an end"
-        lanes = self._lanes(var.extent)
+        lanes = self._lanes(var)
         alone = chunked == "reduced" and len(self.reduced) == 1
         low, high = ("low", "high") if alone else ("0", c_size(var.extent))
         if lanes == 1:
@@ -375,13 +377,22 @@ class _ReductionWriter:
             step //= 2
         w.line(target(str(store.at), "sums[0]"))
 
-    def _lanes(self, extent: Dim) -> int:
-        if isinstance(extent, Size):
+    def _lanes(self, var: Var) -> int:
+        extent = var.extent
+        if isinstance(extent, Size) or extent is None:
             return 32 if not self.kept else 16
         if extent < 16:
             return 1
         wide = 64 if extent >= 512 else 16
+        # Compilers make vectors of as many elements as there are of the narrowest type, masks above all.
+        narrowest = min((_BYTES_READ.get(s.type, 8) for s in self.box.statements if _reads_along(s, var)), default=8)
+        wide = max([wide, *(n for n in (32, 64) if n <= min(extent, 64 // narrowest))])
         return wide // 2 if self.r.dtype == FLOAT64 else wide
+
+
+def _reads_along(statement: Statement, var: Var) -> bool:
+    """Whether a statement reads another element of an array for every value of a variable."""
+    return "[" in statement.parts and any(isinstance(p, Index) and p.coefficient(var) != 0 for p in statement.parts)
 
 
 def write_reduce(body: Body, node: Node, pointer: str) -> Task:
