@@ -58,9 +58,12 @@ CR_INLINE float cr_exp_inside(float x) { /* -105 <= x <= 89, or NaN */
     return (p * scale + scale) * (low ? 0x1p-63f : 2.0f);
 }
 
+/* Infinite and 0 out there. Bits of floats compare like whole numbers, with one instruction for each bound; NaN is put back. */
 CR_INLINE float cr_exp_f32(float x) {
-    float most = x > 89.0f ? 89.0f : x; /* infinite and 0 out there; NaN stays */
-    return cr_exp_inside(most < -105.0f ? -105.0f : most);
+    uint32_t bits = cr_bits(x), low = cr_bits(-105.0f);
+    int32_t inside = (int32_t)(bits < low ? bits : low), high = (int32_t)cr_bits(89.0f);
+    float e = cr_exp_inside(cr_from_bits((uint32_t)(inside < high ? inside : high)));
+    return x != x ? x : e;
 }
 
 CR_INLINE float cr_expm1_f32(float x) {
