@@ -20,8 +20,8 @@ demo: $(VENV)/.installed-demo ## train on a real table (breast cancer), and say 
 	@echo
 	@echo "The report: $(CURDIR)/demo/run/report.html"
 
-test: $(VENV)/.installed-test ## run the tests, without those marked slow
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test ## run the tests, without those marked slow, in as many processes as there are cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(VENV)/.installed-test ## run the tests marked slow
 	$(BIN)/python -m pytest -m slow
