@@ -211,7 +211,7 @@ def _normalise_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, b
     axes = _feature_axes(array, features)
     distance = array - mean(array, axes, keepdims=True)
     var = mean(distance * distance, axes, keepdims=True)
-    normal = distance / sqrt(var + eps)
+    normal = distance * (1 / sqrt(var + eps))  # a quotient for each position, none for each feature
     scaled = normal if weight is None else normal * weight
     return scaled if bias is None else scaled + bias
 
@@ -219,7 +219,7 @@ def _normalise_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, b
 @operation
 def _scaled_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, eps: float) -> Any:
     array = as_array(x)
-    normal = array / sqrt(mean(array * array, _feature_axes(array, features), keepdims=True) + eps)
+    normal = array * (1 / sqrt(mean(array * array, _feature_axes(array, features), keepdims=True) + eps))
     return normal if weight is None else normal * weight
 
 
@@ -246,5 +246,5 @@ def _normalise_groups(x: ArrayLike, groups: int, channels: int, weight: Any, bia
     axes = (*range(1, array.ndim - 1), array.ndim)
     distance = apart - mean(apart, axes, keepdims=True)
     var = mean(distance * distance, axes, keepdims=True)
-    normal = (distance / sqrt(var + eps)).reshape(array.shape)
+    normal = (distance * (1 / sqrt(var + eps))).reshape(array.shape)
     return normal if weight is None else normal * weight + bias
