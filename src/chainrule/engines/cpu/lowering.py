@@ -15,6 +15,7 @@ from chainrule.engines.cpu.contraction import solved
 from chainrule.engines.cpu.emit import Source, emit_program
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.inline import inline_calls
+from chainrule.engines.cpu.known_sums import use_known_sums
 from chainrule.engines.cpu.layouts import choose_layouts
 from chainrule.engines.cpu.memory import Memory, plan_memory
 from chainrule.engines.cpu.sections import cut_into_sections
@@ -57,7 +58,7 @@ def _widen(lowering: Lowering) -> None:
 
 
 def _write_as_maps(lowering: Lowering) -> None:
-    lowering.graph = write_as_maps(lowering.graph)
+    lowering.graph = use_known_sums(write_as_maps(lowering.graph))
 
 
 def _choose_layouts(lowering: Lowering) -> None:
