@@ -65,13 +65,17 @@ class KernelWriter:
         if plan.column is None:
             self._rows(w, plan, units, [], split)
             return
+        self._rows(w, plan, units, [self.columns(w, plan)], split)
+
+    def columns(self, w: Writer, plan: Plan) -> Cut:
+        """The first vector of a panel, and how many it has."""
+        assert plan.column is not None, "only vectors of the output make panels"
         columns, panels = plan.column.extent, plan.panels
         assert isinstance(columns, int), "a number of vectors is constant"
         if columns > 1:
             w.line(f"const long {plan.column.name} = {f'panel * {columns} / {panels}' if panels > 1 else 0};")
         sizes = sorted({columns // panels, -(-columns // panels)})
-        count = f"(panel + 1) * {columns} / {panels} - {plan.column.name}"
-        self._rows(w, plan, units, [self._cut(w, plan.column.name, sizes, count)], split)
+        return self._cut(w, plan.column.name, sizes, f"(panel + 1) * {columns} / {panels} - {plan.column.name}")
 
     def _rows(self, w: Writer, plan: Plan, units: Units, cuts: list[Cut], split: Var | None) -> None:
         """The loops over tiles of the indices of rows."""
@@ -95,7 +99,7 @@ class KernelWriter:
                 cut = Cut([most], str(most))
             else:
                 assert row.extent is not None, "an index of rows has an extent"
-                cut = self._evenly(w, row, most, "tile")
+                cut = self.evenly(w, row, most, "tile")
             self._second(w, plan, units, others, {row: cut}, cuts, split)
 
     def _second(
@@ -114,10 +118,10 @@ class KernelWriter:
         ((row, most),) = others
         assert isinstance(row.extent, int), "only the first index of rows may be symbolic"
         with w.block(f"for (long tile_1 = 0; tile_1 < {-(-row.extent // most)}; tile_1++)"):
-            known = {**known, row: self._evenly(w, row, most, "tile_1")}
+            known = {**known, row: self.evenly(w, row, most, "tile_1")}
             self._tile(w, plan, units, [*(known[var] for var, _ in plan.rows), *cuts], split)
 
-    def _evenly(self, w: Writer, var: Var, most: int, tile: str) -> Cut:
+    def evenly(self, w: Writer, var: Var, most: int, tile: str) -> Cut:
         extent = var.extent
         assert isinstance(extent, int), "cut evenly at compile time"
         tiles = -(-extent // most)
@@ -166,14 +170,40 @@ class KernelWriter:
         if any(ahead):
             first = f"tile == block * {units.per_unit} ? y_ahead : 0" if units.per_unit > 1 else "y_ahead"
             arguments += ["x_ahead" if ahead[0] else "0", first if ahead[1] else "0"]
+        self._call(w, plan, cuts, arguments, adds, follows, split)
+        if follows:
+            self._epilogue_loops(w, plan, cuts)
+
+    def region_tile(self, w: Writer, plan: Plan, copied: Plan, cuts: Sequence[Cut]) -> None:
+        """Add the steps of a block to the tile at ``finished``, and compute what follows if the block ``ends`` the sum."""
+        if self.roots:
+            with w.block("if (ends)"):
+                self._fetch_epilogue(w, plan, cuts)
+        terms = (term for operand in (copied.x, copied.y) for term in operand.at.terms)
+        inside = {var for var, _ in terms if var.name not in ("x_tile", "y_panel")}
+        arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (copied.x, copied.y)]
+        arguments += ["finished", "0", "steps", "fresh", "1", "B"]
+        self._call(w, copied, cuts, arguments, True, True, copied.summed[0])
+        with w.block("if (ends)"):
+            self._epilogue_loops(w, plan, cuts)
+
+    def _call(
+        self,
+        w: Writer,
+        plan: Plan,
+        cuts: Sequence[Cut],
+        arguments: Sequence[str],
+        adds: bool,
+        gathered: bool,
+        split: Var | None,
+    ) -> None:
+        """The function for the counts of a tile."""
         for number, counts in enumerate(itertools.product(*(cut.sizes for cut in cuts))):
-            name, text = TileFunction(plan, counts, adds, follows, split).write()
+            name, text = TileFunction(plan, counts, adds, gathered, split).write()
             self.functions[name] = text
             tests = [f"{cut.count} == {n}" for cut, n in zip(cuts, counts, strict=True) if len(cut.sizes) > 1]
             condition = f"{'else ' if number else ''}if ({' && '.join(tests)}) " if tests else ""
             w.line(f"{condition}{name}({', '.join(arguments)});")
-        if follows:
-            self._epilogue_loops(w, plan, cuts)
 
     def _epilogue_loops(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
         known: dict[Var, Index] = {}

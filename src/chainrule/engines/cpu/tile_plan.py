@@ -70,6 +70,7 @@ class Plan:
     ``rows`` are indices with the most that a tile has of them; ``column`` counts vectors of the output, ``vectors`` of them in a
     tile at most (no column where vectors lie along the sum). ``summed`` are the loops of the sum, ``unrolled`` the indices (with
     counts) that a step of it has within itself. ``tail`` is what is left of the last vector along the sum.
+    ``in_regions`` says that blocks of both operands are copied for one region of the result after another (``tile_regions.py``).
     """
 
     out: Index
@@ -86,6 +87,7 @@ class Plan:
     dtype: DType
     tail: int = 0
     rows_packed: bool = False
+    in_regions: bool = False
 
     @property
     def depth(self) -> Dim:

@@ -12,7 +12,8 @@ along v or does not fill whole vectors (it is copied into such). Copies that fol
 thread that uses them at once; an operand that is copied may be computed on the way (``tile_items.py``). What follows the
 contraction elementwise is computed on the finished tile.
 
-A long sum into few results is split into parts, added up in order. Their number depends on sizes alone, so that results do not
+Large products of two matrices run in regions, for which blocks of both operands are copied (``tile_regions.py``). A long sum into few
+results is split into parts, added up in order. Their number depends on sizes alone, so that results do not
 depend on the number of threads.
 """
 
@@ -50,6 +51,7 @@ from chainrule.engines.cpu.tile_plan import (
     registers_of,
     ways,
 )
+from chainrule.engines.cpu.tile_regions import RegionWriter, plan_in_regions
 from chainrule.engines.cpu.tile_shape import NOMINAL
 from chainrule.engines.cpu.tile_units import GRAIN, Units, tile_chunks
 from chainrule.ir.graph import Node, Value
@@ -124,6 +126,9 @@ class TileWriter:
     def _layout(self, way: Way) -> Layout:
         summing = [piece for piece in self.pieces if not piece.is_zero]
         places = [[piece.a for piece in summing], [piece.b for piece in summing]]
+        found = self._in_regions(way)
+        if found is not None:
+            return found
         borders = [border_of(value, some, way) for value, some in zip(self.node.inputs, places, strict=True)]
         items = items_of(self.node, self.pieces, way, borders)
         for number in self.computed:
@@ -143,9 +148,23 @@ class TileWriter:
             cost += price
         return Layout(way, borders, items, plans, cost)
 
-    def _plan(
-        self, way: Way, borders: Sequence[Border | None], items: Sequence[Var], piece: Piece, number: int
-    ) -> tuple[Plan, list[Packing], float]:
+    def _in_regions(self, way: Way) -> Layout | None:
+        """Blocks of the operands copied for one region after another, for large products of two matrices."""
+        piece, *others = self.pieces
+        if others or piece.is_zero or self.computed or way.along_sum:
+            return None
+        read = [(indices, value.shape) for indices, value in zip((piece.a, piece.b), self.node.inputs, strict=True)]
+        if not all(index.within(size) for indices, shape in read for index, size in zip(indices, shape, strict=True)):
+            return None
+        p = self._product(way, [None, None], [], piece)
+        p.column = Var("column", way.vectors)
+        p.kept.remove(way.vector)
+        p.out = p.out.replace({way.vector: variable(p.column) * way.lanes})
+        found = plan_in_regions(p, registers_of(self.vector_bytes))
+        return Layout(way, [None, None], [], [(found[0], [])], found[1]) if found is not None else None
+
+    def _product(self, way: Way, borders: Sequence[Border | None], items: Sequence[Var], piece: Piece) -> Product:
+        """A piece with its operands where they lie in memory, with borders if they have any."""
         operands = []
         for k, (value, indices, border) in enumerate(zip(self.node.inputs, (piece.a, piece.b), borders, strict=True)):
             pointer = f"border_{'ab'[k]}" if border is not None else self.name(value)
@@ -159,6 +178,12 @@ class TileWriter:
         out = linear(piece.out, self.node.output.shape)
         p = Product(way, out, x, y, list(piece.kept), list(piece.summed), None, self.node.output.dtype)
         p.apart = [side.count for side in self.sides if not side.in_lanes]
+        return p
+
+    def _plan(
+        self, way: Way, borders: Sequence[Border | None], items: Sequence[Var], piece: Piece, number: int
+    ) -> tuple[Plan, list[Packing], float]:
+        p = self._product(way, borders, items, piece)
         packings: list[Packing] = []
         price = 0.0
         if way.along_sum:
@@ -314,6 +339,9 @@ class TileWriter:
     # All at once.
 
     def _piece(self, plan: Plan, packings: Sequence[Packing], number: int) -> None:
+        if plan.in_regions:
+            self._regions(plan)
+            return
         self._pack(packings)
         if self._gathers_rows(plan):
             region = f"rows_{number}"
@@ -333,6 +361,14 @@ class TileWriter:
         self._begin_sides(w)
         self.kernel.units(w, plan, units, None)
         self.tasks.append(Task(w.text, chunks, after=end_of(self.sides)))
+
+    def _regions(self, plan: Plan) -> None:
+        w = Writer()
+        regions = RegionWriter(w, plan, self.kernel)
+        self._begin_sides(w)
+        self._scratch(w, regions.cut.buffers)
+        regions.write()
+        self.tasks.append(Task(w.text, str(regions.chunks), after=end_of(self.sides)))
 
     def _begin_sides(self, w: Writer) -> None:
         for side in self.sides:

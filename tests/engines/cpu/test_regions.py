@@ -1,0 +1,94 @@
+"""Large products of matrices in regions and blocks: right in every layout, with what follows, and the same for any number of threads.
+
+Regions are made small here, so that small products have many of them, of several sizes.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chainrule.engines.cpu import tile_regions
+from chainrule.engines.cpu.engine import ENGINE
+from chainrule.engines.cpu.loading import load_runtime
+from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.ir.build import Builder
+from chainrule.ir.contraction import Contraction, plain
+from chainrule.ir.graph import ArrayType
+from chainrule.ir.sizes import BATCH, shape_at
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_regions():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tile_regions, "SUMS", 1 << 12)
+        patch.setattr(tile_regions, "COPIES", 1 << 12)
+        patch.setattr(tile_regions, "FEWEST_STEPS", 20)
+        yield
+
+
+def product(rows, columns, depth, left, right, dtype="float32", follows=False):
+    """Rows × columns of a product of x and w, either of them transposed; with a map and sums that follow it, if any do."""
+    b = Builder()
+    x = b.input(ArrayType((depth, rows) if left else (rows, depth), dtype), "x")
+    w = b.input(ArrayType((columns, depth) if right else (depth, columns), dtype), "w")
+    y = b.matmul(b.transpose(x, (1, 0)) if left else x, b.transpose(w, (1, 0)) if right else w)
+    if not follows:
+        return b.finish("product", [y])
+    old = b.input(ArrayType((rows, columns), dtype), "old")
+    z = b.tanh(b.add(y, old))
+    squares = b.contract(Contraction(y.shape, (), plain(0, 1), plain(0, 1), ()), y, y)
+    return b.finish("product", [z, b.reduce_sum(z, (0,)), squares])
+
+
+def check(graph, batch=1):
+    """In regions, near the reference engine, and the same bits for 1, 2, 3 and 5 threads."""
+    rng = np.random.default_rng(0)
+    given = [rng.normal(size=shape_at(v.shape, batch)).astype(v.dtype) for v in graph.inputs]
+    program = ENGINE.load(graph)
+    assert "long region" in program.c_source
+    bits = set()
+    for threads in (1, 2, 3, 5):
+        with load_runtime().using_threads(threads):
+            found = program(given)
+        bits.add(b"".join(result.tobytes() for result in found))
+    assert len(bits) == 1
+    for result, expected in zip(found, REFERENCE.load(graph)(given), strict=True):
+        tolerance = (1e-5 if expected.dtype == np.float32 else 1e-12) * max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_layout_of_the_operands(left, right, dtype):
+    check(product(130, 150, 70, left, right, dtype))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(64, 150), st.integers(150, 260), st.integers(20, 90), st.booleans(), st.booleans(), st.booleans())
+def test_odd_sizes(rows, columns, depth, left, right, follows):
+    check(product(rows, columns, depth, left, right, follows=follows))
+
+
+def test_more_regions_than_chunks_and_sums_of_their_columns():
+    check(product(400, 410, 40, True, False, follows=True))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 31, 100])
+def test_a_sum_over_the_batch(batch):
+    b = Builder()
+    x = b.input(ArrayType((BATCH, 130), "float32"), "x")
+    d = b.input(ArrayType((BATCH, 150), "float32"), "d")
+    y = b.matmul(b.transpose(x, (1, 0)), d)
+    old = b.input(ArrayType((130, 150), "float32"), "old")
+    check(b.finish("gradient", [b.sub(old, y), b.reduce_sum(y, (0,))]), batch)
+
+
+def test_a_sum_of_nothing_is_zero():
+    b = Builder()
+    x = b.input(ArrayType((BATCH, 130), "float32"), "x")
+    d = b.input(ArrayType((BATCH, 150), "float32"), "d")
+    program = ENGINE.load(b.finish("gradient", [b.matmul(b.transpose(x, (1, 0)), d)]))
+    (found,) = program([np.zeros((0, 130), np.float32), np.zeros((0, 150), np.float32)])
+    assert not found.any()
