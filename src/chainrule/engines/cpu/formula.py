@@ -81,7 +81,8 @@ def _without_panels(spec: Contraction) -> tuple[Contraction, int] | None:
         maps[number] = (*places[1:-1], whole)
         out = tuple(whole if place == counted else place for place in spec.out)
         extents = (*spec.extents[:lane], spec.extents[panel] * width, *spec.extents[lane + 1 :])
-        if panel == len(extents) - 1:
+        others = (*out, *maps[0], *maps[1])
+        if panel == len(extents) - 1 and not any(index == panel for place in others for index, _ in place.terms):
             return replace(spec, extents=extents[:panel], out=out, a=maps[0], b=maps[1]), number
     return None
 
