@@ -22,7 +22,7 @@ def items_of(node: Node, pieces: Sequence[Piece], way: Way, borders: Sequence[Bo
     for number, border in enumerate(borders):
         if border is not None:
             found = _batch_index(node, pieces, way, number, border)
-            if found is not None:
+            if found is not None and _other_is_small(node, summing, way, 1 - number, found):
                 return [found]
     if any(border is not None for border in borders) or len(summing) > 1:
         return []
@@ -36,6 +36,16 @@ def items_of(node: Node, pieces: Sequence[Piece], way: Way, borders: Sequence[Bo
             if items and not isinstance(own, Size) and (isinstance(count, Size) or count >= FEWEST_ITEMS):
                 return items
     return []
+
+
+def _other_is_small(node: Node, summing: Sequence[Piece], way: Way, number: int, item: Var) -> bool:
+    """Whether what an item reads of the other operand has a constant size, if that has to be copied for its strides."""
+    for piece in summing:
+        place = linear((piece.a, piece.b)[number], node.inputs[number].shape)
+        own = product(var.extent for var, _ in place.terms if var != item and var.extent is not None)
+        if not way.along_sum and place.coefficient(way.vector) not in (0, 1) and isinstance(own, Size):
+            return False
+    return True
 
 
 def _batch_index(node: Node, pieces: Sequence[Piece], way: Way, number: int, border: Border) -> Var | None:
