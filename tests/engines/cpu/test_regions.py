@@ -85,6 +85,16 @@ def test_a_sum_over_the_batch(batch):
     check(b.finish("gradient", [b.sub(old, y), b.reduce_sum(y, (0,))]), batch)
 
 
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("batch", [1, 2, 31, 100, 301])
+def test_rows_of_a_batch(batch, right):
+    b = Builder()
+    x = b.input(ArrayType((BATCH, 133), "float32"), "x")
+    w = b.input(ArrayType((150, 133) if right else (133, 150), "float32"), "w")
+    y = b.matmul(x, b.transpose(w, (1, 0)) if right else w)
+    check(b.finish("layer", [b.tanh(y), b.reduce_sum(y, (0,))]), batch)
+
+
 def test_a_sum_of_nothing_is_zero():
     b = Builder()
     x = b.input(ArrayType((BATCH, 130), "float32"), "x")

@@ -30,6 +30,8 @@ from chainrule.ir.sizes import Dim, Size, at, divide
 SUMS, COPIES = 1 << 18, 1 << 18
 # Smaller results have too few regions, and short sums nothing to cut into blocks.
 FEWEST_REGIONS, FEWEST_STEPS = 8, 256
+# Regions at least, about, of a short batch.
+SHORT_REGIONS = 16
 LINE_BYTES = 64
 # Elements that keep copies which are read together off the same sets of a cache; steps that are copied while lines of them are near.
 APART, NEAR = 16, 8
@@ -48,20 +50,22 @@ def plan_in_regions(p: Product, registers: int) -> tuple[Plan, float] | None:
     (row,), (step,) = kept, summed
     out, x, y = places
     width, size = way.vector.extent, BYTES[p.dtype]
-    if not isinstance(row.extent, int) or not isinstance(width, int):
+    if row.extent is None or step.extent is None or not isinstance(width, int):
         return None
-    if row.extent * width * size < FEWEST_REGIONS * SUMS:
+    # As many rows as there are in a batch: the other operand has to be large.
+    large = (step.extent if isinstance(row.extent, Size) else row.extent) * width * size
+    if isinstance(large, Size) or large < FEWEST_REGIONS * SUMS:
         return None
-    if not isinstance(step.extent, Size) and (step.extent or 0) < FEWEST_STEPS:
+    if not isinstance(step.extent, Size) and step.extent < FEWEST_STEPS:
         return None
     if {var for var, _ in x.terms} != {row, step} or {var for var, _ in y.terms} != {vector, step}:
         return None
-    if 1 not in (x.coefficient(row), x.coefficient(step)):
+    if x.coefficient(step) != 1 and (x.coefficient(row) != 1 or isinstance(row.extent, Size)):
         return None
     if not (y.coefficient(vector) == way.lanes or y.coefficient(step) == 1):
         return None
     shape = choose_shape(
-        (Axis(row.extent, 1, 0),),
+        (Axis(0 if isinstance(row.extent, Size) else row.extent, 1, 0),),
         Axis(way.vectors, 0, way.lanes),
         (Axis(0, 16, way.lanes * 4),),
         False,
@@ -88,9 +92,8 @@ def plan_in_regions(p: Product, registers: int) -> tuple[Plan, float] | None:
         in_regions=True,
     )
     cut = Regions(plan)
-    assert step.extent is not None, "an index of a sum has an extent"
-    depth = at(step.extent, NOMINAL)
-    copied = COPY * cut.across * row.extent + (COPY if cut.y_in_order else TRANSPOSE) * cut.down * width
+    depth, known = at(step.extent, NOMINAL), at(row.extent, NOMINAL)
+    copied = COPY * cut.across * known + (COPY if cut.y_in_order else TRANSPOSE) * -(-known // cut.side) * width
     return plan, depth * (shape.cost / NOMINAL + copied)
 
 
@@ -101,15 +104,22 @@ class Regions:
     plan: Plan
 
     @property
-    def _row(self) -> tuple[int, int]:
-        ((row, most),) = self.plan.rows
-        assert isinstance(row.extent, int), "regions have a constant number of rows"
-        return row.extent, most
+    def most(self) -> int:
+        """Rows of a tile at most."""
+        return self.plan.rows[0][1]
 
     @property
-    def tiles(self) -> int:
-        extent, most = self._row
-        return -(-extent // most)
+    def rows(self) -> Dim:
+        extent = self.plan.rows[0][0].extent
+        assert extent is not None, "an index of rows has an extent"
+        return extent
+
+    @property
+    def tiles(self) -> str:
+        """Tiles from the first row to the last, as C."""
+        if isinstance(self.rows, Size):
+            return f"(({c_size(self.rows)} + {self.most - 1}) / {self.most})"
+        return str(-(-self.rows // self.most))
 
     @property
     def side(self) -> int:
@@ -117,12 +127,35 @@ class Regions:
         return isqrt(SUMS // BYTES[self.plan.dtype])
 
     @property
-    def down(self) -> int:
-        return min(self.tiles, -(-self._row[0] // self.side))
+    def tiles_in_region(self) -> int:
+        """Tiles of a region from its first row to its last, at most."""
+        if isinstance(self.rows, Size):
+            return self.side // self.most
+        tiles = -(-self.rows // self.most)
+        return -(-tiles // min(tiles, -(-self.rows // self.side)))
+
+    @property
+    def down(self) -> str:
+        """Regions from the first row to the last, as C."""
+        if isinstance(self.rows, Size):
+            return f"(({self.tiles} + {self.tiles_in_region - 1}) / {self.tiles_in_region})"
+        return str(min(int(self.tiles), -(-self.rows // self.side)))
 
     @property
     def across(self) -> int:
+        """Regions from the first column to the last, at least."""
         return min(self.plan.panels, -(-self.plan.width // self.side))
+
+    @property
+    def narrow(self) -> str:
+        """The same as C: more where a batch is so short that there would be few regions."""
+        if not isinstance(self.rows, Size):
+            return str(self.across)
+        return f"cr_least({self.plan.panels}, {self.across} + {SHORT_REGIONS} / ({self.down} + 1))"
+
+    @property
+    def panels_in_region(self) -> int:
+        return -(-self.plan.panels // self.across)
 
     @property
     def block(self) -> int:
@@ -142,8 +175,7 @@ class Regions:
     @property
     def x_tile(self) -> int:
         """Elements of the copy of a tile's rows."""
-        most = self._row[1]
-        return most * self.block + APART if self.x_in_order else most * self.x_row
+        return self.most * self.block + APART if self.x_in_order else self.most * self.x_row
 
     @property
     def x_row(self) -> int:
@@ -158,12 +190,12 @@ class Regions:
     @property
     def tile(self) -> int:
         """Elements of the sums of a tile."""
-        return self._row[1] * self.plan.panel
+        return self.most * self.plan.panel
 
     @property
     def buffers(self) -> list[tuple[str, Dim]]:
         """The names and elements of what a thread keeps."""
-        tiles, panels = -(-self.tiles // self.down), -(-self.plan.panels // self.across)
+        tiles, panels = self.tiles_in_region, self.panels_in_region
         return [
             ("sums", tiles * panels * self.tile),
             ("x_block", tiles * self.x_tile),
@@ -173,18 +205,18 @@ class Regions:
     @property
     def copied(self) -> Plan:
         """The plan of a tile that reads the copies."""
-        most, lanes, panel = self._row[1], self.plan.lanes, self.plan.panel
+        most, lanes, panel = self.most, self.plan.lanes, self.plan.panel
         assert self.plan.column is not None, "regions have columns"
         buffers = dict(self.buffers)
         steps, row = Var("step", self.block), Var("row_in_tile", most)
-        tile, strip = Var("x_tile", -(-self.tiles // self.down)), Var("y_panel", -(-self.plan.panels // self.across))
+        tile, strip = Var("x_tile", self.tiles_in_region), Var("y_panel", self.panels_in_region)
         across, along = (1, most) if self.x_in_order else (self.x_row, 1)
         x = Index(((tile, self.x_tile), (row, across), (steps, along)))
         column = Var(self.plan.column.name, self.plan.vectors)
         y = Index(((strip, self.y_panel), (column, lanes), (steps, panel)))
         prove("x_block", x, buffers["x_block"])
         prove("y_block", y + variable(Var("lane", lanes)), buffers["y_block"])
-        slot = Index(((strip, -(-self.tiles // self.down) * self.tile), (tile, self.tile)))
+        slot = Index(((strip, self.tiles_in_region * self.tile), (tile, self.tile)))
         prove("sums", slot + variable(Var("sum", self.tile)), buffers["sums"])
         return replace(
             self.plan,
@@ -209,24 +241,28 @@ class RegionWriter:
         self.depth = c_size(self.step.extent)
 
     @property
-    def chunks(self) -> int:
-        return min(MOST_CHUNKS, self.cut.down * self.cut.across)
+    def chunks(self) -> str:
+        """The number of chunks as C."""
+        if isinstance(self.cut.rows, Size):
+            return f"cr_chunks({self.cut.down} * {self.cut.narrow}, 1, {MOST_CHUNKS})"
+        return str(min(MOST_CHUNKS, int(self.cut.down) * self.cut.across))
 
     def write(self) -> None:
         """All regions of a chunk."""
         w, cut = self.w, self.cut
-        plan, regions = self.plan, cut.down * cut.across
+        plan = self.plan
         prove(plan.x.pointer, plan.x.at, plan.x.size)
         lane = plan.y.at.replace({self.column: Index()}) + Index(((Var("place", plan.width), self._y_step),))
         prove(plan.y.pointer, lane, plan.y.size)
+        w.line(f"const long tiles = {cut.tiles}, down = {cut.down}, across = {cut.narrow}, chunks = {self.chunks};")
         w.line(
-            f"const long low = cr_cut({regions}, chunk, {self.chunks}), high = cr_cut({regions}, chunk + 1, {self.chunks});"
+            "const long low = cr_cut(down * across, chunk, chunks), high = cr_cut(down * across, chunk + 1, chunks);"
         )
         w.line(f"const long blocks = ({self.depth} - 1) / {cut.block} + 1;")
         with w.block("for (long region = low; region < high; region++)"):
             for name, place, count, whole in (
-                ("tile", f"region / {cut.across}", cut.tiles, cut.down),
-                ("panel", f"region % {cut.across}", plan.panels, cut.across),
+                ("tile", "region / across", "tiles", "down"),
+                ("panel", "region % across", str(plan.panels), "across"),
             ):
                 w.line(f"const long first_{name} = cr_cut({count}, {place}, {whole});")
                 w.line(f"const long last_{name} = cr_cut({count}, {place} + 1, {whole});")
@@ -244,7 +280,10 @@ class RegionWriter:
         return found
 
     def _row_of(self, tile: str) -> str:
-        return f"{tile} * {self.row.extent} / {self.cut.tiles}"
+        rows = self.cut.rows
+        if isinstance(rows, Size):
+            return f"cr_least({tile} * {self.most}, {c_size(rows)})"
+        return f"{tile} * {rows} / {self.cut.tiles}"
 
     def _place_of(self, panel: str) -> str:
         return f"{panel} * {self.column.extent} / {self.plan.panels} * {self.plan.lanes}"
@@ -266,13 +305,18 @@ class RegionWriter:
             with w.block("for (long tile = first_tile; tile < last_tile; tile++)"):
                 row = self._rows()
                 self._fetch()
-                slot = -(-self.cut.tiles // self.cut.down) * self.cut.tile
+                slot = self.cut.tiles_in_region * self.cut.tile
                 place = f"(panel - first_panel) * {slot} + (tile - first_tile) * {self.cut.tile}"
                 w.line(f"{self.type} *const finished = sums + (blocks > 1 ? {place} : 0);")
                 w.line("const long x_tile = tile - first_tile, y_panel = panel - first_panel;")
                 self.kernel.region_tile(w, self.plan, self.cut.copied, [row, column])
 
     def _rows(self) -> Cut:
+        """The first row of a tile, and how many it has; tiles at the end of a batch are computed whole, and used as far as they go."""
+        if isinstance(self.cut.rows, Size):
+            self.w.line(f"const long {self.row.name} = tile * {self.most};")
+            self.w.line(f"const long count_rows = cr_least({self.most}, {c_size(self.cut.rows)} - {self.row.name});")
+            return Cut([self.most], "count_rows")
         return self.kernel.evenly(self.w, self.row, self.most, "tile")
 
     def _column(self) -> Cut:
