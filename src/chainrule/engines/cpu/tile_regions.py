@@ -30,6 +30,8 @@ from chainrule.ir.sizes import Dim, Size, at, divide
 SUMS, COPIES = 1 << 18, 1 << 18
 # Smaller results have too few regions, and short sums nothing to cut into blocks.
 FEWEST_REGIONS, FEWEST_STEPS = 8, 256
+# Bytes of a weight that a batch's rows are multiplied by: smaller ones are better laid out once (``layouts.py``) and read by all rows.
+LARGE_WEIGHT = 1 << 24
 # Regions at least, about, of a short batch.
 SHORT_REGIONS = 16
 LINE_BYTES = 64
@@ -52,9 +54,11 @@ def plan_in_regions(p: Product, registers: int) -> tuple[Plan, float] | None:
     width, size = way.vector.extent, BYTES[p.dtype]
     if row.extent is None or step.extent is None or not isinstance(width, int):
         return None
-    # As many rows as there are in a batch: the other operand has to be large.
-    large = (step.extent if isinstance(row.extent, Size) else row.extent) * width * size
-    if isinstance(large, Size) or large < FEWEST_REGIONS * SUMS:
+    if isinstance(row.extent, Size):
+        elements, least = step.extent * width, LARGE_WEIGHT
+    else:
+        elements, least = row.extent * width, FEWEST_REGIONS * SUMS
+    if isinstance(elements, Size) or elements * size < least:
         return None
     if not isinstance(step.extent, Size) and step.extent < FEWEST_STEPS:
         return None
