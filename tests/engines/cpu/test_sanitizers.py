@@ -10,6 +10,7 @@ from tests.engines.cpu.networks import NETWORKS, training_job
 from tests.engines.cpu.standalone import FailedRunError, Job, run_jobs
 
 from chainrule.core.dtypes import ALL
+from chainrule.engines.cpu import tile_regions
 from chainrule.engines.cpu.toolchain import find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
@@ -112,3 +113,19 @@ def test_errors_would_be_seen(right, wrong, complaint, tmp_path, monkeypatch):
     graph = builder.finish("negative", [builder.neg(builder.input(ArrayType((BATCH,), "float32"), "x"))])
     with pytest.raises(FailedRunError, match=complaint):
         check([Job(graph, [[np.ones(4, np.float32)]])], tmp_path, ADDRESSES)
+
+
+@pytest.mark.parametrize(("flags", "threads"), [(ADDRESSES, 0), (RACES, 3)])
+def test_regions_stay_in_their_arrays(tmp_path, monkeypatch, flags, threads):
+    for name, value in (("SUMS", 1 << 12), ("COPIES", 1 << 12), ("FEWEST_STEPS", 20), ("LARGE_WEIGHT", 1 << 14)):
+        monkeypatch.setattr(tile_regions, name, value)
+    rng, jobs = np.random.default_rng(0), []
+    for transposed in (False, True):
+        b = Builder()
+        x = b.input(ArrayType((BATCH, 133), "float64"), "x")
+        w = b.input(ArrayType((150, 133) if transposed else (133, 150), "float64"), "w")
+        y = b.tanh(b.matmul(x, b.transpose(w, (1, 0)) if transposed else w))
+        graph = b.finish("layer", [y, b.matmul(b.transpose(x, (1, 0)), y)])
+        runs = [[rng.normal(size=shape_at(v.shape, batch)) for v in graph.inputs] for batch in (1, 31, 70)]
+        jobs.append(Job(graph, runs, name=f"layer, transposed: {transposed}"))
+    check(jobs, tmp_path, flags, threads=threads)
