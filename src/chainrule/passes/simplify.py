@@ -16,8 +16,6 @@ from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction
 from chainrule.ir.graph import Graph, Node, Value
 
-Producers = Mapping[Value, Node]
-
 
 class _Context:
     """What a rule may look at and write with."""

@@ -25,7 +25,7 @@ class Limits:
 
     Attributes:
         operations_per_byte: Every slab reads what all rows share, such as weights: at least so many operations for every byte of it.
-        most_rows: Slabs have as few rows as that allows, and at least at most so many.
+        most_rows: A slab has as few rows as that allows. A nest that would need more than so many joins no section.
         fewest_slabs: With fewer, too few threads would be busy: nests run with all rows, and each is divided among the threads.
         grain: A slab is at least so many operations.
         most_bytes: What the nests of a section read and write for one slab. More stays in no cache, and would only live longer.
