@@ -11,15 +11,16 @@ from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.cells import check_sizes
 from chainrule.nn.decoding import DecodingCache, Pair
 from chainrule.nn.dropout import Dropout
-from chainrule.nn.initialisers import Initialiser, glorot_uniform
+from chainrule.nn.initialisers import Initialiser, glorot_uniform, normal
 from chainrule.nn.linear import Linear
 from chainrule.nn.module import Module
 from chainrule.nn.positions import rotate
 from chainrule.nn.shapes import check_features
 from chainrule.ops import random
-from chainrule.ops.arrays import arange
+from chainrule.ops.arrays import arange, broadcast_to, concatenate
 from chainrule.ops.attention import attention_weights, scaled_dot_product_attention, takes_blocks
 from chainrule.ops.math import matmul
+from chainrule.ops.padding import pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.scope import is_training
 from chainrule.trace.values import show_shape
@@ -40,6 +41,8 @@ class MultiheadAttention(Module):
     their positions (:func:`chainrule.nn.rotate`). ``block`` is how many queries' weights are held at a time: from 192 queries
     and keys on few enough that memory is linear in T; see :func:`chainrule.ops.scaled_dot_product_attention`. With
     ``need_weights=True`` all are held, and a call returns ``(output, weights)``, those before dropout of shape (N, heads, T, S).
+    ``add_bias_kv`` appends a learned key and value, ``bias_k`` and ``bias_v`` (embed_dim), to those of every sequence, and
+    ``add_zero_attn`` then a key and value of zeros: every query may attend to them, whatever the masks say, and S grows by each.
     With a ``cache`` (:class:`chainrule.nn.DecodingCache`) causal self-attention goes on from the positions before x.
     Weights start from ``init``, each of the three matrices of ``in_weight`` by itself, and those of ``out_proj`` from
     ``residual_init`` where it is given.
@@ -54,6 +57,8 @@ class MultiheadAttention(Module):
         *,
         kdim: int | None = None,
         vdim: int | None = None,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
         causal: bool = False,
         rotary: bool = False,
         block: int | str | None = "auto",
@@ -78,6 +83,9 @@ class MultiheadAttention(Module):
         self.q_weight, self.k_weight, self.v_weight = own
         self.in_bias = np.zeros(3 * embed_dim, np.float32) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias, init=residual_init or init, key=keys[3])
+        more: list[Any] = _of_every_sequence(embed_dim, key) if add_bias_kv else [None, None]
+        self.bias_k, self.bias_v = more
+        self.add_zero_attn = bool(add_zero_attn)
         self.dropout = Dropout(dropout)
         self.num_heads = int(num_heads)
         self.causal = bool(causal)
@@ -147,6 +155,9 @@ def _attend(
     causal, block = (False, None) if past is not None else (layer.causal, layer.block)
     allowed = past if past is not None else _mask(masks, (q.shape[0], layer.num_heads, q.shape[-2], k.shape[-2]))
     rate = layer.dropout.rate if is_training() else 0.0
+    if layer.bias_k is not None or layer.add_zero_attn:
+        k, v, allowed = _with_more_keys(layer, q, k, v, allowed, causal)
+        causal = False
     weights = None
     if need or (rate and not takes_blocks(q, k, allowed, block)):
         weights = attention_weights(q, k, allowed, causal=causal)
@@ -199,6 +210,40 @@ def _mapped(layer: MultiheadAttention, x: Array, first: int, parts: int) -> list
     return [_heads(layer, product) for product in products]
 
 
+def _of_every_sequence(embed_dim: int, key: Any) -> list[Any]:
+    """A key and a value, normal with variance 1/embed_dim: as long as a projected vector of Glorot's weights, as in PyTorch."""
+    keys = [None, None] if key is None else list(np.asarray(random.split(random.fold_in(key, 0))))
+    return [normal((int(embed_dim),), std=embed_dim**-0.5, key=k) for k in keys]
+
+
+def _with_more_keys(
+    layer: MultiheadAttention, q: Array, k: Array, v: Array, allowed: Array | None, causal: bool
+) -> tuple[Array, Array, Array | None]:
+    """Keys and values with those that every query may attend to behind them, and the mask, the causal one included, of all."""
+    if causal:
+        past = arange(k.shape[-2]) <= arange(q.shape[-2])[:, None]
+        allowed = past if allowed is None else _both(past, allowed)
+    more = [(layer.bias_k, layer.bias_v)] if layer.bias_k is not None else []
+    more += [(np.zeros(layer.embed_dim),) * 2] if layer.add_zero_attn else []
+    for pair in more:
+        k, v = (_with_row(layer, x, row) for x, row in zip((k, v), pair, strict=True))
+    if allowed is None:
+        return k, v, None
+    if not is_float(allowed.dtype):
+        allowed = allowed if allowed.dtype == np.bool_ else allowed != 0
+    rest = [(0, 0)] * (allowed.ndim - 1)
+    before = broadcast_to(allowed, (*allowed.shape[:-1], k.shape[-2] - len(more)))
+    # Nothing is added to the scores of the new keys.
+    return k, v, pad(before, [*rest, (0, len(more))], 0 if is_float(allowed.dtype) else True)
+
+
+def _with_row(layer: MultiheadAttention, x: Array, row: ArrayLike) -> Array:
+    """Keys or values (N, heads, S, d) with one more, the same in every sequence."""
+    heads = as_array(row).astype(x.dtype).reshape((layer.num_heads, 1, x.shape[-1]))
+    joined: Array = concatenate([x, broadcast_to(heads, (*x.shape[:2], 1, x.shape[-1]))], 2)
+    return joined
+
+
 def _turned(layer: MultiheadAttention, first: Any, *arrays: Array) -> tuple[Array, ...]:
     return tuple(rotate(x, first=first) for x in arrays) if layer.rotary else arrays
 
@@ -241,8 +286,11 @@ def _mask(masks: tuple[Any, ...], scores: tuple[Any, ...]) -> Array | None:
         )
     if allowed.ndim == 3:
         allowed = allowed[:, None]
-    if keys is None:
-        return allowed
+    return allowed if keys is None else _both(keys, allowed)
+
+
+def _both(keys: Array, allowed: Array) -> Array:
+    """A boolean mask and another one, which may be of floats that are added to the scores."""
     if is_float(allowed.dtype):
         # Scores of keys that do not count vanish: the lowest number is added to them.
         low = (~keys).astype(allowed.dtype) * (float(np.finfo(allowed.dtype).min) / 4)
