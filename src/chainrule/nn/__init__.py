@@ -75,6 +75,9 @@ from chainrule.nn.pooling import GlobalAveragePooling as GlobalAveragePooling
 from chainrule.nn.pooling import MaxPool1d as MaxPool1d
 from chainrule.nn.pooling import MaxPool2d as MaxPool2d
 from chainrule.nn.pooling import MaxPool3d as MaxPool3d
+from chainrule.nn.pooling import MaxUnpool1d as MaxUnpool1d
+from chainrule.nn.pooling import MaxUnpool2d as MaxUnpool2d
+from chainrule.nn.pooling import MaxUnpool3d as MaxUnpool3d
 from chainrule.nn.positions import LearnedPositions as LearnedPositions
 from chainrule.nn.positions import SinusoidalPositions as SinusoidalPositions
 from chainrule.nn.positions import rotate as rotate

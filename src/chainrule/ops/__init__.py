@@ -79,3 +79,4 @@ from chainrule.ops.pooling import adaptive_average_pool as adaptive_average_pool
 from chainrule.ops.pooling import adaptive_max_pool as adaptive_max_pool
 from chainrule.ops.pooling import average_pool as average_pool
 from chainrule.ops.pooling import max_pool as max_pool
+from chainrule.ops.unpooling import max_unpool as max_unpool

@@ -30,23 +30,27 @@ def max_pool(
     padding: Padding = 0,
     dilation: PerAxis = 1,
     ceil_mode: bool = False,
+    *,
+    return_indices: bool = False,
 ) -> Any:
     """The largest element under a window at every ``stride`` positions (by default the window's size), NaN if any is.
 
     x is (..., *spatial, channels); the result has ``⌊(size + before + after - dilation·(window - 1) - 1) / stride⌋ + 1``
     positions along an axis, with ``ceil_mode`` also the one that begins inside x and ends beyond it. Padding never
     wins. The elements of a window are ``dilation`` apart. The whole gradient goes to the largest element, the first in
-    row-major order where several are equal.
+    row-major order where several are equal. With ``return_indices`` the result is a pair: beside the largest their
+    positions in x, int64 numbers of its spatial positions in row-major order; :func:`max_unpool` puts them back.
     """
     array = as_array(x)
     windows = _windows(array, window, stride, padding, dilation, ceil_mode, "max pooling")
-    rank, count = len(windows.sizes), math.prod(windows.sizes)
-    if any(map(any, windows.margins)):
-        lowest = -math.inf if array.value.dtype in FLOATS else int(np.iinfo(array.dtype).min)
-        widths = [(0, 0)] * (array.ndim - rank - 1)
-        array = pad(array, [*widths, *windows.margins, (0, 0)], lowest)
-    # What no window covers is cut off first.
-    array = array[(..., *map(slice, windows.covered), slice(None))]
+    if not return_indices:
+        return _largest(array, windows)
+    strides = [math.prod(windows.spatial[axis + 1 :]) for axis in range(len(windows.spatial))]
+    return _largest_and_places(array, windows, strides, 0)
+
+
+def _largest(array: Array, windows: _Windows) -> Array:
+    count = math.prod(windows.sizes)
 
     def first_largest(inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         (of,), (largest,), (g,) = inputs, outputs, cotangents
@@ -58,7 +62,40 @@ def max_pool(
     def largest(of: Any) -> Any:
         return reduce(maximum, _elements(of, windows))
 
-    return operation_with_rule(largest, first_largest, label="max_pool")(array)
+    return operation_with_rule(largest, first_largest, label="max_pool")(_covered(array, windows))  # type: ignore[no-any-return]
+
+
+def _covered(array: Array, windows: _Windows) -> Array:
+    """What windows read: x with its margins, without what no window covers."""
+    if any(map(any, windows.margins)):
+        lowest = -math.inf if array.value.dtype in FLOATS else int(np.iinfo(array.dtype).min)
+        widths = [(0, 0)] * (array.ndim - len(windows.sizes) - 1)
+        array = pad(array, [*widths, *windows.margins, (0, 0)], lowest)
+    return array[(..., *map(slice, windows.covered), slice(None))]
+
+
+def _largest_and_places(array: Array, windows: _Windows, strides: Sequence[int], first: int) -> tuple[Array, Array]:
+    """The largest, and for each the number ``first + Σ stride · position`` of the first element that it is."""
+    largest = _largest(array, windows)
+    rank = len(windows.sizes)
+    axes = list(zip(windows.strides, windows.places, windows.margins, windows.spatial, strict=True))
+
+    def along(axis: int, vector: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return vector.reshape([-1 if k == axis else 1 for k in range(rank)] + [1])
+
+    chosen: Array | None = None
+    for element, corner in reversed(list(zip(_elements(_covered(array, windows), windows), _corners(windows)))):
+        offset = sum(k * stride for k, stride in zip(corner, strides, strict=True))
+        # As in PyTorch a NaN is the largest, and padding is not chosen where all are -infinity.
+        found = (element == largest) | (element != element)
+        for axis, ((s, n, (before, _), size), k) in enumerate(zip(axes, corner, strict=True)):
+            inside = (s * np.arange(n) + k >= before) & (s * np.arange(n) + k < before + size)
+            found = found if inside.all() else found & along(axis, inside)
+        chosen = full(largest.shape, offset, "int64") if chosen is None else where(found, offset, chosen)
+    assert chosen is not None, "a window has elements"
+    for axis, ((s, n, (before, _), _), stride) in enumerate(zip(axes, strides, strict=True)):
+        chosen = chosen + along(axis, (s * np.arange(n) - before) * stride)
+    return largest, chosen + first
 
 
 @operation
@@ -69,13 +106,17 @@ def average_pool(
     padding: Padding = 0,
     count_padding: bool = True,
     ceil_mode: bool = False,
+    divisor: int | None = None,
 ) -> Any:
     """The mean under a window at every ``stride`` positions (by default the window's size).
 
     x is (..., *spatial, channels), with positions as in :func:`max_pool`. Padding is zeros; ``count_padding=False``
     divides by the number of the window's positions inside x alone. Positions beyond the padding, which ``ceil_mode``
-    lets a window reach, never count.
+    lets a window reach, never count. A ``divisor`` takes the place of all these numbers. Raises :class:`ConfigError` for
+    the divisor 0.
     """
+    if divisor is not None and (isinstance(divisor, bool) or not isinstance(divisor, int) or not divisor):
+        raise ConfigError(f"the divisor of average pooling is an integer other than 0, not {divisor!r}")
     array = as_array(x)
     array = array if array.value.dtype in FLOATS else array.astype("float32")
     windows = _windows(array, window, stride, padding, 1, ceil_mode, "average pooling")
@@ -96,6 +137,8 @@ def average_pool(
         (),
         (*array.shape[:lead], *places, array.shape[-1]),
     )
+    if divisor is not None:
+        return contract(spec, array, 1 / float(divisor))
     counts = reduce(np.multiply.outer, windows.counts(with_padding=count_padding))
     if (counts == counts.flat[0]).all():
         return contract(spec, array, 1 / float(counts.flat[0]))
@@ -126,20 +169,26 @@ def adaptive_average_pool(x: ArrayLike, places: Sequence[int]) -> Any:
 
 
 @operation
-def adaptive_max_pool(x: ArrayLike, places: Sequence[int]) -> Any:
-    """The largest under windows placed as by :func:`adaptive_average_pool`; the first of equal ones gets the gradient."""
+def adaptive_max_pool(x: ArrayLike, places: Sequence[int], *, return_indices: bool = False) -> Any:
+    """The largest under windows placed as by :func:`adaptive_average_pool`; the first of equal ones gets the gradient.
+
+    ``return_indices`` as in :func:`max_pool`.
+    """
     array = as_array(x)
     counts = per_axis(places, len(places), "the number of places")
     spatial = spatial_axes(array, len(counts), "adaptive pooling")
     if not any(size % count for size, count in zip(spatial, counts)):
-        return max_pool(array, [size // count for size, count in zip(spatial, counts)])
-    windows = itertools.product(*(_cover(size, count) for size, count in zip(spatial, counts)))
-    largest = [
-        max_pool(array[(..., *(slice(*bounds) for bounds in window), slice(None))], [b - a for a, b in window])
-        for window in windows
-    ]
+        return max_pool(array, [size // count for size, count in zip(spatial, counts)], return_indices=return_indices)
+    strides = [math.prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
+    found = []
+    for window in itertools.product(*(_cover(size, count) for size, count in zip(spatial, counts))):
+        under = array[(..., *(slice(*bounds) for bounds in window), slice(None))]
+        one = _windows(under, [stop - start for start, stop in window], None, 0, 1, False, "adaptive pooling")
+        first = sum(start * stride for (start, _), stride in zip(window, strides))
+        found.append(_largest_and_places(under, one, strides, first) if return_indices else (_largest(under, one),))
     lead = array.shape[: array.ndim - len(counts) - 1]
-    return concatenate(largest, len(lead)).reshape((*lead, *counts, array.shape[-1]))
+    results = [concatenate(parts, len(lead)).reshape((*lead, *counts, array.shape[-1])) for parts in zip(*found)]
+    return tuple(results) if return_indices else results[0]
 
 
 def _cover(size: int, count: int) -> list[tuple[int, int]]:
