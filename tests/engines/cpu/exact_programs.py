@@ -27,7 +27,7 @@ LARGEST = 6000  # elements of a value, at a batch size of 5
 def exact_program(seed: int) -> tuple[Graph, frozenset[int]]:
     """A program and which of its operands are donated; always the same for the same seed."""
     source = random.Random(seed)
-    return _Writer(source).program(f"exact {seed}")
+    return ProgramWriter(source).program(f"exact {seed}")
 
 
 def operands_of(graph: Graph, batch: int, seed: int) -> list[np.ndarray]:
@@ -39,22 +39,25 @@ def operands_of(graph: Graph, batch: int, seed: int) -> list[np.ndarray]:
     return drawn
 
 
-class _Writer:
+class ProgramWriter:
+    sizes: Sequence[int] = SIZES
+    largest = LARGEST
+
     def __init__(self, source: random.Random, depth: int = 1) -> None:
         self.random, self.depth = source, depth
         self.build = Builder()
         self.pool: list[Value] = []
+        self.inputs: list[Value] = []
         self.types = source.choice([("float32",), ("float32",), ("float64",), ("float32", INT64), (INT32, UINT32)])
 
     def program(self, name: str) -> tuple[Graph, frozenset[int]]:
         # One operand tells the batch size.
         shapes = [(BATCH, *self.shape(2)), *(self.shape(3) for _ in range(self.random.randint(1, 4)))]
-        for number, shape in enumerate(shapes):
-            dtype = self.random.choice((*self.types, *self.types, BOOL))
-            self.pool.append(self.build.input(ArrayType(shape, dtype), f"x{number}"))
-        inputs = list(self.pool)
+        for shape in shapes:
+            self.given(ArrayType(shape, self.random.choice((*self.types, *self.types, BOOL))))
         self.write(self.random.randint(2, 14))
-        made = self.pool[len(inputs) :] or self.pool
+        inputs = self.inputs
+        made = [value for value in self.pool if value not in inputs] or self.pool
         outputs = [made[-1], *self.random.sample(made, min(len(made), self.random.randint(0, 3)))]
         donated = frozenset(k for k in range(len(inputs)) if self.random.random() < 0.4)
         # An operand that returns changed, as a weight does.
@@ -64,8 +67,14 @@ class _Writer:
                 outputs.append(self.clamp(self.build.add(x, self.like(x))))
         return verify(self.build.finish(name, outputs)), donated
 
-    def write(self, steps: int) -> None:
-        kinds: Sequence[Callable[[], Value | None]] = (
+    def given(self, type: ArrayType) -> Value:
+        """A new operand of the program."""
+        self.inputs.append(self.build.input(type, f"x{len(self.inputs)}"))
+        self.pool.append(self.inputs[-1])
+        return self.inputs[-1]
+
+    def kinds(self) -> Sequence[Callable[[], Value | None]]:
+        return (
             self.map,
             self.combine,
             self.combine,
@@ -80,6 +89,9 @@ class _Writer:
             self.contract,
             *((self.loop,) if self.depth else ()),
         )
+
+    def write(self, steps: int) -> None:
+        kinds = self.kinds()
         for _ in range(steps):
             try:
                 found = self.random.choice(kinds)()
@@ -92,7 +104,7 @@ class _Writer:
 
     def shape(self, most: int) -> Shape:
         while True:
-            dims: list[Dim] = [self.random.choice(SIZES) for _ in range(self.random.randint(0, most))]
+            dims: list[Dim] = [self.random.choice(self.sizes) for _ in range(self.random.randint(0, most))]
             if dims and self.random.random() < 0.4:
                 dims[self.random.randrange(len(dims))] = self.random.choice((BATCH, BATCH, BATCH * 2, BATCH + 1, 0))
             if self.is_small(tuple(dims)):
@@ -100,7 +112,7 @@ class _Writer:
 
     def is_small(self, shape: Shape) -> bool:
         linear = not isinstance(product(shape), Size) or len(product(shape).coefficients) == 2
-        return len(shape) <= 5 and at(product(shape), 5) <= LARGEST and linear
+        return len(shape) <= 5 and at(product(shape), 5) <= self.largest and linear
 
     def pick(self, fits: Callable[[Value], bool] = lambda value: True) -> Value | None:
         found = [value for value in self.pool if fits(value)]
@@ -166,7 +178,7 @@ class _Writer:
         if kind == "reshape":
             return self.reshaped(x)
         if kind == "broadcast":
-            place, size = self.random.choice([*axes, len(axes)]), self.random.choice((*SIZES, BATCH))
+            place, size = self.random.choice([*axes, len(axes)]), self.random.choice((*self.sizes, BATCH))
             return b.broadcast(x, (*x.shape[:place], size, *x.shape[place:]), [k + (k >= place) for k in axes])
         if kind == "flip":
             return b.flip(x, self.random.sample(axes, self.random.randint(1, len(axes))))
@@ -218,7 +230,7 @@ class _Writer:
         if batch and len(x.shape) < 2:
             return None
         if self.random.random() < 0.5:
-            rows = b.iota((*x.shape[:batch], self.random.choice(SIZES)), batch, INT64)
+            rows = b.iota((*x.shape[:batch], self.random.choice(self.sizes)), batch, INT64)
             return b.gather(x, b.sub(rows, b.full_like(rows, self.random.choice((0, 1)))), batch)
         rows = b.iota((*x.shape[:batch], x.shape[batch]), batch, INT64)
         turned = b.remainder(rows, b.full_like(rows, self.random.choice((1, 2, 5))))
@@ -278,7 +290,7 @@ class _Writer:
         const = self.pick()
         length = self.random.choice((0, 1, 3, 4))
         stacked = self.pick(lambda value: value.shape[:1] == (length,))
-        inner = _Writer(self.random, self.depth - 1)
+        inner = type(self)(self.random, self.depth - 1)
         inner.types = self.types
         types = [const.type, carry.type] if const is not None else [carry.type]
         steps = [ArrayType(stacked.shape[1:], stacked.dtype)] if stacked is not None else []

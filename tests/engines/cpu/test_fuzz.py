@@ -1,5 +1,6 @@
 """Random programs of whole numbers on the cpu engine and on the reference engine: the same bits, at several batch sizes in turn, with
-operands donated, and for every number of threads.
+operands donated, and for every number of threads. Larger programs run under limits that are drawn, so that every way of doing a
+thing is met at small sizes.
 
 ``make fuzz`` goes on for ``FUZZ_SECONDS`` (60 if not set) from the seed ``FUZZ_SEED`` (by default the time).
 """
@@ -11,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.engines.cpu.exact_programs import exact_program, operands_of
+from tests.engines.cpu.larger_programs import larger_program, limited, limits_of
 
 from chainrule.core.errors import ChainruleError
 from chainrule.engines.cpu.engine import CpuEngine
@@ -18,6 +20,7 @@ from chainrule.engines.cpu.loading import load_runtime
 from chainrule.engines.cpu.toolchain import Toolchain, find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.sizes import at, product
+from chainrule.passes import optimise
 
 MANY = 200_000  # elements in the largest array of a run with several threads
 
@@ -28,8 +31,7 @@ def check_seed(seed, toolchain):
     reference = REFERENCE.load(graph)
     for batch in (3, 1, 5, 0, 3):
         check_run(program, reference, operands_of(graph, batch, seed), donated, f"seed {seed}, batch {batch}")
-    values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
-    batch = max(5, *(b for b in (64, 500, 3000) if max(at(product(v.shape), b) for v in values) <= MANY), 5)
+    batch = max(5, *(b for b in (64, 500, 3000) if largest(graph, b) <= MANY), 5)
     operands, found = operands_of(graph, batch, seed), []
     for threads in (1, 2, 5):
         with load_runtime().using_threads(threads):
@@ -37,6 +39,36 @@ def check_seed(seed, toolchain):
     for results in found[1:]:
         for result, first in zip(results, found[0], strict=True):
             np.testing.assert_array_equal(result, first, err_msg=f"seed {seed}, batch {batch}, threads")
+
+
+def check_larger(seed, toolchain):
+    """A larger program, as it is or after the passes, under limits of its own."""
+    graph, donated = larger_program(seed)
+    reference = REFERENCE.load(graph)
+    with limited(limits_of(seed)):
+        program = CpuEngine(toolchain).load(optimise(graph) if seed % 2 else graph, donated)
+    for batch in (5, 1, 0, 33 if largest(graph, 33) <= MANY else 7):
+        operands = operands_of(graph, batch, seed)
+        check_run(program, reference, operands, donated, f"seed {seed}, batch {batch}")
+        found = []
+        for threads in (1, 3):
+            with load_runtime().using_threads(threads):
+                found.append(outcome(program, operands))
+        for result, first in zip(*found, strict=True):
+            np.testing.assert_array_equal(result, first, err_msg=f"seed {seed}, batch {batch}, threads")
+
+
+def largest(graph, batch):
+    """The elements of the largest array of a program."""
+    values = [*graph.inputs, *(value for node in graph.nodes for value in node.outputs)]
+    return max(at(product(value.shape), batch) for value in values)
+
+
+def outcome(program, operands):
+    try:
+        return program([x.copy() for x in operands])
+    except ChainruleError:
+        return []
 
 
 def check_run(program, reference, operands, donated, what):
@@ -80,6 +112,17 @@ def test_what_was_found(seed):
     check_seed(seed, quick())
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_larger_programs_agree_to_the_bit(seed):
+    check_larger(seed, quick())
+
+
+# 1094: a stage of rows stored a value, and read it in another shape before it had written it.
+@pytest.mark.parametrize("seed", [1094])
+def test_what_was_found_in_larger_programs(seed):
+    check_larger(seed, quick())
+
+
 @pytest.mark.slow
 def test_exact_programs_for_a_while():
     seed = int(os.environ.get("FUZZ_SEED", time.time() * 1000))
@@ -87,5 +130,6 @@ def test_exact_programs_for_a_while():
     count, targets = 0, [quick(), quick("sse2"), quick("avx2")]
     while time.monotonic() < end:
         check_seed(seed + count, targets[count % 3])
+        check_larger(seed + count, targets[count % 3])
         count += 1
-    print(f"{count} programs from seed {seed}")
+    print(f"{count} programs of either kind from seed {seed}")

@@ -150,3 +150,21 @@ def test_a_scatter_with_one_place_for_each_row_is_a_choice():
     x, y = normal(6, 5), np.array([0, 4, 2, 2, 1, 3])
     check(picked, x, y, batch=("x", "y"))
     assert "scatter_add" not in nests(optimise(trace(picked, x, y, batch=("x", "y"))))
+
+
+def test_what_a_stage_stores_and_uses_in_another_shape_is_not_read_before_it_is_written():
+    """A result of a row, and another that reads the same bytes of it as an array of one axis more."""
+
+    def function(x, z):
+        y = x / (1 + x.sum(axis=-1, keepdims=True) ** 2)
+        return y, z + y[None]
+
+    check(function, normal(5, 6, 7), normal(1, 5, 6, 7, seed=1), batch=(), expected_nests=["rows"])
+
+
+def test_a_stage_adds_up_what_it_stores_in_another_shape():
+    def function(x, z):
+        y = x / (1 + x.sum(axis=-1, keepdims=True) ** 2)
+        return y, (z * y[None]).sum(axis=(0, 1, 2)), y.max(axis=-1)
+
+    check(function, normal(5, 6, 7), normal(1, 5, 6, 7, seed=1), batch=())

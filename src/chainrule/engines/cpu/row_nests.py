@@ -144,19 +144,22 @@ class RowWriter:
         """Maps over the elements of the row."""
         inner = self._inner(member.shape)
         stores = []
+        buffers: dict[Value, str] = {}
         for root in member.roots:
             length = self._length(root.shape)
             position = in_shape(root.shape, [*self.outer, *inner])
             value = body.read(root, position)
             if root in self.nest.private:
-                self.buffers[root] = f"row_{number}_{len(self.buffers)}"
-                stores.append(Store(self.buffers[root], position.linear() - self.row * length, value, length))
+                buffers[root] = f"row_{number}_{len(self.buffers) + len(buffers)}"
+                stores.append(Store(buffers[root], position.linear() - self.row * length, value, length))
             else:
-                self.done.add(root)
                 stores.append(Store(self.name(root), position.linear(), value, product(root.shape)))
         for side in self._sides_of(member):
             place = in_shape(side.node.inputs[0].shape, [*self.outer, *inner]).linear()
             stores.append(side.store(body, place, variable(LANE)))
+        # From memory only by stages that follow: here it is written after all that is read.
+        self.buffers.update(buffers)
+        self.done.update(root for root in member.roots if root not in buffers)
         box = box_of(inner, body, stores, [*self.outer, LANE])
         box.merge()
         self._count(box)
