@@ -49,6 +49,7 @@ from chainrule.nn.dropout import Dropout1d as Dropout1d
 from chainrule.nn.dropout import Dropout2d as Dropout2d
 from chainrule.nn.dropout import Dropout3d as Dropout3d
 from chainrule.nn.embedding import Embedding as Embedding
+from chainrule.nn.embedding_bag import EmbeddingBag as EmbeddingBag
 from chainrule.nn.equilibrium import Equilibrium as Equilibrium
 from chainrule.nn.linear import Linear as Linear
 from chainrule.nn.module import Module as Module
