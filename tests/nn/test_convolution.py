@@ -207,7 +207,7 @@ def test_flatten() -> None:
     with pytest.raises(ShapeError, match=r"no axis 1 to flatten from in an input of shape \(3,\)"):
         nn.Flatten()(np.zeros(3))
     with pytest.raises(ConfigError, match="start_axis"):
-        nn.Flatten(-1)
+        nn.Flatten(1.5)  # type: ignore[arg-type]
 
 
 def test_unflatten_is_the_inverse() -> None:

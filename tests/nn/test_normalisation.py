@@ -242,6 +242,66 @@ def test_running_statistics_of_images_follow_pytorch() -> None:
     np.testing.assert_allclose(ours.running_var.value, theirs.running_var.numpy(), rtol=1e-10)
 
 
+NAMES = {"weight": "layer.weight", "bias": "layer.bias"}
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_norms_without_a_bias_equal_pytorch(equals_torch: Callable[..., None], training: bool) -> None:
+    t, names = torch.nn, {"weight": "layer.weight"}
+    pairs: list[tuple[nn.Module, torch.nn.Module]] = [
+        (nn.BatchNorm(4, bias=False), t.BatchNorm2d(4, bias=False)),
+        (nn.GroupNorm(2, 4, bias=False), t.GroupNorm(2, 4, bias=False)),
+        (nn.InstanceNorm(4, affine=True, bias=False), t.InstanceNorm2d(4, affine=True, bias=False)),
+    ]
+    for ours, theirs in pairs:
+        equals_torch(ours, ChannelsLast(theirs), inputs(3, 2, 5, 4), names, training=training)
+        assert set(ours.named_parameters()) == {"weight"}
+
+
+def test_the_machine_epsilon_of_rms_norm_is_pytorchs_default(equals_torch: Callable[..., None]) -> None:
+    x = inputs(5, 4) * 1e-8
+    equals_torch(nn.RMSNorm(4, eps=None), torch.nn.RMSNorm(4), x)
+    single = x.astype(np.float32)
+    expected = torch.nn.RMSNorm(4)(torch.tensor(single)).detach().numpy()
+    np.testing.assert_allclose(nn.RMSNorm(4, eps=None)(single), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_instance_norm_with_statistics_equals_pytorch(
+    equals_torch: Callable[..., None], affine: bool, training: bool
+) -> None:
+    theirs = ChannelsLast(torch.nn.InstanceNorm2d(4, 1e-3, affine=affine, track_running_stats=True))
+    ours = nn.InstanceNorm2d(4, 1e-3, affine, track_running_stats=True)
+    equals_torch(ours, theirs, inputs(3, 2, 5, 4), NAMES if affine else {}, training=training)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 1.0, 0.0])
+def test_statistics_of_instances_follow_pytorch(momentum: float) -> None:
+    ours = nn.InstanceNorm(3, momentum=momentum, track_running_stats=True).astype("float64")
+    theirs = torch.nn.InstanceNorm1d(3, momentum=momentum, track_running_stats=True).double()
+
+    def loss(model: nn.Module, x: Any) -> Any:
+        return cr.square(model(x, training=True)).mean()
+
+    step = cr.compile(lambda model, x: cr.value_and_grad(loss, state=True)(model, x), batch=("x",))
+    for number, size in enumerate([4, 1, 7]):
+        x = inputs(size, 5, 3, seed=number)
+        (_, ours), _ = step(ours, x)
+        theirs(torch.tensor(x).movedim(-1, 1))
+        np.testing.assert_allclose(ours.running_mean.value, theirs.running_mean.numpy(), rtol=1e-10)
+        np.testing.assert_allclose(ours.running_var.value, theirs.running_var.numpy(), rtol=1e-10)
+    x = inputs(2, 5, 3, seed=9)
+    expected = theirs.eval()(torch.tensor(x).movedim(-1, 1)).movedim(1, -1)
+    np.testing.assert_allclose(ours(x), expected.numpy(), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ShapeError, match=r"the variance of a map needs two positions or more, .* \(2, 1, 3\)"):
+        ours(inputs(2, 1, 3), training=True)
+    with pytest.raises(
+        ConfigError, match="the momentum of InstanceNorm is the share of the new batch, from 0 to 1, not 2"
+    ):
+        nn.InstanceNorm(3, momentum=2)
+
+
 def test_groups_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="GroupNorm cannot cut 6 channels into 4 groups"):
         nn.GroupNorm(4, 6)

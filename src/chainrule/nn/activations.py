@@ -9,8 +9,9 @@ import numpy as np
 from chainrule.core.errors import ConfigError
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_features, check_size
-from chainrule.ops import activations, math
+from chainrule.ops import activations, math, random
 from chainrule.trace.array import ArrayLike, as_array, operation
+from chainrule.trace.scope import is_training
 
 
 class Sigmoid(Module):
@@ -76,6 +77,16 @@ class Softmax(Module):
         return activations.softmax(x, self.axis)
 
 
+class Softmin(Module):
+    """``e**-x / Σ e**-x`` along an axis, the last by default; see :func:`chainrule.ops.softmin`."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.softmin(x, self.axis)
+
+
 class LogSoftmax(Module):
     """``x - log Σ e**x`` along an axis, the last by default; see :func:`chainrule.ops.log_softmax`."""
 
@@ -104,15 +115,48 @@ class SELU(Module):
 
 
 class Softplus(Module):
-    """``log(1 + e**(beta x)) / beta``, the smooth ReLU; see :func:`chainrule.ops.softplus`."""
+    """``log(1 + e**(beta x)) / beta``, the smooth ReLU; see :func:`chainrule.ops.softplus`.
 
-    def __init__(self, beta: float = 1.0) -> None:
+    With a ``threshold`` it is x where ``beta x`` is above that. PyTorch's default is 20, where both differ by 2·10⁻⁹.
+    """
+
+    def __init__(self, beta: float = 1.0, threshold: float | None = None) -> None:
         if not beta > 0:
             raise ConfigError(f"Softplus needs beta above 0, not {beta!r}")
         self.beta = float(beta)
+        self.threshold = None if threshold is None else float(threshold)
 
     def forward(self, x: ArrayLike) -> Any:
-        return _softplus(x, self.beta)
+        return activations.softplus(x, self.beta, self.threshold)
+
+
+class Threshold(Module):
+    """``x`` where it is above ``threshold``, else ``value``; see :func:`chainrule.ops.threshold`."""
+
+    def __init__(self, threshold: float, value: float) -> None:
+        self.threshold = float(threshold)
+        self.value = float(value)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return activations.threshold(x, self.threshold, self.value)
+
+
+class RReLU(Module):
+    """``x`` from 0 on, else ``a · x``: in training each a is uniform in [lower, upper), at inference their mean. Xu et al. 2015.
+
+    Random numbers come from ``key=`` of the call where it is given, else from the step's key or :func:`chainrule.seed`.
+    """
+
+    def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3) -> None:
+        if not lower <= upper:
+            raise ConfigError(f"RReLU needs lower at most upper, not {lower!r} and {upper!r}")
+        self.lower = float(lower)
+        self.upper = float(upper)
+
+    def forward(self, x: ArrayLike, *, key: ArrayLike | None = None) -> Any:
+        if is_training() and self.lower < self.upper:
+            return _with_random_slopes(x, self.lower, self.upper, key)
+        return activations.leaky_relu(x, (self.lower + self.upper) / 2)
 
 
 class Softsign(Module):
@@ -241,8 +285,11 @@ def _threshold(layer: str, threshold: float) -> float:
 
 
 @operation
-def _softplus(x: ArrayLike, beta: float) -> Any:
-    return activations.softplus(x) if beta == 1 else activations.softplus(beta * as_array(x)) * (1 / beta)
+def _with_random_slopes(x: ArrayLike, lower: float, upper: float, key: ArrayLike | None) -> Any:
+    array = as_array(x)
+    dtype = array.dtype if array.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+    slopes = random.uniform(array.shape, lower, upper, key=key, dtype=dtype)
+    return math.where(array >= 0, array, slopes * array)
 
 
 @operation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ class BatchNorm(Module):
     ``features``.
 
     ``momentum=None`` makes the running statistics plain means over all batches so far, which ``num_batches_tracked``
-    counts. Without ``affine`` there are no weight and bias; without ``track_running_stats`` no running statistics, and
-    those of the batch serve at inference too.
+    counts. Without ``affine`` there are no weight and bias, without ``bias`` no bias; without ``track_running_stats`` no
+    running statistics, and those of the batch serve at inference too.
     """
 
     def __init__(
@@ -44,16 +45,15 @@ class BatchNorm(Module):
         eps: float = 1e-5,
         affine: bool = True,
         track_running_stats: bool = True,
+        bias: bool = True,
     ) -> None:
         _check_settings("BatchNorm", features, eps)
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ConfigError(
-                f"the momentum of BatchNorm is the share of the new batch, from 0 to 1, or None, not {momentum!r}"
-            )
+        if momentum is not None:
+            _check_momentum("BatchNorm", momentum, ", or None")
         self.features = int(features)
         self.momentum = None if momentum is None else float(momentum)
         self.eps = float(eps)
-        self.weight, self.bias = _affine(features, affine, affine)
+        self.weight, self.bias = _affine(features, affine, affine and bias)
         tracks = bool(track_running_stats)
         self.running_mean = State(np.zeros(features, np.float32)) if tracks else None
         self.running_var = State(np.ones(features, np.float32)) if tracks else None
@@ -103,13 +103,13 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """``x / √(mean(x²) + eps) · weight`` over the features of each position, the last axis. Zhang & Sennrich, NeurIPS 2019.
 
-    ``features`` and ``affine`` as in :class:`LayerNorm`. Raises :class:`ShapeError` when the last axes are not
-    ``features``.
+    ``features`` and ``affine`` as in :class:`LayerNorm`. ``eps=None`` is the machine epsilon of the input's element type,
+    2⁻²³ of float32, as PyTorch has it by default. Raises :class:`ShapeError` when the last axes are not ``features``.
     """
 
-    def __init__(self, features: int | Sequence[int], eps: float = 1e-6, affine: bool = True) -> None:
-        self.features = _feature_sizes("RMSNorm", features, eps)
-        self.eps = float(eps)
+    def __init__(self, features: int | Sequence[int], eps: float | None = 1e-6, affine: bool = True) -> None:
+        self.features = _feature_sizes("RMSNorm", features, 1.0 if eps is None else eps)
+        self.eps = None if eps is None else float(eps)
         self.weight, _ = _affine(self.features, affine, False)
 
     def forward(self, x: ArrayLike) -> Any:
@@ -121,10 +121,11 @@ class GroupNorm(Module):
 
     Input is (batch, *spatial, channels); the channels are cut into ``groups`` runs, over each of which and all
     positions the statistics are taken. It does the same in training and at inference. Arguments are in PyTorch's order.
-    Wu & He, ECCV 2018. Raises :class:`ShapeError` when the last axis is not ``channels`` or there is no batch axis.
+    Without ``affine`` there are no weight and bias, without ``bias`` no bias. Wu & He, ECCV 2018. Raises
+    :class:`ShapeError` when the last axis is not ``channels`` or there is no batch axis.
     """
 
-    def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> None:
         name = type(self).__name__
         _check_settings(name, channels, eps)
         check_size(name, "groups", groups)
@@ -133,7 +134,7 @@ class GroupNorm(Module):
         self.groups = int(groups)
         self.channels = int(channels)
         self.eps = float(eps)
-        self.weight, self.bias = _affine(channels, affine, affine)
+        self.weight, self.bias = _affine(channels, affine, affine and bias)
 
     def forward(self, x: ArrayLike) -> Any:
         return _normalise_groups(x, self.groups, self.channels, self.weight, self.bias, self.eps)
@@ -142,17 +143,53 @@ class GroupNorm(Module):
 class InstanceNorm(GroupNorm):
     """:class:`GroupNorm` with a group for each channel: every map of every image by itself. Ulyanov et al. 2016.
 
-    Without ``affine``, the default as in PyTorch, it has no weights.
+    Without ``affine``, the default as in PyTorch, it has no weights. With ``track_running_stats`` it records, in training,
+    the means over the batch of what it divides by and takes away, and uses them at inference, as :class:`BatchNorm` does
+    with its ``momentum``.
     """
 
-    def __init__(self, features: int, eps: float = 1e-5, affine: bool = False) -> None:
-        super().__init__(features, features, eps, affine)
+    def __init__(
+        self,
+        features: int,
+        eps: float = 1e-5,
+        affine: bool = False,
+        *,
+        momentum: float = 0.1,
+        track_running_stats: bool = False,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(features, features, eps, affine, bias)
+        _check_momentum("InstanceNorm", momentum)
+        self.momentum = float(momentum)
+        self.running_mean = State(np.zeros(features, np.float32)) if track_running_stats else None
+        self.running_var = State(np.ones(features, np.float32)) if track_running_stats else None
+
+    def forward(self, x: ArrayLike) -> Any:
+        if self.running_mean is None or self.running_var is None:
+            return super().forward(x)
+        old_mean, old_var = self.running_mean.value, self.running_var.value
+        if not is_training():
+            settings = self.weight, self.bias, self.eps, self.channels
+            return _apply(x, read_state(old_mean), read_state(old_var), *settings)
+        of_maps, unbiased = _statistics_of_maps(x, self.channels)
+        record_state(old_mean, _moved(read_state(old_mean), of_maps, self.momentum, None))
+        record_state(old_var, _moved(read_state(old_var), unbiased, self.momentum, None))
+        return super().forward(x)
+
+
+# PyTorch's names; one layer serves every rank.
+InstanceNorm1d = InstanceNorm2d = InstanceNorm3d = InstanceNorm
 
 
 def _check_settings(layer: str, features: int, eps: float) -> None:
     check_size(layer, "features", features)
     if not eps > 0:
         raise ConfigError(f"{layer} needs eps above 0, which keeps it from dividing by 0, not {eps!r}")
+
+
+def _check_momentum(layer: str, momentum: float, more: str = "") -> None:
+    if not 0 <= momentum <= 1:
+        raise ConfigError(f"the momentum of {layer} is the share of the new batch, from 0 to 1{more}, not {momentum!r}")
 
 
 def _feature_sizes(layer: str, features: int | Sequence[int], eps: float) -> tuple[int, ...]:
@@ -182,6 +219,22 @@ def _statistics(x: ArrayLike, features: int) -> Any:
 
 
 @operation
+def _statistics_of_maps(x: ArrayLike, channels: int) -> Any:
+    """The means over the batch of every map's mean and unbiased variance."""
+    array = as_array(x)
+    _check_maps(array, channels)
+    axes = tuple(range(1, array.ndim - 1))
+    centre = mean(array, axes, keepdims=True)
+    distance = array - centre
+    count = math.prod(int(size) for size in array.shape[1:-1])
+    if count < 2:
+        raise ShapeError(
+            f"the variance of a map needs two positions or more, but the input has shape {show_shape(array.shape)}"
+        )
+    return mean(centre, (0, *axes)), mean(distance * distance, (0, *axes)) * (count / (count - 1))
+
+
+@operation
 def _next(count: ArrayLike) -> Any:
     return as_array(count) + 1
 
@@ -202,7 +255,8 @@ def _apply(x: ArrayLike, mean: ArrayLike, var: ArrayLike, weight: Any, bias: Any
     deviation = sqrt(as_array(var) + eps)
     if weight is None:
         return (array - mean) / deviation
-    return (array - mean) * (as_array(weight) / deviation) + bias
+    scaled = (array - mean) * (as_array(weight) / deviation)
+    return scaled if bias is None else scaled + bias
 
 
 @operation
@@ -217,9 +271,11 @@ def _normalise_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, b
 
 
 @operation
-def _scaled_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, eps: float) -> Any:
+def _scaled_positions(x: ArrayLike, features: tuple[int, ...], weight: Any, eps: float | None) -> Any:
     array = as_array(x)
-    normal = array * (1 / sqrt(mean(array * array, _feature_axes(array, features), keepdims=True) + eps))
+    squares = mean(array * array, _feature_axes(array, features), keepdims=True)
+    least = float(np.finfo(squares.dtype).eps) if eps is None else eps
+    normal = array * (1 / sqrt(squares + least))
     return normal if weight is None else normal * weight
 
 
@@ -237,14 +293,19 @@ def _feature_axes(x: Array, features: tuple[int, ...]) -> tuple[int, ...]:
 @operation
 def _normalise_groups(x: ArrayLike, groups: int, channels: int, weight: Any, bias: Any, eps: float) -> Any:
     array = as_array(x)
-    check_features(array, channels)
-    if array.ndim < 2:
-        raise ShapeError(
-            f"the input should have shape (batch, *spatial, channels), but it has shape {show_shape(array.shape)}"
-        )
+    _check_maps(array, channels)
     apart = array.reshape((*array.shape[:-1], groups, channels // groups))
     axes = (*range(1, array.ndim - 1), array.ndim)
     distance = apart - mean(apart, axes, keepdims=True)
     var = mean(distance * distance, axes, keepdims=True)
     normal = (distance * (1 / sqrt(var + eps))).reshape(array.shape)
-    return normal if weight is None else normal * weight + bias
+    scaled = normal if weight is None else normal * weight
+    return scaled if bias is None else scaled + bias
+
+
+def _check_maps(array: Array, channels: int) -> None:
+    check_features(array, channels)
+    if array.ndim < 2:
+        raise ShapeError(
+            f"the input should have shape (batch, *spatial, channels), but it has shape {show_shape(array.shape)}"
+        )

@@ -19,29 +19,46 @@ from chainrule.trace.values import show_shape
 
 
 class Flatten(Module):
-    """The axes from ``start_axis`` to the last as one: (batch, height, width, channels) to (batch, height · width · channels).
+    """The axes from ``start_axis`` to ``end_axis``, the last by default, as one.
 
-    In row-major order, so channels are next to each other; PyTorch's channels-first order is another, and weights of a
-    layer after it differ by that permutation. Raises :class:`ShapeError` when the input has no such axis.
+    (batch, height, width, channels) becomes (batch, height · width · channels), in row-major order, so channels are next to
+    each other; PyTorch's channels-first order is another, and weights of a layer after it differ by that permutation.
+    Axes below 0 count from the end. Raises :class:`ShapeError` when the input has no such axes.
     """
 
-    def __init__(self, start_axis: int = 1) -> None:
-        if isinstance(start_axis, bool) or not isinstance(start_axis, int) or start_axis < 0:
-            raise ConfigError(f"Flatten needs start_axis to be an integer of at least 0, not {start_axis!r}")
+    def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
+        for name, axis in (("start_axis", start_axis), ("end_axis", end_axis)):
+            if isinstance(axis, bool) or not isinstance(axis, int):
+                raise ConfigError(f"Flatten needs {name} to be an integer, not {axis!r}")
         self.start_axis = start_axis
+        self.end_axis = end_axis
 
     def forward(self, x: ArrayLike) -> Any:
-        return _flattened(x, self.start_axis)
+        return _flattened(x, self.start_axis, self.end_axis)
+
+
+class ChannelShuffle(Module):
+    """The channels, the last axis, in another order: the first of each of the ``groups`` runs, then the second of each, and so on.
+
+    Zhang et al., CVPR 2018. Raises :class:`ShapeError` for channels that ``groups`` does not divide.
+    """
+
+    def __init__(self, groups: int) -> None:
+        check_size("ChannelShuffle", "groups", groups)
+        self.groups = int(groups)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _in_turns(x, self.groups)
 
 
 class Unflatten(Module):
-    """The last axis as several: (batch, height · width · channels) to (batch, height, width, channels) for those ``sizes``.
+    """An axis, the last by default, as several: (batch, height · width · channels) to (batch, height, width, channels).
 
-    The inverse of :class:`Flatten`, in row-major order. One of the sizes may be -1. Raises :class:`ShapeError` when the
-    axis has another size than their product.
+    The inverse of :class:`Flatten`, in row-major order, for ``sizes=(height, width, channels)``. One of the sizes may be
+    -1. Raises :class:`ShapeError` when the axis has another size than their product.
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], axis: int = -1) -> None:
         found = tuple(sizes) if isinstance(sizes, list | tuple) else ()
         if not found or found.count(-1) > 1:
             raise ConfigError(f"Unflatten needs a tuple of sizes, of which one may be -1, not {sizes!r}")
@@ -49,9 +66,10 @@ class Unflatten(Module):
             if size != -1:
                 check_size("Unflatten", "sizes", size)
         self.sizes = tuple(int(size) for size in found)
+        self.axis = int(axis)
 
     def forward(self, x: ArrayLike) -> Any:
-        return _unflattened(x, self.sizes)
+        return _unflattened(x, self.sizes, self.axis)
 
 
 class Pad(Module):
@@ -204,6 +222,17 @@ def _repeated(x: Array, sizes: Sequence[int], factors: Sequence[int]) -> Array:
 
 
 @operation
+def _in_turns(x: ArrayLike, groups: int) -> Any:
+    array = as_array(x)
+    channels = array.shape[-1] if array.ndim else 0
+    if not isinstance(channels, int) or not channels or channels % groups:
+        raise ShapeError(
+            f"ChannelShuffle({groups}) needs a multiple of {groups} channels, not input of shape {show_shape(array.shape)}"
+        )
+    return array.reshape((*array.shape[:-1], groups, channels // groups)).swapaxes(-1, -2).reshape(array.shape)
+
+
+@operation
 def _shuffled(x: ArrayLike, r: int) -> Any:
     array = as_array(x)
     check_image(array, 2)
@@ -232,13 +261,16 @@ def _unshuffled(x: ArrayLike, r: int) -> Any:
 
 
 @operation
-def _unflattened(x: ArrayLike, sizes: tuple[int, ...]) -> Any:
+def _unflattened(x: ArrayLike, sizes: tuple[int, ...], axis: int) -> Any:
     array = as_array(x)
     known = math.prod(size for size in sizes if size != -1)
-    last = array.shape[-1] if array.ndim else None
+    place = axis + array.ndim if axis < 0 else axis
+    last = array.shape[place] if 0 <= place < array.ndim else None
     if not isinstance(last, int) or (last % known if -1 in sizes else last != known):
-        raise ShapeError(f"the last axis of an input of shape {show_shape(array.shape)} cannot have the sizes {sizes}")
-    return array.reshape((*array.shape[:-1], *(last // known if size == -1 else size for size in sizes)))
+        which = "the last axis" if axis == -1 else f"axis {axis}"
+        raise ShapeError(f"{which} of an input of shape {show_shape(array.shape)} cannot have the sizes {sizes}")
+    parts = (last // known if size == -1 else size for size in sizes)
+    return array.reshape((*array.shape[:place], *parts, *array.shape[place + 1 :]))
 
 
 @operation
@@ -254,11 +286,13 @@ def _padded(x: ArrayLike, padding: int | tuple[tuple[int, int], ...], mode: PadM
 
 
 @operation
-def _flattened(x: ArrayLike, start: int) -> Any:
+def _flattened(x: ArrayLike, start: int, end: int) -> Any:
     array = as_array(x)
-    if array.ndim <= start:
-        raise ShapeError(f"there is no axis {start} to flatten from in an input of shape {show_shape(array.shape)}")
+    first, last = (axis + array.ndim if axis < 0 else axis for axis in (start, end))
+    if not 0 <= first <= last < array.ndim:
+        missing = f"is no axis {start} to flatten from" if end == -1 else f"are no axes {start} to {end} to flatten"
+        raise ShapeError(f"there {missing} in an input of shape {show_shape(array.shape)}")
     size: Any = 1
-    for extent in array.shape[start:]:
+    for extent in array.shape[first : last + 1]:
         size = size * extent
-    return array.reshape((*array.shape[:start], size))
+    return array.reshape((*array.shape[:first], size, *array.shape[last + 1 :]))

@@ -21,10 +21,12 @@ from chainrule.ops.activations import selu as selu
 from chainrule.ops.activations import sigmoid as sigmoid
 from chainrule.ops.activations import silu as silu
 from chainrule.ops.activations import softmax as softmax
+from chainrule.ops.activations import softmin as softmin
 from chainrule.ops.activations import softplus as softplus
 from chainrule.ops.activations import softshrink as softshrink
 from chainrule.ops.activations import softsign as softsign
 from chainrule.ops.activations import tanhshrink as tanhshrink
+from chainrule.ops.activations import threshold as threshold
 from chainrule.ops.arrays import arange as arange
 from chainrule.ops.arrays import argmax as argmax
 from chainrule.ops.arrays import broadcast_to as broadcast_to

@@ -165,12 +165,27 @@ def glu(x: ArrayLike, axis: int = -1) -> Any:
 
 
 @operation
-def softplus(x: ArrayLike) -> Any:
-    """``log(1 + e**x)``, the smooth ReLU, without overflow: ``max(x, 0) + log(1 + e**-|x|)``."""
+def softplus(x: ArrayLike, beta: float = 1.0, threshold: float | None = None) -> Any:
+    """``log(1 + e**(beta x)) / beta``, the smooth ReLU, without overflow: ``max(z, 0) + log(1 + e**-|z|)`` for z = beta x.
+
+    With a ``threshold`` it is x itself where ``beta x`` is above that, as in PyTorch.
+    """
+    if not beta > 0:
+        raise ConfigError(f"softplus needs beta above 0, not {beta!r}")
     array = as_array(x)
+    scaled = array if beta == 1 else beta * array
     # Not abs and maximum: with one choice for both terms all derivatives are right at 0 too.
-    positive = array > 0
-    return where(positive, array, 0) + log1p(exp(where(positive, -array, array)))
+    positive = scaled > 0
+    smooth = where(positive, scaled, 0) + log1p(exp(where(positive, -scaled, scaled)))
+    smooth = smooth if beta == 1 else smooth * (1 / beta)
+    return smooth if threshold is None else where(scaled > threshold, array, smooth)
+
+
+@operation
+def threshold(x: ArrayLike, least: float, value: float) -> Any:
+    """``x`` where it is above ``least``, else ``value``; no gradient passes there."""
+    array = as_array(x)
+    return where(array > least, array, value)
 
 
 @operation
@@ -188,6 +203,12 @@ def softmax(x: ArrayLike, axis: int = -1) -> Any:
     """``e**x / Σ e**x`` along an axis: positive, with sum 1. NaN where x holds +∞ or nothing but -∞."""
     weights = exp(_shifted(x, axis))
     return weights / sum(weights, axis, keepdims=True)
+
+
+@operation
+def softmin(x: ArrayLike, axis: int = -1) -> Any:
+    """``softmax(-x)``: the smallest have the largest shares."""
+    return softmax(-as_array(x), axis)
 
 
 @operation
