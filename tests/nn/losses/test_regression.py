@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_refused() -> None:
         losses.huber(Y, T, delta=0)
     with pytest.raises(ShapeError, match=r"needs a pair \(mean, variance\) as outputs, not ndarray"):
         losses.gaussian_nll(Y, T)
-    with pytest.raises(ShapeError, match=r"of one shape, not \(6, 3\) and \(6, 1\)"):
-        losses.gaussian_nll((Y, Y[:, :1]), T)
+    with pytest.raises(ShapeError, match=r"of one shape, not \(6, 3\) and \(6, 2\)"):
+        losses.gaussian_nll((Y, Y[:, :2]), T)
     with pytest.raises(ConfigError, match="absolute_error is its limit"):
         losses.smooth_l1(Y, T, beta=0)

@@ -13,9 +13,14 @@ from chainrule.nn.losses.classification import cross_entropy as cross_entropy
 from chainrule.nn.losses.classification import focal as focal
 from chainrule.nn.losses.classification import hinge as hinge
 from chainrule.nn.losses.classification import kl_divergence as kl_divergence
+from chainrule.nn.losses.classification import multilabel_soft_margin as multilabel_soft_margin
+from chainrule.nn.losses.classification import nll as nll
 from chainrule.nn.losses.classification import perceptron as perceptron
 from chainrule.nn.losses.classification import with_class_weights as with_class_weights
 from chainrule.nn.losses.examples import Loss as Loss
+from chainrule.nn.losses.margins import hinge_embedding as hinge_embedding
+from chainrule.nn.losses.margins import margin_ranking as margin_ranking
+from chainrule.nn.losses.margins import multilabel_margin as multilabel_margin
 from chainrule.nn.losses.regression import absolute_error as absolute_error
 from chainrule.nn.losses.regression import gaussian_nll as gaussian_nll
 from chainrule.nn.losses.regression import half_squared_error as half_squared_error

@@ -109,15 +109,18 @@ def gaussian_nll(
 ) -> Any:
     """``½ (log v + (y - t)² / v)`` for outputs (y, v), a mean and a variance: the negative log-likelihood of a normal distribution.
 
-    A variance below ``eps`` counts as ``eps``, with the gradient of ``eps``, as in PyTorch. ``full`` adds ``½ log 2π``.
-    Nix & Weigend 1994. Raises :class:`ShapeError` for outputs that are not a pair of arrays of one shape.
+    A variance below ``eps`` counts as ``eps``, with the gradient of ``eps``, as in PyTorch. ``full`` adds ``½ log 2π``. One
+    variance may serve all outputs of an example, of shape (..., 1) or without that axis, and a number serves everything.
+    Nix & Weigend 1994. Raises :class:`ShapeError` for outputs that are not such a pair.
     """
     if not isinstance(outputs, tuple | list) or len(outputs) != 2:
         raise ShapeError(f"gaussian_nll needs a pair (mean, variance) as outputs, not {type(outputs).__name__}")
     if not eps > 0:
         raise ConfigError(f"gaussian_nll needs eps above 0, not {eps!r}")
     y, given = map(floats, outputs)
-    if y.shape != given.shape:
+    if y.ndim and y.shape != given.shape == y.shape[:-1]:
+        given = given[..., None]
+    if given.shape not in (y.shape, (*y.shape[:-1], 1), ()):
         raise ShapeError(
             f"gaussian_nll needs a mean and a variance of one shape, not {show_shape(y.shape)} and {show_shape(given.shape)}"
         )

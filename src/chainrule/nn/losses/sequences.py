@@ -29,6 +29,7 @@ def ctc(
     *,
     blank: int = 0,
     zero_infinity: bool = False,
+    per_label: bool = False,
     reduction: Reduction = "mean",
 ) -> Any:
     """``-log Σ p(path)`` over the paths that read as the labels once repeats are merged and blanks dropped; mean over examples.
@@ -37,9 +38,9 @@ def ctc(
     most labels), padded with negative numbers behind the last; or a pair of those and the lengths (batch,) of the
     outputs, where not all steps count. An example whose labels do not fit into its steps has the loss infinity, with
     ``zero_infinity`` 0, and no gradient. The sum runs over time by the forward recursion in logarithms. Graves et al.,
-    ICML 2006. This is PyTorch's ``reduction="none"``, averaged; its "mean" divides every loss by the number of labels
-    first. Raises :class:`ShapeError` for other shapes, and :class:`DataError` for a label that is the blank or no
-    class, where known.
+    ICML 2006. This is PyTorch's ``reduction="none"``, averaged; ``per_label`` divides every loss by the number of its
+    labels (1 where there are none) first, as PyTorch's "mean" does. Raises :class:`ShapeError` for other shapes, and
+    :class:`DataError` for a label that is the blank or no class, where known.
     """
     logits = floats(outputs)
     given, lengths = targets if isinstance(targets, tuple | list) else (targets, None)
@@ -75,7 +76,8 @@ def ctc(
     highest = stop_gradient(maximum(ends, before))
     total = log(exp(ends - highest) + exp(before - highest)) + highest
     possible = total > 0.1 * _NEVER
-    return over_examples(where(possible, -total, 0.0 if zero_infinity else np.inf), weights, reduction)
+    losses = where(possible, -total, 0.0 if zero_infinity else np.inf)
+    return over_examples(losses / maximum(count, 1).astype(losses.dtype) if per_label else losses, weights, reduction)
 
 
 def _check(logits: Array, labels: Array, lengths: Any, given: Any, blank: int) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.losses.examples import Reduction, aligned, floats, over_examples, refuse_outside
+from chainrule.nn.losses.margins import positive_part
 from chainrule.ops.math import sqrt, where
-from chainrule.trace.array import Array, ArrayLike, operation
+from chainrule.ops.vectors import pairwise_distance
+from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
 
 
@@ -18,23 +21,29 @@ def triplet_margin(
     weights: ArrayLike | None = None,
     *,
     margin: float = 1.0,
+    p: float = 2.0,
     eps: float = 1e-6,
     swap: bool = False,
+    distance: Callable[[Any, Any], Any] | None = None,
     reduction: Reduction = "mean",
 ) -> Any:
     """``max(0, margin + |a - p| - |a - n|)`` for outputs (a, p, n), three arrays (..., features): anchor, positive, negative.
 
-    Distances are Euclidean, of differences to which ``eps`` is added as in PyTorch, so that the gradient exists at 0.
-    With ``swap`` |p - n| takes the place of |a - n| where it is smaller (Balntas et al., BMVC 2016). Targets are not
-    used. Schroff, Kalenichenko & Philbin, CVPR 2015. Raises :class:`ShapeError` when the three shapes differ.
+    Distances are norms of the power ``p``, Euclidean by default, of differences to which ``eps`` is added as in PyTorch, so
+    that the gradient exists at 0; or what a function ``distance(u, v)`` of two arrays (..., features) returns. With ``swap``
+    |p - n| takes the place of |a - n| where it is smaller (Balntas et al., BMVC 2016). Targets are not used. Schroff,
+    Kalenichenko & Philbin, CVPR 2015. Raises :class:`ShapeError` when the three shapes differ.
     """
     anchor, positive, negative = _together("triplet_margin", outputs, 3)
-    apart = _distance(anchor - negative + eps)
+
+    def between(u: Array, v: Array) -> Array:
+        return pairwise_distance(u, v, p, eps) if distance is None else as_array(distance(u, v))
+
+    apart = between(anchor, negative)
     if swap:
-        other = _distance(positive - negative + eps)
+        other = between(positive, negative)
         apart = where(other < apart, other, apart)
-    surplus = margin + _distance(anchor - positive + eps) - apart
-    return over_examples(where(surplus > 0, surplus, 0), weights, reduction)
+    return over_examples(positive_part(margin + between(anchor, positive) - apart), weights, reduction)
 
 
 @operation
@@ -55,17 +64,15 @@ def cosine_embedding(
     left, right = _together("cosine_embedding", outputs, 2)
     if not -1 <= margin <= 1:
         raise ConfigError(f"the margin of cosine_embedding is a cosine from -1 to 1, not {margin!r}")
-    lengths = _distance(left, 1e-12) * _distance(right, 1e-12)
+    lengths = _length(left) * _length(right)
     cosine: Array = (left * right).sum(-1) / lengths
     refuse_outside(targets, 1, "cosine_embedding needs targets 0 and 1")
     goal = aligned(targets, cosine)
-    apart = where(cosine > margin, cosine - margin, 0)
-    return over_examples(where(goal > 0, 1 - cosine, apart), weights, reduction)
+    return over_examples(where(goal > 0, 1 - cosine, positive_part(cosine - margin)), weights, reduction)
 
 
-def _distance(difference: Array, added: float = 0.0) -> Array:
-    squares = (difference * difference).sum(-1)
-    length: Array = sqrt(squares + added if added else squares)
+def _length(x: Array) -> Array:
+    length: Array = sqrt((x * x).sum(-1) + 1e-12)
     return length
 
 
