@@ -29,7 +29,6 @@ MOST_WORK = 3_000_000  # multiplications of a product
 # Where another module has imported a number under the same name, it changes there, too.
 CHOICES: dict[str, Sequence[Any]] = {
     "loops.GRAIN": (1, 200, 65536),
-    "loops.MOST_CHUNKS": (3, 64),
     "tile_units.GRAIN": (1, 1000, 1 << 18),
     "tile_units.UNIT": (1, 1000, 1 << 17),
     "tile_units.SECOND_CACHE": (1 << 10, 1 << 19),
@@ -104,7 +103,7 @@ class _LargerWriter(ProgramWriter):
     def kinds(self) -> Sequence[Callable[[], Value | None]]:
         return (
             *(self.map, self.combine, self.choice, self.move, self.fold, self.look_up, self.contract),
-            *(self.layer, self.layer, self.cotangents, self.cotangents, self.convolve, self.convolve),
+            *(self.layer, self.dense, self.attend, self.cotangents, self.cotangents, self.convolve, self.convolve),
             *(self.pool_maxima, self.over_rows, self.over_rows, self.centred, self.divided, self.drawn, self.logic),
             *((self.recurrent, self.loop) if self.depth else ()),
         )
@@ -149,6 +148,59 @@ class _LargerWriter(ProgramWriter):
         if self.random.random() < 0.4:
             y = b.maximum(y, b.full_like(y, 0))
         return self.wide(y)
+
+    def dense(self) -> Value | None:
+        """A product of matrices, of the batch's rows or not, either of them transposed, with maps and sums that follow it."""
+        if not self.depth:
+            return None
+        b, dtype = self.build, self.random.choice(self.types)
+        large = [size for size in self.sizes if size > 30]
+        rows: Dim = self.random.choice((BATCH, BATCH, *large))
+        columns, steps = self.random.choice(large), self.random.choice((BATCH, *large, *large))
+        if steps == BATCH and rows == BATCH:
+            return None
+        if not (self.is_small((rows, steps)) and self.is_small((steps, columns)) and self.is_small((rows, columns))):
+            return None
+        left, right = self.random.random() < 0.5, self.random.random() < 0.5
+        x = self.weight((steps, rows) if left else (rows, steps), dtype)
+        w = self.weight((columns, steps) if right else (steps, columns), dtype)
+        y = b.matmul(b.transpose(x, (1, 0)) if left else x, b.transpose(w, (1, 0)) if right else w)
+        if self.random.random() < 0.5:
+            y = self.clamp(b.add(self.clamp(y), self.given(y.type)))
+        if self.random.random() < 0.3:
+            self.pool.append(self.clamp(b.reduce_sum(y, (0,))))
+        return self.clamp(y)
+
+    def attend(self) -> Value | None:
+        """Scores of queries and keys for every example and head, less their largest, times values."""
+        if not self.depth:
+            return None
+        b, dtype, choice = self.build, self.random.choice(self.types), self.random.choice
+        heads, queries, keys, features = (
+            choice((1, 2, 3)),
+            choice((1, 4, 9, 17)),
+            choice((1, 5, 16, 33)),
+            choice((4, 7, 16)),
+        )
+        q = self.weight((BATCH, queries, heads, features), dtype)
+        k, v = (self.weight((BATCH, keys, heads, features), dtype) for _ in range(2))
+        shape = (BATCH, heads, queries, keys)
+        spec = Contraction((*shape, features), plain(0, 1, 2, 3), plain(0, 2, 1, 4), plain(0, 3, 1, 4), shape)
+        scores = self.clamp(b.contract(spec, q, k))
+        if self.random.random() < 0.5:
+            later = b.lt(b.iota(shape, 2, INT32), b.iota(shape, 3, INT32))
+            scores = b.select(later, b.full_like(scores, -3), scores)
+        most = b.reduce_max(scores, (3,))
+        weights = self.clamp(b.sub(scores, b.broadcast(most, shape, (0, 1, 2))))
+        v = b.cast(v, weights.dtype) if v.dtype != weights.dtype else v
+        spec = Contraction(
+            (BATCH, queries, heads, features, keys),
+            plain(0, 1, 2, 3),
+            plain(0, 2, 1, 4),
+            plain(0, 4, 2, 3),
+            (BATCH, queries, heads, features),
+        )
+        return self.clamp(b.contract(spec, weights, v))
 
     def cotangents(self) -> Value | None:
         """The weight's gradient: a sum over all rows of products of features with others of the same rows."""

@@ -21,6 +21,7 @@ from chainrule.engines.cpu.toolchain import Toolchain, find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.sizes import at, product
 from chainrule.passes import optimise
+from chainrule.passes.prune import prune
 
 MANY = 200_000  # elements in the largest array of a run with several threads
 
@@ -44,6 +45,7 @@ def check_seed(seed, toolchain):
 def check_larger(seed, toolchain):
     """A larger program, as it is or after the passes, under limits of its own."""
     graph, donated = larger_program(seed)
+    graph = prune(graph)  # the largest of nothing is refused, unless nothing needs it
     reference = REFERENCE.load(graph)
     with limited(limits_of(seed)):
         program = CpuEngine(toolchain).load(optimise(graph) if seed % 2 else graph, donated)
