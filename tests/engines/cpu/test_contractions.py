@@ -9,7 +9,7 @@ from chainrule.engines.cpu.engine import ENGINE, CpuEngine
 from chainrule.engines.cpu.toolchain import NoToolchain, find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
-from chainrule.ir.contraction import parse_contraction
+from chainrule.ir.contraction import Contraction, parse_contraction, plain
 from chainrule.ir.graph import ArrayType
 from chainrule.ir.sizes import BATCH, shape_at
 from chainrule.testing import at_batch
@@ -177,3 +177,14 @@ def test_both_operands_of_a_sum_over_many_pages_are_copied():
     assert "rows_0" in source
     assert "vectors_y" not in ENGINE.load(short).c_source
     compare(long, 1, np.random.default_rng(0), 1e-4)
+
+
+def test_what_follows_a_sum_in_parts_may_have_axes_of_one_more():
+    """The parts are added up with one index for all of the result, which nothing divides into coordinates."""
+    b = Builder()
+    x, w, z = (b.input(ArrayType(shape, "float64")) for shape in ((BATCH * 2,), (4, BATCH * 2), (1, 13, 1, 4)))
+    spec = Contraction((BATCH * 2, 13, 1, 4), plain(1, 2, 3), plain(0), plain(3, 0), (13, 1, 4))
+    y = b.broadcast(b.contract(spec, x, w), (1, 13, 1, 4), (1, 2, 3))
+    graph = b.finish("follows", [b.add(z, y)])
+    for batch in (1, 9, 700):
+        compare(graph, batch, np.random.default_rng(batch), 1e-12)

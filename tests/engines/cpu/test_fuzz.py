@@ -131,7 +131,11 @@ def test_exact_programs_for_a_while():
     end = time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "60"))
     count, targets = 0, [quick(), quick("sse2"), quick("avx2")]
     while time.monotonic() < end:
-        check_seed(seed + count, targets[count % 3])
-        check_larger(seed + count, targets[count % 3])
+        try:
+            check_seed(seed + count, targets[count % 3])
+            check_larger(seed + count, targets[count % 3])
+        except Exception as error:
+            error.add_note(f"seed {seed + count}, {targets[count % 3].target}")
+            raise
         count += 1
     print(f"{count} programs of either kind from seed {seed}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from chainrule.core.dtypes import BOOL
 from chainrule.engines.cpu.bounds import Fact, never, prove
 from chainrule.engines.cpu.indexing import Index, Var, at_least, c_size, linear, split, variable
+from chainrule.engines.cpu.nest import same_bytes
 from chainrule.engines.cpu.scalars import C_TYPES, EXPRESSIONS, cast, literal
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Shape, product
@@ -117,10 +118,10 @@ class Body:
         node = self.maker(value)
         assert node is not None, f"nothing computes {value}"
         name = node.primitive.name
+        if same_bytes(node):
+            return _renamed(self, node, position, guard)
         if name in _SPECIAL:
             return _SPECIAL[name](self, node, position, guard)
-        if name in ("stop_gradient", "reduce_sum", "reduce_max"):  # reductions of axes of size 1 only
-            return _reshape(self, node, position, guard)
         operands = [self.read(x, Position(x.shape, position.indices, position.linear()), guard) for x in node.inputs]
         if name == "cast":
             return self.emit(C_TYPES[value.dtype], cast(operands[0], node.inputs[0].dtype, value.dtype))
@@ -223,8 +224,17 @@ def _flipped(node: Node, indices: Sequence[Index]) -> Sequence[Index]:
     return [i * -1 + (shape[k] - 1) if k in axes else i for k, i in enumerate(indices)]
 
 
-def _reshape(body: Body, node: Node, position: Position, guard: Guard) -> str:
-    return body.read(node.inputs[0], Position(node.inputs[0].shape, None, position.linear()), guard)
+def _renamed(body: Body, node: Node, position: Position, guard: Guard) -> str:
+    """The element of the same number; what is known of its coordinates stays known where only axes of size 1 come or go."""
+    x, indices = node.inputs[0], None
+    if position.indices is not None and _longer(x.shape) == _longer(position.shape):
+        rest = iter([i for i, size in zip(position.indices, position.shape, strict=True) if size != 1])
+        indices = tuple(Index() if size == 1 else next(rest) for size in x.shape)
+    return body.read(x, Position(x.shape, indices, position.linear()), guard)
+
+
+def _longer(shape: Shape) -> list[Dim]:
+    return [size for size in shape if size != 1]
 
 
 def _pad(body: Body, node: Node, position: Position, guard: Guard) -> str:
@@ -318,7 +328,6 @@ def _random_bits(body: Body, node: Node, position: Position, guard: Guard) -> st
 
 
 _SPECIAL: dict[str, Special] = {
-    "reshape": _reshape,
     "transpose": _view(_transposed),
     "broadcast": _view(lambda node, indices: [indices[axis] for axis in node.attributes["axes"]]),
     "slice": _view(_sliced),
