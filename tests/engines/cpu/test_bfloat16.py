@@ -117,3 +117,13 @@ def test_arithmetic_that_was_not_widened_is_seen():
         checks.check_widened(b.finish("narrow", [b.add(x, x)]))
     lowered = lower(b.finish("narrow", [b.add(x, x)]), frozenset(), 32)
     assert "cr_bf16_f32(" in lowered.source.text
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (64, 48), (3, 32, 16)])
+def test_transposed_arrays_are_copied_element_by_element(shape):
+    """Blocks of floats are transposed in vectors; those of bfloat16 are not, since there are no vectors of it."""
+    x = np.arange(np.prod(shape)).reshape(shape).astype(BF16)
+    turned = cr.compile(lambda x: x.swapaxes(-1, -2) + 0, engine="cpu")(x)
+    moved = cr.compile(lambda x: ops.transpose(x, (*range(1, x.ndim), 0)), engine="cpu")(x)
+    np.testing.assert_array_equal(turned, x.swapaxes(-1, -2))
+    np.testing.assert_array_equal(moved, np.moveaxis(x, 0, -1))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from chainrule.core.dtypes import FLOATS, DType
+from chainrule.core.dtypes import WIDE_FLOATS, DType
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
@@ -169,7 +169,12 @@ def _write_parts(boxes: Sequence[Box], sides: Sequence[Side]) -> Task:
 
 def _turned(box: Box, dtype: DType, vector_bytes: int) -> Task | None:
     """A copy in square blocks, if it is one that reads along one axis and writes along another, in whole vectors."""
-    if dtype not in FLOATS or len(box.statements) != 1 or len(box.stores) != 1 or len(box.statements[0].parts) != 4:
+    if (
+        dtype not in WIDE_FLOATS
+        or len(box.statements) != 1
+        or len(box.stores) != 1
+        or len(box.statements[0].parts) != 4
+    ):
         return None
     box.merge()
     (statement,), (store,) = box.statements, box.stores
