@@ -213,6 +213,42 @@ def test_stacks_equal_pytorch(norm_first: bool) -> None:
     check(ours, decoder, [X, MEMORY], {}, {"tgt_mask": FUTURE})
 
 
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor:UserWarning:torch")
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_encoder_and_a_decoder_equal_pytorchs_transformer(norm_first: bool, bias: bool) -> None:
+    sizes, options = (C, HEADS, 2, 1, 8, 0.0), {"norm_first": norm_first, "bias": bias}
+    other = torch.nn.Transformer(*sizes, batch_first=True, **options)  # type: ignore[arg-type]
+    lengths, target_lengths = np.array([4, 1, 2]), np.array([5, 2, 3])
+    pairs, across = RNG.random((S, S)) > 0.3, RNG.random((T, S)) > 0.3
+    pairs[:, 0] = across[:, 0] = True
+    hidden = torch.tensor(np.arange(S) >= lengths[:, None])
+    theirs = {
+        "src_key_padding_mask": hidden,
+        "memory_key_padding_mask": hidden,
+        "tgt_key_padding_mask": torch.tensor(np.arange(T) >= target_lengths[:, None]),
+        "src_mask": torch.tensor(~pairs),
+        "memory_mask": torch.tensor(~across),
+        "tgt_mask": FUTURE,
+    }
+    ours = {
+        "source_lengths": lengths,
+        "target_lengths": target_lengths,
+        "source_attention_mask": pairs,
+        "memory_attention_mask": across,
+    }
+    check(nn.Transformer(*sizes, **options), other, [MEMORY, X], ours, theirs)  # type: ignore[arg-type]
+    other = torch.nn.Transformer(*sizes, batch_first=True, **options)  # type: ignore[arg-type]
+    check(nn.Transformer(*sizes, causal=False, **options), other, [MEMORY, X], {}, {})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Transformer needs num_decoder_layers to be an integer of at least 1"):
+        nn.Transformer(C, HEADS, 1, 0)
+
+
+def test_any_function_may_be_the_activation() -> None:
+    other = torch.nn.TransformerEncoderLayer(C, HEADS, 8, 0.0, torch.nn.functional.silu, batch_first=True)
+    check(nn.TransformerEncoderLayer(C, HEADS, 8, 0.0, cr.silu), other, [X], {}, {})
+
+
 def test_a_training_step_on_the_cpu_engine_with_a_batch_of_any_size() -> None:
     model = nn.TransformerEncoder(C, HEADS, 2, 8, 0.0, causal=True).astype("float64")
 

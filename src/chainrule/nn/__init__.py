@@ -105,6 +105,7 @@ from chainrule.nn.similarity import PairwiseDistance as PairwiseDistance
 from chainrule.nn.spiking import LeakyIntegrateAndFire as LeakyIntegrateAndFire
 from chainrule.nn.spiking import spike as spike
 from chainrule.nn.summary import Summary as Summary
+from chainrule.nn.transformer import Transformer as Transformer
 from chainrule.nn.transformer import TransformerDecoder as TransformerDecoder
 from chainrule.nn.transformer import TransformerDecoderLayer as TransformerDecoderLayer
 from chainrule.nn.transformer import TransformerEncoder as TransformerEncoder

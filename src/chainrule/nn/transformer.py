@@ -20,7 +20,7 @@ from chainrule.ops import random
 from chainrule.ops.activations import gelu, relu
 from chainrule.trace.array import ArrayLike
 
-Activation = Literal["relu", "gelu", "gelu_tanh"]
+Activation = Literal["relu", "gelu", "gelu_tanh"] | Callable[[Any], Any]
 
 _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "relu": relu,
@@ -35,11 +35,12 @@ class _Block(Module):
     linear1: Linear
     linear2: Linear
     dropout: Dropout
-    activation: str
+    activation: Activation
     norm_first: bool
 
     def _feed_forward(self, x: Any) -> Any:
-        return self.linear2(self.dropout(_ACTIVATIONS[self.activation](self.linear1(x))))
+        activation = self.activation if callable(self.activation) else _ACTIVATIONS[self.activation]
+        return self.linear2(self.dropout(activation(self.linear1(x))))
 
     def _residual(self, x: Any, norm: LayerNorm, part: Callable[[Any], Any]) -> Any:
         """``x + part(norm(x))``, or ``norm(x + part(x))`` where the norm comes last."""
@@ -52,9 +53,10 @@ class TransformerEncoderLayer(_Block):
     """Self-attention and a two-layer network at each position, each added to its input: x of shape (N, T, d_model).
 
     ``norm_first=False`` normalises after each addition, as in 2017; ``norm_first=True`` before each part, which trains deep stacks
-    without a warm-up (Xiong et al., ICML 2020) and leaves the final norm to the stack. ``activation`` is "relu", "gelu", or
-    "gelu_tanh", GPT-2's approximation. ``causal`` and other settings go to :class:`MultiheadAttention`. Names and meanings of the
-    weights are PyTorch's, matrices transposed; they start from ``init``, the last of each part from ``residual_init`` where given.
+    without a warm-up (Xiong et al., ICML 2020) and leaves the final norm to the stack. ``activation`` is "relu", "gelu",
+    "gelu_tanh", which is GPT-2's approximation, or any function of an array. ``causal`` and other settings go to
+    :class:`MultiheadAttention`. Names and meanings of the weights are PyTorch's, matrices transposed; they start from ``init``,
+    the last of each part from ``residual_init`` where given.
     """
 
     def __init__(
@@ -94,7 +96,8 @@ class TransformerDecoderLayer(_Block):
     """Causal self-attention, attention to an encoder's output, and a two-layer network, each added to its input.
 
     ``layer(x, memory)`` takes x (N, T, d_model) and memory (N, S, d_model); ``memory_lengths`` or ``memory_mask`` says which positions
-    of the memory count, other masks are those of the self-attention. Settings as in :class:`TransformerEncoderLayer`.
+    of the memory count, ``memory_attention_mask`` (T, S) or (N, T, S) which of them each position of x sees; other masks are those of
+    the self-attention. Settings as in :class:`TransformerEncoderLayer`.
     """
 
     def __init__(
@@ -136,10 +139,12 @@ class TransformerDecoderLayer(_Block):
         *,
         memory_lengths: ArrayLike | None = None,
         memory_mask: ArrayLike | None = None,
+        memory_attention_mask: ArrayLike | None = None,
         cache: DecodingCache | None = None,
         **masks: Any,
     ) -> Any:
         counted: dict[str, Any] = {"lengths": memory_lengths, "mask": memory_mask, "cache": cache}
+        counted["attention_mask"] = memory_attention_mask
         x = self._residual(x, self.norm1, lambda y: self.self_attn(y, cache=cache, **masks))
         x = self._residual(x, self.norm2, lambda y: self.multihead_attn(y, memory, **counted))
         return self._residual(x, self.norm3, self._feed_forward)
@@ -202,8 +207,73 @@ class TransformerDecoder(_Stack):
         return self._through(x, memory, **masks)
 
 
-def _settings(layer: str, activation: str, dim_feedforward: int, key: Any, count: int) -> list[Any]:
-    if activation not in _ACTIVATIONS:
+class Transformer(Module):
+    """An encoder of one sequence and a decoder of another that attends to it, each with a LayerNorm at its end.
+
+    ``model(source, target)`` takes embedded sequences (N, S, d_model) and (N, T, d_model) and returns the decoder's (N, T, d_model).
+    ``source_lengths``, ``source_mask`` and ``source_attention_mask`` are masks of the encoder, those of ``target_`` of the decoder's
+    self-attention, those of ``memory_`` of its attention to the source, where ``memory_lengths`` and ``memory_mask`` are the source's
+    unless given. Target positions see those before them and themselves; with ``causal=False`` all. ``model.encoder(source)`` and
+    ``model.decoder(target, memory)`` are the halves. Other settings are those of :class:`TransformerEncoderLayer`.
+    :class:`chainrule.nn.models.Seq2SeqTransformer` is a whole model, with embeddings and search.
+    """
+
+    def __init__(
+        self,
+        d_model: int = 512,
+        nhead: int = 8,
+        num_encoder_layers: int = 6,
+        num_decoder_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        *,
+        norm_first: bool = False,
+        eps: float = 1e-5,
+        bias: bool = True,
+        causal: bool = True,
+        key: Any = None,
+        **settings: Any,
+    ) -> None:
+        check_sizes("Transformer", num_encoder_layers=num_encoder_layers, num_decoder_layers=num_decoder_layers)
+        keys = _split(key, 2)
+        shared: dict[str, Any] = {**settings, "norm_first": norm_first, "eps": eps, "bias": bias, "final_norm": True}
+        sizes = dim_feedforward, dropout, activation
+        self.encoder = TransformerEncoder(d_model, nhead, num_encoder_layers, *sizes, key=keys[0], **shared)
+        self.decoder = TransformerDecoder(
+            d_model, nhead, num_decoder_layers, *sizes, causal=causal, key=keys[1], **shared
+        )
+
+    def forward(
+        self,
+        source: ArrayLike,
+        target: ArrayLike,
+        *,
+        source_lengths: ArrayLike | None = None,
+        source_mask: ArrayLike | None = None,
+        source_attention_mask: ArrayLike | None = None,
+        target_lengths: ArrayLike | None = None,
+        target_mask: ArrayLike | None = None,
+        target_attention_mask: ArrayLike | None = None,
+        memory_lengths: ArrayLike | None = None,
+        memory_mask: ArrayLike | None = None,
+        memory_attention_mask: ArrayLike | None = None,
+    ) -> Any:
+        memory = self.encoder(source, lengths=source_lengths, mask=source_mask, attention_mask=source_attention_mask)
+        return self.decoder(
+            target,
+            memory,
+            lengths=target_lengths,
+            mask=target_mask,
+            attention_mask=target_attention_mask,
+            memory_lengths=source_lengths if memory_lengths is None else memory_lengths,
+            memory_mask=source_mask if memory_mask is None else memory_mask,
+            memory_attention_mask=memory_attention_mask,
+        )
+
+
+def _settings(layer: str, activation: Activation, dim_feedforward: int, key: Any, count: int) -> list[Any]:
+    if not callable(activation) and activation not in _ACTIVATIONS:
         raise ConfigError(f"the activation of {layer} is one of {', '.join(_ACTIVATIONS)}, not {activation!r}")
     check_sizes(layer, dim_feedforward=dim_feedforward)
     return _split(key, count)
