@@ -21,6 +21,7 @@ NAMES = [
     "inline calls",
     "widen bfloat16",
     "write as maps",
+    "join products",
     "choose layouts",
     "choose stored values",
     "group into nests",
@@ -64,7 +65,7 @@ def test_every_step_has_a_name_and_a_text():
 
 
 def test_bodies_of_loops_are_shown_before_what_runs_them():
-    for name, text in steps_of(loop_graph(), frozenset(), 32)[4:7]:
+    for name, text in steps_of(loop_graph(), frozenset(), 32)[5:8]:
         assert text.index("graph_0 'body'") < text.index("graph_1 'loop'"), name
 
 
@@ -206,7 +207,7 @@ def test_steps_are_written_into_a_folder(monkeypatch, tmp_path, capsys):
     lower(softmax_graph(), frozenset(), 32, watch)
     names = sorted(file.name[4:] for file in (tmp_path / "steps").iterdir())
     assert names == [
-        f"a%2Fname%0A-{n}-{step.key}.{'c' if step.key == 'c' else 'txt'}" for n, step in enumerate(STEPS, 1)
+        f"a%2Fname%0A-{n:02d}-{step.key}.{'c' if step.key == 'c' else 'txt'}" for n, step in enumerate(STEPS, 1)
     ]
     assert capsys.readouterr().err == ""
 
@@ -221,7 +222,7 @@ def test_a_word_that_means_nothing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHAINRULE_DEBUG", "lowerin\x1b")
     with pytest.raises(
         ConfigError,
-        match=r"'lowerin\\x1b'; it may have 1, lowering, inline, widen, maps, layouts, stored, nests, sections, memory, c",
+        match=r"'lowerin\\x1b'; it may have 1, lowering, inline, widen, maps, products, layouts, stored, nests, sections, memory, c",
     ):
         watcher("step")
     (tmp_path / "file").touch()

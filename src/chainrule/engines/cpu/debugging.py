@@ -1,9 +1,9 @@
 """``CHAINRULE_DEBUG``: what to show of the lowering of every graph that is compiled, and where.
 
-A list of words with commas between them. ``lowering`` shows every step; ``inline``, ``widen``, ``maps``, ``layouts``, ``stored``,
-``nests``, ``sections``, ``memory`` and ``c`` show one each, on standard error. ``lowering:FOLDER`` (or ``c:FOLDER``, and so on)
-writes files into a folder instead. ``0`` and ``1`` say nothing about the lowering: the command line prints tracebacks where the
-variable is set at all.
+A list of words with commas between them. ``lowering`` shows every step; ``inline``, ``widen``, ``maps``, ``products``,
+``layouts``, ``stored``, ``nests``, ``sections``, ``memory`` and ``c`` show one each, on standard error. ``lowering:FOLDER``
+(or ``c:FOLDER``, and so on) writes files into a folder instead. ``0`` and ``1`` say nothing about the lowering: the
+command line prints tracebacks where the variable is set at all.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def watcher(name: str) -> Callable[[Step, Lowering], None] | None:
             if folder is None:
                 print(f"--- {escape_terminal(name)}: {step.name}\n{text}", file=sys.stderr)
             else:
-                _write(folder, f"{number:03d}-{name}-{STEPS.index(step) + 1}-{step.key}", step.key, text)
+                _write(folder, f"{number:03d}-{name}-{STEPS.index(step) + 1:02d}-{step.key}", step.key, text)
 
     return watch
 

@@ -30,7 +30,7 @@ from chainrule.ir.contraction import Affine, Contraction, IndexMap, affine
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import is_symbolic
 
-# A loop of fewer steps does not pay for panels of what could be read as it is.
+# A loop of fewer steps does not pay for copies of what could be read as it is.
 FEWEST_STEPS = 4
 # What makes a constant of constants.
 _FROM_CONSTANTS = ELEMENTWISE | {"reshape", "transpose", "slice", "pad", "flip", "broadcast", "concatenate", "constant"}

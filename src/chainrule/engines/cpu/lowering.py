@@ -15,10 +15,12 @@ from chainrule.engines.cpu.contraction import solved
 from chainrule.engines.cpu.emit import Source, emit_program
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.inline import inline_calls
+from chainrule.engines.cpu.joined_products import join_products
 from chainrule.engines.cpu.known_sums import use_known_sums
 from chainrule.engines.cpu.layouts import choose_layouts
 from chainrule.engines.cpu.memory import Memory, plan_memory
 from chainrule.engines.cpu.sections import cut_into_sections
+from chainrule.engines.cpu.sunk_products import sink_products
 from chainrule.engines.cpu.tile_items import computed_by_item
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.widen import widen
@@ -59,6 +61,10 @@ def _widen(lowering: Lowering) -> None:
 
 def _write_as_maps(lowering: Lowering) -> None:
     lowering.graph = use_known_sums(write_as_maps(lowering.graph))
+
+
+def _join_products(lowering: Lowering) -> None:
+    lowering.graph = join_products(sink_products(lowering.graph))
 
 
 def _choose_layouts(lowering: Lowering) -> None:
@@ -146,6 +152,13 @@ STEPS = (
         "write as maps",
         "maps",
         _write_as_maps,
+        lambda lowering: checks.check_inlined(lowering.graph),
+        lambda lowering: show.graph_text(lowering.graph),
+    ),
+    Step(
+        "join products",
+        "products",
+        _join_products,
         lambda lowering: checks.check_inlined(lowering.graph),
         lambda lowering: show.graph_text(lowering.graph),
     ),
