@@ -32,19 +32,29 @@ METRICS = st.lists(st.floats(0.0, 10.0).map(lambda x: round(x, 2)) | st.just(flo
 
 
 @checked(deadline=None)
-@given(METRICS, st.integers(0, 3), st.integers(0, 3), st.sampled_from(["min", "max"]), st.sampled_from([0.0, 0.05]))
+@given(
+    METRICS,
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from(["min", "max"]),
+    st.sampled_from([0.0, 0.05]),
+    st.sampled_from([("rel", 0.01), ("abs", 1.5)]),
+    st.sampled_from([0.0, 0.1]),
+)
 def test_it_reduces_when_that_of_torch_does(
-    metrics: list[float], patience: int, cooldown: int, mode: Any, minimum: float
+    metrics: list[float], patience: int, cooldown: int, mode: Any, minimum: float, better: Any, least: float
 ) -> None:
     optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=1.0)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode, 0.5, patience, threshold=0.01, cooldown=cooldown, min_lr=minimum, eps=0.0
+        optimizer, mode, 0.5, patience, better[1], better[0], cooldown=cooldown, min_lr=minimum, eps=least
     )
     expected = []
     for metric in metrics:
         theirs.step(metric)
         expected.append(optimizer.param_groups[0]["lr"])
-    ours = optim.ReduceOnPlateau(0.5, patience, minimum, threshold=0.01, cooldown=cooldown, mode=mode)
+    ours = optim.ReduceOnPlateau(
+        0.5, patience, minimum, better[1], cooldown, mode=mode, threshold_mode=better[0], eps=least
+    )
     assert reported(ours, metrics)[0] == pytest.approx(expected, rel=1e-6)
 
 

@@ -71,6 +71,31 @@ def test_one_cycle_is_that_of_torch(steps: int, rise: float) -> None:
     assert float(schedule(10 * steps)) == pytest.approx(0.5 / 1000)
 
 
+@pytest.mark.parametrize("steps", [20, 57])
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize(("three", "rise"), [(False, 0.3), (True, 0.3), (True, 0.45)])
+def test_phases_and_lines_of_one_cycle_are_those_of_torch(steps: int, straight: bool, three: bool, rise: float) -> None:
+    schedule = optim.one_cycle(0.5, steps, rise, 10.0, 100.0, straight, three)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        0.5,
+        steps,
+        pct_start=rise,
+        div_factor=10.0,
+        final_div_factor=100.0,
+        anneal_strategy="linear" if straight else "cos",
+        three_phase=three,
+    )
+    again = optim.schedule_from_description(schedule.describe)
+    for count in range(steps):
+        assert float(schedule(count)) == pytest.approx(theirs.get_last_lr()[0], rel=1e-9), count
+        assert float(again(count)) == float(schedule(count))
+        optimizer.step()
+        if count < steps - 1:
+            theirs.step()
+
+
 @pytest.mark.parametrize(
     ("schedule", "theirs"),
     [
@@ -83,6 +108,16 @@ def test_one_cycle_is_that_of_torch(steps: int, rise: float) -> None:
             optim.cyclic(0.1, 0.5, 3, 5, 0.5),
             lambda o, s: s.CyclicLR(o, 0.1, 0.5, 3, 5, "triangular2", cycle_momentum=False),
         ),
+        (
+            optim.cyclic(0.1, 0.5, 3, 4, fade=0.9),
+            lambda o, s: s.CyclicLR(o, 0.1, 0.5, 3, 4, "exp_range", 0.9, cycle_momentum=False),
+        ),
+        (
+            optim.table(0.5 * np.cumprod([1.0, *(0.95 - 0.01 * n for n in range(1, 40))])),
+            lambda o, s: s.MultiplicativeLR(o, lambda n: 0.95 - 0.01 * n),
+        ),
+        (optim.sequence([0.1, 0.5], [5]), lambda o, s: s.ConstantLR(o, 0.2, 5)),
+        (optim.step(0.5, 7, 0.3), lambda o, s: s.StepLR(o, 7, 0.3)),
         (
             optim.sequence([optim.linear(0.5, 4, 0.25), optim.exponential(0.5, 0.9), 0.5], [4, 12]),
             lambda o, s: s.SequentialLR(
@@ -149,6 +184,9 @@ def test_counts_beyond_float32_are_told_apart() -> None:
         (lambda: optim.step(0.1, every=2.5), "every of step must be a whole number of 1 or more, not 2.5"),  # type: ignore[arg-type]
         (lambda: optim.step(0.1, every=2, factor=0), "factor of step must be more than 0"),
         (lambda: optim.one_cycle(0.1, 10, rise=1.0), "rise of one_cycle must be less than 1"),
+        (lambda: optim.one_cycle(0.1, 10, rise=0.5, three_phases=True), "rise of one_cycle must be less than 1/2 with"),
+        (lambda: optim.table([]), "a table of learning rates needs one rate at least"),
+        (lambda: optim.table([0.1, -1]), "rates of table must be 0 or more, not -1"),
         (lambda: optim.cosine_restarts(0.1, 10, 0), "growth of cosine_restarts must be a whole number of 1 or more"),
         (lambda: optim.exponential(0.1, float("nan")), "factor of exponential must be a finite number, not nan"),
         (lambda: optim.warmup(True, after=0.1), "steps of warmup must be a whole number of 1 or more, not True"),

@@ -105,6 +105,23 @@ SAME = [
         torch.optim.Adadelta,
         {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.1},
     ),
+    (optim.ASGD(0.1), torch.optim.ASGD, {"lr": 0.1}),
+    (
+        optim.ASGD(0.1, lambd=0.05, alpha=0.6, t0=4, weight_decay=0.1, decay="*"),
+        torch.optim.ASGD,
+        {"lr": 0.1, "lambd": 0.05, "alpha": 0.6, "t0": 4, "weight_decay": 0.1},
+    ),
+    (optim.Adafactor(), torch.optim.Adafactor, {}),
+    (
+        optim.Adafactor(0.3, beta2_decay=-0.5, eps=(1e-3, 0.01), clip=1.2, weight_decay=0.1, decay="*"),
+        torch.optim.Adafactor,
+        {"lr": 0.3, "beta2_decay": -0.5, "eps": (1e-3, 0.01), "d": 1.2, "weight_decay": 0.1},
+    ),
+    (
+        optim.Adafactor(0.3, eps=[None, 2.0], clip=3.0),
+        torch.optim.Adafactor,
+        {"lr": 0.3, "eps": (None, 2.0), "d": 3.0},
+    ),
     (optim.LBFGS(0.5), torch.optim.LBFGS, {"lr": 0.5, "max_iter": 1, "history_size": 10}),
     (optim.LBFGS(0.2, history=3), torch.optim.LBFGS, {"lr": 0.2, "max_iter": 1, "history_size": 3}),
 ]
@@ -117,6 +134,37 @@ def test_every_optimizer_goes_where_that_of_torch_goes(
     network: Any, same_trajectory: Any, ours: optim.Optimizer, theirs: Callable[..., Any], options: dict[str, Any]
 ) -> None:
     same_trajectory(network.train(ours), network.train_torch(lambda weights: theirs(weights.values(), **options)))
+
+
+UPWARDS = [
+    (
+        optim.SGD(0.05, momentum=0.9, weight_decay=0.1, decay="*"),
+        torch.optim.SGD,
+        {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1},
+    ),
+    (optim.RMSProp(0.02), torch.optim.RMSprop, {"lr": 0.02}),
+    (optim.Adam(0.05, weight_decay=0.1, decay="*"), torch.optim.Adam, {"lr": 0.05, "weight_decay": 0.1}),
+    (optim.AdamW(0.05, weight_decay=0.1, decay="*"), torch.optim.AdamW, {"lr": 0.05, "weight_decay": 0.1}),
+    (optim.NAdam(0.05), torch.optim.NAdam, {"lr": 0.05}),
+    (optim.RAdam(0.05), torch.optim.RAdam, {"lr": 0.05}),
+    (optim.Adamax(0.05), torch.optim.Adamax, {"lr": 0.05}),
+    (optim.Rprop(0.05), torch.optim.Rprop, {"lr": 0.05}),
+    (optim.Adagrad(0.1), torch.optim.Adagrad, {"lr": 0.1}),
+    (optim.Adadelta(0.5), torch.optim.Adadelta, {"lr": 0.5}),
+    (optim.ASGD(0.05), torch.optim.ASGD, {"lr": 0.05}),
+    (optim.Adafactor(0.1), torch.optim.Adafactor, {"lr": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), UPWARDS, ids=[item[1].__name__ for item in UPWARDS])
+def test_every_optimizer_climbs_as_that_of_torch_does(
+    network: Any, same_trajectory: Any, ours: optim.Optimizer, theirs: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    upwards = optim.maximize(ours)
+    expected = network.train_torch(lambda weights: theirs(weights.values(), maximize=True, **options))
+    same_trajectory(network.train(upwards), expected, tolerance=1e-9)
+    again = optim.from_description(upwards.describe)
+    same_trajectory(network.train(again), expected, tolerance=1e-9)
 
 
 def decayed_weights_only(weights: dict[str, torch.Tensor], strength: float) -> list[dict[str, Any]]:

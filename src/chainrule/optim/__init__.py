@@ -2,6 +2,7 @@
 
 from chainrule.optim import schedules as schedules
 from chainrule.optim.accumulation import accumulate as accumulate
+from chainrule.optim.adafactor import Adafactor as Adafactor
 from chainrule.optim.adaptive import LAMB as LAMB
 from chainrule.optim.adaptive import Adadelta as Adadelta
 from chainrule.optim.adaptive import Adagrad as Adagrad
@@ -12,6 +13,7 @@ from chainrule.optim.adaptive import Lion as Lion
 from chainrule.optim.adaptive import NAdam as NAdam
 from chainrule.optim.adaptive import RAdam as RAdam
 from chainrule.optim.adaptive import RMSProp as RMSProp
+from chainrule.optim.ascent import maximize as maximize
 from chainrule.optim.averaging import average as average
 from chainrule.optim.averaging import averaged as averaged
 from chainrule.optim.clipping import clip_by_global_norm as clip_by_global_norm
@@ -23,6 +25,7 @@ from chainrule.optim.groups import freeze as freeze
 from chainrule.optim.groups import frozen as frozen
 from chainrule.optim.groups import groups as groups
 from chainrule.optim.lbfgs import LBFGS as LBFGS
+from chainrule.optim.muon import Muon as Muon
 from chainrule.optim.optimizer import JSON as JSON
 from chainrule.optim.optimizer import Optimizer as Optimizer
 from chainrule.optim.optimizer import Transform as Transform
@@ -49,7 +52,9 @@ from chainrule.optim.schedules import one_cycle as one_cycle
 from chainrule.optim.schedules import polynomial as polynomial
 from chainrule.optim.schedules import sequence as sequence
 from chainrule.optim.schedules import step as step
+from chainrule.optim.schedules import table as table
 from chainrule.optim.schedules import warmup as warmup
 from chainrule.optim.selection import Selection as Selection
 from chainrule.optim.selection import rank_two_or_more as rank_two_or_more
+from chainrule.optim.sgd import ASGD as ASGD
 from chainrule.optim.sgd import SGD as SGD

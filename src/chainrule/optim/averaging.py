@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule import ops
 from chainrule.core.errors import ConfigError
-from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, part_rate, update_operation
+from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, has_learning_rate, part_rate, update_operation
 from chainrule.optim.settings import count as whole
 from chainrule.optim.settings import fraction
 from chainrule.trace import as_array
@@ -62,12 +62,12 @@ def average(optimizer: Optimizer, decay: float | None = 0.999, start: int = 0, e
 
 
 def averaged(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The averaged parameters by path, from the state of an optimiser made with :func:`average`.
+    """The averaged parameters by path, from the state of an optimiser made with :func:`average`, or of :func:`ASGD`.
 
     Raises :class:`ConfigError` where nothing in the state has been averaged.
     """
     found = _find(state)
-    if found is None or not int(np.asarray(found["averaged"])):
+    if found is None or not int(np.asarray(found.get("averaged", found.get("count")))):
         raise ConfigError("nothing has been averaged: train with optim.average(optimizer, ...), beyond its start")
     return dict(found["average"])
 
@@ -75,6 +75,6 @@ def averaged(state: Mapping[str, Any]) -> dict[str, Any]:
 def _find(state: Any) -> Mapping[str, Any] | None:
     if not isinstance(state, Mapping):
         return None
-    if {"inner", "average", "averaged"} <= state.keys():
+    if {"inner", "average", "averaged"} <= state.keys() or (has_learning_rate(state) and "average" in state):
         return state
     return next((found for part in state.values() if (found := _find(part)) is not None), None)

@@ -13,16 +13,19 @@ from typing import Any
 from chainrule.core.errors import ConfigError
 from chainrule.optim import schedules
 from chainrule.optim.accumulation import accumulate
+from chainrule.optim.adafactor import Adafactor
 from chainrule.optim.adaptive import LAMB, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSProp
+from chainrule.optim.ascent import maximize
 from chainrule.optim.averaging import average
 from chainrule.optim.clipping import clip_by_global_norm, clip_by_value
 from chainrule.optim.groups import frozen, groups
 from chainrule.optim.lbfgs import LBFGS
+from chainrule.optim.muon import Muon
 from chainrule.optim.optimizer import JSON, Optimizer, chain
 from chainrule.optim.penalties import l1, l2
 from chainrule.optim.resilient import Rprop
 from chainrule.optim.schedules import Schedule
-from chainrule.optim.sgd import SGD
+from chainrule.optim.sgd import ASGD, SGD
 
 
 def _chain(transforms: list[Optimizer]) -> Optimizer:
@@ -35,6 +38,9 @@ def _groups(optimizers: list[tuple[str, Optimizer]], default: Optimizer | None =
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "SGD": SGD,
+    "ASGD": ASGD,
+    "Muon": Muon,
+    "Adafactor": Adafactor,
     "RMSProp": RMSProp,
     "Adam": Adam,
     "AdamW": AdamW,
@@ -47,6 +53,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "LAMB": LAMB,
     "Lion": Lion,
     "LBFGS": LBFGS,
+    "maximize": maximize,
     "accumulate": accumulate,
     "average": average,
     "chain": _chain,
@@ -70,6 +77,7 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
     "cyclic": schedules.cyclic,
     "sequence": schedules.sequence,
     "warmup": schedules.warmup,
+    "table": schedules.table,
 }
 
 

@@ -44,7 +44,8 @@ class Method:
 
     ``first`` has what slots start from where that is not 0. ``totals`` are float64 numbers that the state carries from step to
     step, with their first values: ``advance(t, totals)`` gives the next ones, which ``scalars`` then gets as a third argument.
-    ``rescale(update, parameter, lr)`` looks at one parameter as a whole, after the weight decay.
+    ``rescale(update, parameter, lr)`` looks at one parameter as a whole, after the weight decay. With ``sees_parameter`` the
+    step gets the parameter too, by that name.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Method:
     totals: Mapping[str, float] = field(default_factory=dict)
     advance: Callable[[Any, Mapping[str, Any]], dict[str, Any]] | None = None
     rescale: Callable[[Any, Any, Any], Any] | None = None
+    sees_parameter: bool = False
 
 
 def elementwise(method: Method, rate: Schedule, decay: WeightDecay | None, settings: Mapping[str, JSON]) -> Optimizer:
@@ -65,7 +67,7 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay | None, setti
     def init(params: Arrays) -> State:
         if decay:
             selected(decay.on, params)
-        _all_floats(params)
+        check_floats(params)
         slots = {
             slot: {path: ops.full(p.shape, method.first.get(slot, 0.0), p.dtype) for path, p in params.items()}
             for slot in method.slots
@@ -78,7 +80,7 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay | None, setti
 
     @update_operation
     def update(gradients: Arrays, state: State, params: Arrays) -> tuple[dict[str, Any], State]:
-        _same_paths(gradients, params)
+        check_paths(gradients, params)
         next_count = as_array(state["count"]) + 1
         lr = learning_rate(state)
         t = as_array(next_count, "float64")
@@ -96,7 +98,8 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay | None, setti
                 if path in decayed and not decoupled:
                     g = g + strength * p
                 own = {slot: as_array(state[slot][path]) for slot in method.slots}
-                updates[path], after = method.step(g, own, *numbers)
+                seen = {"parameter": p} if method.sees_parameter else {}
+                updates[path], after = method.step(g, own, *numbers, **seen)
                 if path in decayed and decoupled:
                     updates[path] = updates[path] + shrink * p
                 if method.rescale is not None:
@@ -111,7 +114,8 @@ def elementwise(method: Method, rate: Schedule, decay: WeightDecay | None, setti
     return Optimizer(init, update, described, learning_rate)
 
 
-def _all_floats(params: Arrays) -> None:
+def check_floats(params: Arrays) -> None:
+    """Raises :class:`DTypeError` for a parameter that cannot be trained."""
     for path, parameter in params.items():
         name = dtype_name(parameter.dtype)
         if name not in WIDE_FLOATS:
@@ -121,7 +125,8 @@ def _all_floats(params: Arrays) -> None:
             )
 
 
-def _same_paths(gradients: Arrays, params: Arrays) -> None:
+def check_paths(gradients: Arrays, params: Arrays) -> None:
+    """Raises :class:`ConfigError` unless there is a gradient for every parameter and for nothing else."""
     for path in params:
         if path not in gradients:
             raise ConfigError(f"parameter {path!r} has no gradient; leave it out with optim.freeze, or pass zeros")

@@ -14,8 +14,9 @@ class ReduceOnPlateau:
     """Multiplies the learning rate by ``factor`` when a metric has not improved for more than ``patience`` reports in a row.
 
     Call :meth:`update` once per epoch. Better means lower (``mode="min"``) or higher (``mode="max"``) than the best so far
-    by more than ``threshold`` times its size; a metric that is not finite is never better. After a reduction ``cooldown``
-    reports do not count as bad.
+    by more than ``threshold`` times its size, or with ``threshold_mode="abs"`` by more than ``threshold`` itself; a metric
+    that is not finite is never better. After a reduction ``cooldown`` reports do not count as bad. A reduction of the factor
+    by ``eps`` or less is not made.
 
     What is multiplied is the number ``factor`` in the optimiser's state, which does not fall below ``minimum``; a schedule
     goes on underneath. Otherwise as in PyTorch, whose ``min_lr`` is ``minimum`` times the rate.
@@ -31,6 +32,8 @@ class ReduceOnPlateau:
         threshold: float = 1e-4,
         cooldown: int = 0,
         mode: str = "min",
+        threshold_mode: str = "rel",
+        eps: float = 0.0,
     ) -> None:
         name = "ReduceOnPlateau"
         self.factor = positive(name, "factor", factor)
@@ -38,11 +41,15 @@ class ReduceOnPlateau:
             raise ConfigError(f"factor of {name} must be less than 1, so that the learning rate falls, not {factor!r}")
         if mode not in ("min", "max"):
             raise ConfigError(f"mode of {name} is 'min' (lower is better) or 'max' (higher is better), not {mode!r}")
+        if threshold_mode not in ("rel", "abs"):
+            raise ConfigError(f"threshold_mode of {name} is 'rel' or 'abs', not {threshold_mode!r}")
         self.patience = count(name, "patience", patience, least=0)
         self.minimum = non_negative(name, "minimum", minimum)
         self.threshold = non_negative(name, "threshold", threshold)
         self.cooldown = count(name, "cooldown", cooldown, least=0)
         self.mode = mode
+        self.threshold_mode = threshold_mode
+        self.eps = non_negative(name, "eps", eps)
         self._best: float | None = None
         self._bad = 0
         self._resting = 0
@@ -58,6 +65,8 @@ class ReduceOnPlateau:
             "threshold": self.threshold,
             "cooldown": self.cooldown,
             "mode": self.mode,
+            "threshold_mode": self.threshold_mode,
+            "eps": self.eps,
         }
 
     @property
@@ -91,12 +100,12 @@ class ReduceOnPlateau:
         self._bad, self._resting = 0, self.cooldown
         now = learning_rate_factor(state)
         lower = max(now * self.factor, self.minimum)
-        return scale_learning_rate(state, lower / now) if lower < now else state
+        return scale_learning_rate(state, lower / now) if now - lower > self.eps else state
 
     def _is_better(self, value: float) -> bool:
         if not math.isfinite(value):
             return False
         if self._best is None:
             return True
-        margin = self.threshold * abs(self._best)
+        margin = self.threshold * (abs(self._best) if self.threshold_mode == "rel" else 1.0)
         return value < self._best - margin if self.mode == "min" else value > self._best + margin

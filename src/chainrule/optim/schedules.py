@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from chainrule import ops
 from chainrule.core.errors import ConfigError
 from chainrule.optim.optimizer import JSON
@@ -130,15 +132,18 @@ def polynomial(lr: float, steps: int, power: float = 1.0) -> Schedule:
     return Schedule(rate, {"kind": "polynomial", "lr": start, "steps": length, "power": exponent})
 
 
-def cyclic(low: float, high: float, rise: int, fall: int | None = None, shrink: float = 1.0) -> Schedule:
+def cyclic(
+    low: float, high: float, rise: int, fall: int | None = None, shrink: float = 1.0, fade: float = 1.0
+) -> Schedule:
     """From ``low`` to ``high`` in ``rise`` updates, back in ``fall`` (as many by default), again and again (Smith 2017).
 
-    Each cycle rises ``shrink`` times as far as the one before: 1 is PyTorch's mode "triangular", 0.5 its "triangular2".
+    Each cycle rises ``shrink`` times as far as the one before: 1 is PyTorch's mode "triangular", 0.5 its "triangular2". After
+    ``count`` updates the rate is ``fade^count`` times as far above ``low`` as it would be: "exp_range" with its gamma.
     """
     bottom, top = non_negative("cyclic", "low", low), non_negative("cyclic", "high", high)
     up = whole("cyclic", "rise", rise)
     down = up if fall is None else whole("cyclic", "fall", fall)
-    ratio = positive("cyclic", "shrink", shrink)
+    ratio, fading = positive("cyclic", "shrink", shrink), positive("cyclic", "fade", fade)
     if top < bottom:
         raise ConfigError(f"cyclic rises from low to high, but {low!r} is above {high!r}")
 
@@ -146,9 +151,9 @@ def cyclic(low: float, high: float, rise: int, fall: int | None = None, shrink: 
         cycle = ops.floor(count / float(up + down))
         place = count - cycle * float(up + down)
         share = ops.where(place <= float(up), place / float(up), (float(up + down) - place) / float(down))
-        return bottom + (top - bottom) * share * ratio**cycle
+        return bottom + (top - bottom) * share * ratio**cycle * fading**count
 
-    described: dict[str, JSON] = {"low": bottom, "high": top, "rise": up, "fall": down, "shrink": ratio}
+    described: dict[str, JSON] = {"low": bottom, "high": top, "rise": up, "fall": down, "shrink": ratio, "fade": fading}
     return Schedule(rate, {"kind": "cyclic", **described})
 
 
@@ -222,28 +227,62 @@ def cosine_restarts(lr: float, steps: int, growth: int = 1, final: float = 0.0) 
 
 
 def one_cycle(
-    lr: float, steps: int, rise: float = 0.3, start_factor: float = 25.0, final_factor: float = 1e4
+    lr: float,
+    steps: int,
+    rise: float = 0.3,
+    start_factor: float = 25.0,
+    final_factor: float = 1e4,
+    straight: bool = False,
+    three_phases: bool = False,
 ) -> Schedule:
     """From ``lr/start_factor`` up to ``lr`` and down to ``lr/(start_factor·final_factor)``, by half cosine waves.
 
     The rise takes the share ``rise`` of the ``steps`` updates (Smith and Topin 2018), as PyTorch's OneCycleLR does; after the
-    last update the rate stays at its end.
+    last update the rate stays at its end. ``straight`` goes along straight lines (its anneal_strategy "linear"). With
+    ``three_phases`` it falls back to where it began in as many updates as it rose, and then to the end.
     """
     top, length = non_negative("one_cycle", "lr", lr), whole("one_cycle", "steps", steps)
     share = positive("one_cycle", "rise", rise)
-    if share >= 1:
-        raise ConfigError(f"rise of one_cycle must be less than 1, not {rise!r}")
+    if share >= (0.5 if three_phases else 1):
+        raise ConfigError(
+            f"rise of one_cycle must be less than {'1/2 with three_phases' if three_phases else '1'}, not {rise!r}"
+        )
     low, fall = positive("one_cycle", "start_factor", start_factor), positive("one_cycle", "final_factor", final_factor)
     first, last = top / low, top / low / fall
-    peak, end = max(share * length - 1.0, 1e-9), max(length - 1.0, 1e-9)
+    peak = share * length - 1.0
+    # Where each phase ends, and the rate there.
+    corners = [(peak, top), (2.0 * share * length - 2.0, first)] if three_phases else [(peak, top)]
+    corners.append((length - 1.0, last))
 
     def between(start: float, stop: float, done: Any) -> Any:
-        return stop + (start - stop) * 0.5 * (1.0 + ops.cos(math.pi * ops.clip(done, 0.0, 1.0)))
+        way = ops.clip(done, 0.0, 1.0)
+        return start + (stop - start) * (way if straight else 0.5 * (1.0 - ops.cos(math.pi * way)))
 
     def rate(count: Any) -> Any:
-        rising = between(first, top, count / peak)
-        falling = between(top, last, (count - peak) / max(end - peak, 1e-9))
-        return ops.where(count <= peak, rising, falling)
+        begin, start, found = 0.0, first, None
+        for end, stop in corners:
+            phase = between(start, stop, (count - begin) / max(end - begin, 1e-9))
+            found = phase if found is None else ops.where(count <= begin, found, phase)
+            begin, start = end, stop
+        return found
 
     described: dict[str, JSON] = {"rise": share, "start_factor": low, "final_factor": fall}
+    described |= {"straight": bool(straight), "three_phases": bool(three_phases)}
     return Schedule(rate, {"kind": "one_cycle", "lr": top, "steps": length, **described})
+
+
+def table(rates: Sequence[float]) -> Schedule:
+    """``rates[count]``, and the last of them from then on: rates worked out beforehand, by any rule.
+
+    PyTorch's MultiplicativeLR is ``table(lr * np.cumprod([1.0, *(factor(n) for n in range(1, steps))]))``. Raises
+    :class:`ConfigError` for no rates and for a rate that is negative or not finite.
+    """
+    listed = [non_negative("table", "rates", float(number)) for number in rates]
+    if not listed:
+        raise ConfigError("a table of learning rates needs one rate at least")
+    known = np.asarray(listed)
+
+    def rate(count: Any) -> Any:
+        return ops.take(known, ops.minimum(count, float(len(listed) - 1)).astype("int64"))
+
+    return Schedule(rate, {"kind": "table", "rates": listed})

@@ -1,4 +1,4 @@
-"""Gradient descent, with and without momentum."""
+"""Gradient descent, with and without momentum, and its average over the steps."""
 
 from __future__ import annotations
 
@@ -52,3 +52,39 @@ def SGD(
 
     method = Method("SGD", ("momentum",) if mu else (), scalars, step)
     return elementwise(method, rate, shrink, {"momentum": mu, "nesterov": bool(nesterov), "dampening": damped})
+
+
+def ASGD(
+    lr: LearningRate = 1e-2,
+    lambd: float = 1e-4,
+    alpha: float = 0.75,
+    t0: float = 1e6,
+    weight_decay: float = 0.0,
+    decay: Selection = rank_two_or_more,
+) -> Optimizer:
+    """``p ← (1 - λη)p - ηg`` with ``η = lr/(1 + λ·lr·(t-1))^α`` at step t, and ``a ← a + μ(p - a)``, as in PyTorch.
+
+    a is p itself up to step ``t0 + 2``, and from there on the mean of the parameters since (``μ = 1/max(1, t-1-t0)``):
+    :func:`averaged` takes it out. λ is ``lambd``, which shrinks all parameters, and ``weight_decay`` adds
+    ``weight_decay·p`` to the gradients of those that ``decay`` selects. Polyak and Juditsky 1992; Xu 2011.
+
+    State: the slot ``average`` (a). Raises :class:`ConfigError` for negative numbers.
+    """
+    rate = as_schedule("ASGD", lr)
+    shrinking, power = non_negative("ASGD", "lambd", lambd), non_negative("ASGD", "alpha", alpha)
+    start = non_negative("ASGD", "t0", t0)
+    shrink = WeightDecay(non_negative("ASGD", "weight_decay", weight_decay), decay)
+
+    def scalars(lr: Any, t: Any) -> Scalars:
+        eta = lr / (1.0 + (t - 1.0) * shrinking * lr) ** power
+        return -eta, eta * -shrinking, 1.0 / ops.maximum(1.0, t - 1.0 - start)
+
+    def step(g: Any, slots: Slots, minus_eta: Any, minus_share: Any, mu: Any, *, parameter: Any) -> tuple[Any, Slots]:
+        change = minus_share * parameter + minus_eta * g
+        moved = parameter + change
+        # With μ = 1 the average is what the parameter is, to the bit.
+        average = slots["average"] + mu * (moved - slots["average"])
+        return change, {"average": ops.where(mu < 1.0, average, moved)}
+
+    method = Method("ASGD", ("average",), scalars, step, sees_parameter=True)
+    return elementwise(method, rate, shrink, {"lambd": shrinking, "alpha": power, "t0": start})
