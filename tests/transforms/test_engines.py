@@ -34,9 +34,9 @@ class Pretended:
     def problem(self) -> str | None:
         return self.trouble
 
-    def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> Any:
+    def load(self, graph: Graph, *given: Any) -> Any:
         self.loaded.append(graph.name)
-        return REFERENCE.load(graph, donated)
+        return REFERENCE.load(graph, *given)
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, problem: str | None = None) -> Pretended:

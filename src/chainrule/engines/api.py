@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,14 +14,30 @@ from chainrule.ir.graph import Graph
 NDArray = np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How a graph is rewritten before it runs.
+
+    ``run`` keeps the inputs and the types of the outputs, and nothing but the graph and what ``identity`` says decides what it makes:
+    an engine that knows what came of the same graph by the same identity need not run it again.
+    """
+
+    identity: str
+    run: Callable[[Graph], Graph]
+
+
+AS_IT_IS = Preparation("as it is", lambda graph: graph)
+
+
 class Program(Protocol):
     """A graph made ready to run, for any batch size.
 
-    ``steps`` are the names and texts of the steps from the graph to what runs, and ``c_source`` is its C: none and None in an
-    engine that runs graphs as they are.
+    ``graph`` is the graph that runs, ``steps`` are the names and texts of the steps from there to what the engine runs, and
+    ``c_source`` is its C: none and None in an engine that runs graphs as they are.
     """
 
-    graph: Graph
+    @property
+    def graph(self) -> Graph: ...
 
     @property
     def steps(self) -> Sequence[tuple[str, str]]: ...
@@ -59,6 +76,6 @@ class Engine(Protocol):
         """Why the engine cannot be used on this machine, and what to do; None where it can."""
         ...
 
-    def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> Program:
-        """Make a graph ready to run; the program may write over the operands numbered in ``donated``."""
+    def load(self, graph: Graph, donated: frozenset[int] = frozenset(), preparation: Preparation = AS_IT_IS) -> Program:
+        """Make what the preparation makes of a graph ready to run; the program may write over the operands numbered in ``donated``."""
         ...

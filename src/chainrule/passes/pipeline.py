@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from chainrule.core.source_code import code_digest
 from chainrule.ir.graph import Graph
 from chainrule.ir.verify import verify
 from chainrule.passes.loops import move_out_of_loops
@@ -21,6 +22,11 @@ PASSES: Sequence[tuple[str, Pass]] = (
     ("simplify_again", simplify),
     ("prune_again", prune),
 )
+
+
+def identity() -> str:
+    """A text that changes with whatever :func:`optimise` depends on besides the graph: the code of the passes and of graphs."""
+    return code_digest("chainrule.core", "chainrule.ir", "chainrule.passes")
 
 
 def optimise(graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:

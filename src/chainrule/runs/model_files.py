@@ -67,8 +67,7 @@ class Predictor:
             kind, _, name = value.name.partition(".")
             if kind == _INPUTS:
                 self.input_types[name] = value.type
-        chosen = engine_named(engine)
-        self._choice = Choice(chosen.load(graph), chosen, frozenset())
+        self._choice = Choice(engine_named(engine), graph)
         if engine == AUTO:
             self._choice.open()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
@@ -17,12 +18,12 @@ from chainrule.core import trees
 from chainrule.core.dtypes import convert, to_numpy
 from chainrule.core.errors import ConfigError
 from chainrule.core.tree_code import MISS
-from chainrule.engines.api import Engine, Program
+from chainrule.engines.api import Engine, Preparation, Program
 from chainrule.engines.profile import Profile, Profiling
 from chainrule.engines.repetition import Repetition
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.verify import verify
-from chainrule.passes import optimise, rematerialise
+from chainrule.passes import identity, optimise, rematerialise
 from chainrule.trace.context import current
 from chainrule.trace.seeds import default_key
 from chainrule.transforms.calls import Call, write_call
@@ -205,11 +206,8 @@ class Compiled(Generic[P, R]):
         found = self._programs.get(key)
         if found is None:
             traced = record(self.function, bound, leaves, name_of(self.function))
-            graph = optimise(traced.graph)
-            if self._memory_limit is not None:
-                graph = verify(rematerialise(graph, self._memory_limit, batch or batch_size(graph, arrays)))
-            program = self._engine.load(graph, donated)
-            found = self._programs[key] = _Prepared(Choice(program, self._engine, donated), traced)
+            steps = preparation(self._memory_limit, batch or batch_size(traced.graph, arrays))
+            found = self._programs[key] = _Prepared(Choice(self._engine, traced.graph, donated, steps), traced)
             if self.is_open:
                 found.choice.open()
         return found, leaves, arrays, donated
@@ -239,7 +237,7 @@ class Compiled(Generic[P, R]):
 
     def _count(self, found: _Prepared, arrays: Sequence[NDArray], batch: int | None = None, calls: int = 1) -> None:
         if found.choice.estimate is not None:
-            found.choice.count(batch_size(found.program.graph, arrays) if batch is None else batch, calls)
+            found.choice.count(batch_size(found.traced.graph, arrays) if batch is None else batch, calls)
 
     def choose(self, args: Sequence[Any], calls: int) -> str:
         """Decide now which engine runs this function, of which so many calls with arguments like these are expected; returns why.
@@ -250,7 +248,7 @@ class Compiled(Generic[P, R]):
             found, _, arrays, _ = self._prepared(self._bind(args, {}))
             open_for = found.choice.estimate
             if open_for is not None:
-                pays = open_for.pays(batch_size(found.program.graph, arrays), calls)
+                pays = open_for.pays(batch_size(found.traced.graph, arrays), calls)
                 found.choice.settle(compiled=pays)
                 if pays and found.engine is not ENGINES["cpu"]:
                     self._why = "the cpu engine cannot be used on this machine"
@@ -435,6 +433,17 @@ def compile(
     :class:`ConfigError` where it cannot.
     """
     return Compiled(function, donate, engine, batch, memory_limit)
+
+
+def preparation(memory_limit: int | None, batch: int) -> Preparation:
+    """What is done to a recorded graph before an engine has it, at most once: the passes, and recomputation where memory is limited."""
+
+    @cache
+    def run(graph: Graph) -> Graph:
+        optimised = optimise(graph)
+        return optimised if memory_limit is None else verify(rematerialise(optimised, memory_limit, batch))
+
+    return Preparation(f"{identity()} {'' if memory_limit is None else (memory_limit, batch)}", run)
 
 
 def trace(function: Callable[..., Any], *args: Any, batch: Iterable[str] = (), **kwargs: Any) -> Graph:

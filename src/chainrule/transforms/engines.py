@@ -13,7 +13,6 @@ their last bits, and the same program must give the same bits every time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from chainrule.core.errors import ConfigError
 from chainrule.core.notices import say_once
 from chainrule.engines import reference
-from chainrule.engines.api import Engine, Program
+from chainrule.engines.api import AS_IT_IS, Engine, Preparation, Program
 from chainrule.engines.cpu.engine import ENGINE as CPU
 from chainrule.engines.cpu.toolchain import CompilerError
 from chainrule.engines.estimate import Estimate, estimate
@@ -51,12 +50,12 @@ def engine_named(name: str) -> Engine:
     return engine
 
 
-def compiled_if_possible(graph: Graph, donated: frozenset[int]) -> Program | None:
+def compiled_if_possible(graph: Graph, donated: frozenset[int], preparation: Preparation) -> Program | None:
     """The graph on the cpu engine; None, after a notice, where this machine cannot compile it."""
     problem = CPU.problem()
     if problem is None:
         try:
-            return CPU.load(graph, donated)
+            return CPU.load(graph, donated, preparation)
         except CompilerError as error:
             problem = str(error)
     say_once(
@@ -65,16 +64,21 @@ def compiled_if_possible(graph: Graph, donated: frozenset[int]) -> Program | Non
     return None
 
 
-@dataclass(slots=True)
 class Choice:
-    """A program and the engine that runs it. While that is open, ``estimate`` says what the program is made of, and ``spent`` the
-    seconds that its calls are taken to have cost on the reference engine."""
+    """A program for a graph and the engine that runs it. While that is open, ``estimate`` says what the program is made of, and
+    ``spent`` the seconds that its calls are taken to have cost on the reference engine."""
 
-    program: Program
-    engine: Engine
-    donated: frozenset[int]
-    estimate: Estimate | None = None
-    spent: float = 0.0
+    def __init__(
+        self,
+        engine: Engine,
+        graph: Graph,
+        donated: frozenset[int] = frozenset(),
+        preparation: Preparation = AS_IT_IS,
+    ) -> None:
+        self.engine, self._given = engine, (graph, donated, preparation)
+        self.program: Program = engine.load(*self._given)
+        self.estimate: Estimate | None = None
+        self.spent = 0.0
 
     def open(self) -> None:
         """Leave it to the calls to come which engine is to run it."""
@@ -91,7 +95,7 @@ class Choice:
     def settle(self, *, compiled: bool) -> None:
         """Decide, for the cpu engine where this machine can compile, or for the one that it runs on."""
         self.estimate = None
-        program = compiled_if_possible(self.program.graph, self.donated) if compiled else None
+        program = compiled_if_possible(*self._given) if compiled else None
         if program is not None:
             self.program, self.engine = program, CPU
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule.engines.cpu import cache, generated, loading, parts
+from chainrule.core.errors import ShapeError
+from chainrule.engines.api import Preparation
+from chainrule.engines.cpu import cache, generated, loading, parts, sections, straight
 from chainrule.engines.cpu.cache import Cache
 from chainrule.engines.cpu.engine import ENGINE
 from chainrule.engines.cpu.toolchain import CompilerError, Toolchain, find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
-from chainrule.ir.graph import ArrayType, Graph
+from chainrule.ir.graph import ArrayType, Graph, Origin
 from chainrule.ir.sizes import BATCH, shape_at
 from chainrule.testing import random_program
 
@@ -63,14 +66,18 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def graph(name: str = "example", table: Any = (1.0, 2.0, 3.0), rank: int = 1) -> Graph:
+def graph(
+    name: str = "example", table: Any = (1.0, 2.0, 3.0), rank: int = 1, function: str = "exp", line: int = 1
+) -> Graph:
     builder = Builder()
+    builder.origin = Origin("layer", "model.py", line)
     x = builder.input(ArrayType((BATCH, 3), "float64"), "x")
     shift = builder.broadcast(builder.constant(np.full((3,) * rank, 0.5)), (3,), (0,)) if rank != 1 else None
     row = builder.constant(np.asarray(table), "float64")
     product = builder.mul(x, builder.broadcast(row, x.shape, (1,)))
     return builder.finish(
-        name, [builder.exp(product), builder.constant(np.arange(4.0), "float64")] + ([shift] if shift else [])
+        name,
+        [*builder.emit(function, [product]), builder.constant(np.arange(4.0), "float64")] + ([shift] if shift else []),
     )
 
 
@@ -95,7 +102,13 @@ def test_a_graph_is_lowered_and_compiled_once(lowered: list[str], compiled: list
     np.testing.assert_array_equal(found[1], np.arange(4.0))
 
 
-@pytest.mark.parametrize("change", ["name", "a constant's content", "what is donated", "the generator", "the compiler"])
+CHANGES = [
+    *("name", "a constant's content", "a node", "where a node comes from", "what is donated", "the preparation"),
+    *("the generator", "a limit of small graphs", "a limit of sections", "the compiler"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_makes_another_program(change: str, lowered: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     run(graph())
     match change:
@@ -104,12 +117,24 @@ def test_what_makes_another_program(change: str, lowered: list[str], monkeypatch
         case "a constant's content":
             _, (found, _) = run(graph(table=(1.0, 2.0, 4.0)))
             np.testing.assert_allclose(found, np.exp(X * [1, 2, 4]), rtol=1e-14)
+        case "a node":
+            run(graph(function="expm1"))
+        case "where a node comes from":
+            run(graph(line=2))
+        case "the preparation":
+            ENGINE.load(graph(), preparation=Preparation("another", lambda graph: graph))
+        case "a limit of small graphs":
+            monkeypatch.setattr(straight, "MOST_OPERATIONS", 1)
+            run(graph())
+        case "a limit of sections":
+            monkeypatch.setattr(sections, "LIMITS", replace(sections.LIMITS, most_rows=7))
+            run(graph())
         case "what is donated":
             program = ENGINE.load(graph(), frozenset({0}))
             operand = X.copy()
             assert program([operand])[0] is operand
         case "the generator":
-            monkeypatch.setattr(generated, "_generator", lambda: "another version")
+            monkeypatch.setattr(generated, "code_digest", lambda *packages: "another version")
             run(graph())
         case "the compiler":
             monkeypatch.setenv("CFLAGS", "-O1")
@@ -152,7 +177,92 @@ def test_a_damaged_entry_is_made_again(folder: Path, lowered: list[str]) -> None
 def test_an_entry_is_nothing_but_data(folder: Path) -> None:
     program, _ = run(graph())
     (entry,) = entries(folder)
-    assert json.loads(entry.read_bytes()) == {"text": program.c_source, "constants": [0, 1], "written_over": []}
+    kept = json.loads(entry.read_bytes())
+    (library,) = [path for path in folder.glob("??/*.so") if path.name.startswith(kept.pop("library"))]
+    assert library.is_file()
+    assert kept == {"text": program.c_source, "constants": [0, 1], "written_over": [], "searched": []}
+
+
+def replace_entry(entry: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """As somebody would who knows how hashes are named."""
+    kept = json.loads(entry.read_bytes())
+    change(kept)
+    data = json.dumps(kept).encode()
+    key, _, _ = entry.name.partition("-")
+    entry.unlink()
+    entry.with_name(f"{key}-{cache._hash(data)}.json").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kept: kept.pop("constants"),
+        lambda kept: kept.update(constants=[0, 7]),
+        lambda kept: kept.update(constants=[0, {"dtype": "float64", "shape": [5], "data": ""}]),
+        lambda kept: kept.update(written_over=[[0, 0]]),
+        lambda kept: kept.update(written_over=[[0, 3]]),
+        lambda kept: kept.update(searched=[["argmax", "B*"]]),
+        lambda kept: kept.update(searched=None),
+    ],
+)
+def test_an_entry_that_does_not_fit_the_graph_is_made_again(
+    change: Callable[[dict[str, Any]], object], folder: Path, lowered: list[str]
+) -> None:
+    _, expected = run(graph())
+    (entry,) = entries(folder)
+    whole = entry.read_bytes()
+    replace_entry(entry, change)
+    _, found = run(graph())
+    assert len(lowered) == 2
+    assert entry.read_bytes() == whole
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_library_that_is_gone_is_compiled_again_without_lowering(
+    folder: Path, lowered: list[str], compiled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(graph())
+    for library in folder.glob("??/*.so"):
+        library.unlink()
+    monkeypatch.setattr(loading, "_loaded", {})
+    compiled.clear()
+    run(graph())
+    assert lowered == ["example"] and compiled == [1]
+
+
+# --- preparation ------------------------------------------------------------------------------------------------------
+
+
+def given() -> Graph:
+    builder = Builder()
+    x = builder.input(ArrayType((BATCH, 3), "float64"), "x")
+    return builder.finish("given", [builder.neg(x), builder.constant(np.arange(3.0), "float64")])
+
+
+def test_what_is_in_the_cache_is_prepared_only_to_be_looked_at(lowered: list[str]) -> None:
+    prepared: list[str] = []
+
+    def prepare(source: Graph) -> Graph:
+        """x + [7, 8, 9] + the largest of each column instead, with a constant that the graph given does not have."""
+        prepared.append(source.name)
+        builder = Builder()
+        x = builder.input(source.inputs[0].type, "x")
+        row = builder.constant(np.array([7.0, 8.0, 9.0]), "float64")
+        largest = builder.broadcast(builder.reduce_max(x, (0,)), x.shape, (1,))
+        total = builder.add(builder.add(x, builder.broadcast(row, x.shape, (1,))), largest)
+        return builder.finish(source.name, [total, row])
+
+    for _ in range(2):
+        program = ENGINE.load(given(), preparation=Preparation("other sums", prepare))
+        total, row = program([X])
+        np.testing.assert_array_equal(total, X + np.array([7, 8, 9]) + X.max(0))
+        np.testing.assert_array_equal(row, [7, 8, 9])
+        with pytest.raises(ShapeError, match=r"reduce_max in .*: the largest element of an empty batch is not defined"):
+            program([X[:0]])
+    assert prepared == lowered == ["given"]
+    assert "reduce_max" in {node.primitive.name for node in program.graph.nodes}
+    assert len(prepared) == 2
 
 
 def test_without_a_folder_that_can_be_written_to_programs_are_still_made(
@@ -197,7 +307,7 @@ def test_parts_compute_what_the_whole_does(seed: int, compiled: list[int], monke
     whole = ENGINE.load(source)
     expected = whole(operands)
     compiled.clear()
-    monkeypatch.setattr(parts, "_PART", 300)
+    monkeypatch.setattr(parts, "PART", 300)
     apart = ENGINE.load(source)
     assert len(compiled) == 1 and compiled[0] > 2
     assert apart.c_source == whole.c_source
@@ -224,7 +334,7 @@ def test_a_training_step_in_parts(dtype: str, compiled: list[int], monkeypatch: 
     expected = cr.compile(step, engine="reference", batch="x")(w, x)
     whole = cr.compile(step, engine="cpu", batch="x")(w, x)
     compiled.clear()
-    monkeypatch.setattr(parts, "_PART", 500)
+    monkeypatch.setattr(parts, "PART", 500)
     apart = cr.compile(step, engine="cpu", batch="x")(w, x)
     assert len(compiled) == 1 and compiled[0] > 5
     assert apart[0] == whole[0]
@@ -235,7 +345,7 @@ def test_a_training_step_in_parts(dtype: str, compiled: list[int], monkeypatch: 
 
 def test_every_function_is_in_one_part_and_the_cut_depends_on_the_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     text = ENGINE.load(many(0)).c_source
-    monkeypatch.setattr(parts, "_PART", 300)
+    monkeypatch.setattr(parts, "PART", 300)
     cut = parts.parts_of(text)
     assert cut == parts.parts_of(text)
     names = parts._DEALT.findall(text)

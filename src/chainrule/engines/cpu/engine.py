@@ -12,9 +12,10 @@ from numpy import empty
 
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
+from chainrule.engines.api import AS_IT_IS, Preparation
 from chainrule.engines.binding import bind_batch
 from chainrule.engines.cpu.debugging import watcher
-from chainrule.engines.cpu.generated import Generated, generate
+from chainrule.engines.cpu.generated import generate, outcome
 from chainrule.engines.cpu.layout import LAYOUT, call_table
 from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.lowering import lower, steps_of
@@ -25,8 +26,8 @@ from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchai
 from chainrule.engines.cpu.work import Work
 from chainrule.engines.profile import Profile
 from chainrule.engines.repetition import Repetition
-from chainrule.ir.graph import Graph, Node
-from chainrule.ir.sizes import BATCH, at, is_symbolic, shape_at
+from chainrule.ir.graph import Graph
+from chainrule.ir.sizes import BATCH, at, shape_at
 
 NDArray = np.ndarray[Any, Any]
 
@@ -39,21 +40,29 @@ class CpuProgram:
     ``c_source`` is its C, and ``steps`` are the names and texts of all steps on the way to it.
     """
 
-    def __init__(self, graph: Graph, donated: frozenset[int], toolchain: Toolchain, *, profiled: bool = False) -> None:
-        self.graph, self._donated, self._toolchain = graph, donated, toolchain
+    def __init__(
+        self,
+        graph: Graph,
+        donated: frozenset[int],
+        toolchain: Toolchain,
+        preparation: Preparation = AS_IT_IS,
+        *,
+        profiled: bool = False,
+    ) -> None:
+        self._given, self._preparation = graph, preparation
+        self._donated, self._toolchain = donated, toolchain
         self._work: Sequence[Work] = ()
         if profiled:
-            source = lower(graph, donated, toolchain.vector_bytes, watcher(graph.name), profiled=True).source
+            source = lower(self.graph, donated, toolchain.vector_bytes, watcher(graph.name), profiled=True).source
             self._work = source.work
-            arrays = [source.arrays[value].attributes["value"] for value in source.constants]
-            generated = Generated(source.text, arrays, source.written_over)
+            generated = outcome(self.graph, source, toolchain)
         else:
-            generated = generate(graph, donated, toolchain)
+            generated = generate(graph, donated, preparation, toolchain)
         self.c_source = generated.text
         self._constants = [np.ascontiguousarray(array) for array in generated.constants]
         self._written_over = generated.written_over
-        self._needs_elements = list(_nonempty_axes(graph))
-        self._library = load_library(generated.text, name=graph.name, toolchain=toolchain)
+        self._searched = generated.searched
+        self._library = load_library(generated.text, name=graph.name, toolchain=toolchain, key=generated.library)
         for size in (self._library.cr_arena, self._library.cr_borrowed):
             size.restype = ctypes.c_long
             size.argtypes = [ctypes.c_long]
@@ -77,6 +86,12 @@ class CpuProgram:
         self._forms: dict[int, _Form] = {}
         self._schedules: dict[Hashable, Schedule] = {}
         self._arenas: list[NDArray] = []
+
+    @property
+    def graph(self) -> Graph:
+        """What runs. It is made of the graph given when it is first asked for: a program from the cache needs only the types of its
+        inputs and outputs, which are the same."""
+        return self._preparation.run(self._given)
 
     @property
     def steps(self) -> list[tuple[str, str]]:
@@ -121,14 +136,14 @@ class CpuProgram:
         The arrays are not written over: the runs have copies of them.
         """
         timed = CpuProgram(self.graph, self._donated, self._toolchain, profiled=True)
-        batch = bind_batch(self.graph, arrays)
+        batch = bind_batch(self._given, arrays)
 
         def run(arrays: Sequence[NDArray]) -> None:
             if timed.attempt(tuple(arrays)) is None:
                 timed(arrays)
 
         return profile_of(
-            self.graph.name,
+            self._given.name,
             run,
             timed._library,
             timed._work,
@@ -144,7 +159,7 @@ class CpuProgram:
         key = (how.batch, how.rows is None, how.gathered, *how.carried.items())
         schedule = self._schedules.get(key)
         if schedule is None:
-            schedule = self._schedules[key] = Schedule(self.graph, how, self._written_over)
+            schedule = self._schedules[key] = Schedule(self._given, how, self._written_over)
         form = self._forms.get(how.batch) or self._form(
             [_one_batch(array, how) if k in how.gathered else array for k, array in enumerate(arrays)]
         )
@@ -179,24 +194,22 @@ class CpuProgram:
 
     def _form(self, arrays: Sequence[NDArray]) -> _Form:
         """What holds for all calls with the batch size of these arrays, which are checked."""
-        batch = bind_batch(self.graph, arrays)
+        batch = bind_batch(self._given, arrays)
         if batch in self._forms:
             return self._forms[batch]
-        for node, size in self._needs_elements:
+        for where, size in self._searched:
             if at(size, batch) == 0:
-                raise ShapeError(
-                    f"{node.primitive.name} in {node.origin}: the largest element of an empty batch is not defined"
-                )
+                raise ShapeError(f"{where}: the largest element of an empty batch is not defined")
         written = set(self._written_over.values())
         operands = [
-            (shape_at(v.shape, batch), to_numpy(v.dtype), k in written) for k, v in enumerate(self.graph.inputs)
+            (shape_at(v.shape, batch), to_numpy(v.dtype), k in written) for k, v in enumerate(self._given.inputs)
         ]
         form = _Form(
             batch,
             call_table(batch, self._addresses_at, operands) if LAYOUT is not None else None,
             [
                 (shape_at(v.shape, batch), to_numpy(v.dtype), self._written_over.get(number))
-                for number, v in enumerate(self.graph.outputs)
+                for number, v in enumerate(self._given.outputs)
             ],
             self._library.cr_arena(batch) + _ALIGNMENT,
         )
@@ -242,24 +255,17 @@ class CpuEngine:
             return f'the cpu engine needs a C compiler: {found.reason}; choose --engine reference (engine="reference")'
         return None
 
-    def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> CpuProgram:
-        """Compile a graph. Raises :class:`CompilerError` where there is no working C compiler."""
+    def load(
+        self, graph: Graph, donated: frozenset[int] = frozenset(), preparation: Preparation = AS_IT_IS
+    ) -> CpuProgram:
+        """Compile what the preparation makes of a graph, or take it from the cache.
+
+        Raises :class:`CompilerError` where there is no working C compiler.
+        """
         found = self._toolchain or find_toolchain()
         if isinstance(found, NoToolchain):
             raise CompilerError(found.reason)
-        return CpuProgram(graph, donated, found)
+        return CpuProgram(graph, donated, found, preparation)
 
 
 ENGINE = CpuEngine()
-
-
-def _nonempty_axes(graph: Graph) -> Any:
-    """The searches for a largest element along axes whose size depends on the batch."""
-    found: list[tuple[Node, Any]] = []
-    for node in graph.nodes:
-        if node.primitive.name in ("reduce_max", "argmax"):
-            axes = node.attributes["axes"] if node.primitive.name == "reduce_max" else (node.attributes["axis"],)
-            found.extend((node, node.inputs[0].shape[k]) for k in axes if is_symbolic((node.inputs[0].shape[k],)))
-        for _, body in node.subgraphs():
-            found.extend(_nonempty_axes(body))
-    return found

@@ -1,115 +1,152 @@
 """The C of a graph, generated or taken from the cache.
 
-Lowering takes longer than loading a compiled library, so its outcome is kept beside the libraries, as JSON that is only read as
-data. The key is everything that it depends on: the text of the graph with the contents of its constants, what is donated, the width
-of vectors, the compiler, and the sources of the generator.
+Rewriting and lowering a graph takes longer than loading a compiled library, so their outcome is kept beside the libraries, as JSON
+that is only read as data. The key is everything that it depends on: the graph as it was given, with the contents of its constants,
+how it is rewritten, what is donated, the width of vectors, the compiler, and the sources of the generator. Where the outcome is
+there, nothing is rewritten and nothing lowered.
 """
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from chainrule.engines.cpu import sections, straight
+from chainrule.core.dtypes import dtype_name, to_numpy
+from chainrule.core.errors import GraphError
+from chainrule.core.source_code import code_digest
+from chainrule.engines.api import Preparation
+from chainrule.engines.cpu import parts, sections, straight
 from chainrule.engines.cpu.cache import entry_key, open_cache
 from chainrule.engines.cpu.debugging import watcher
+from chainrule.engines.cpu.emit import Source
+from chainrule.engines.cpu.loading import library_key
 from chainrule.engines.cpu.lowering import lower
 from chainrule.engines.cpu.toolchain import Toolchain
+from chainrule.ir.fingerprint import fingerprint
 from chainrule.ir.graph import Graph
-from chainrule.ir.text import print_graph
+from chainrule.ir.sizes import Dim, is_symbolic, parse_dim
 
 NDArray = np.ndarray[Any, Any]
 
-_FOLDERS = ("chainrule.core", "chainrule.engines.cpu", "chainrule.engines.cpu.c", "chainrule.ir")
+_GENERATOR = ("chainrule.core", "chainrule.engines.cpu", "chainrule.engines.cpu.c", "chainrule.ir")
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The C of a program, the arrays that it is called with besides operands, and which results are written over operands."""
+    """The C of a program, and what calling it takes.
+
+    ``library`` is the key of what is compiled from it. ``constants`` are the arrays that the program is called with besides operands,
+    ``written_over`` says which results are written over which operands, and ``searched`` names every search for a largest element
+    along an axis whose size depends on the batch, with that size.
+    """
 
     text: str
+    library: str
     constants: Sequence[NDArray]
     written_over: dict[int, int]
+    searched: Sequence[tuple[str, Dim]]
 
 
-def generate(graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> Generated:
-    """The C of a graph. Where ``CHAINRULE_DEBUG`` shows the lowering it is done in any case."""
+def generate(graph: Graph, donated: frozenset[int], preparation: Preparation, toolchain: Toolchain) -> Generated:
+    """The C of what the preparation makes of a graph. Where ``CHAINRULE_DEBUG`` shows the lowering it is done in any case."""
     watch = watcher(graph.name)
+
+    def make() -> Generated:
+        prepared = preparation.run(graph)
+        return outcome(prepared, lower(prepared, donated, toolchain.vector_bytes, watch).source, toolchain)
+
     if watch is not None:
-        return _lowered(graph, donated, toolchain, watch)
-    key = generated_key(graph, donated, toolchain)
-    made: list[Generated] = []
-
-    def make(path: Path) -> None:
-        made.append(_lowered(graph, donated, toolchain))
-        path.write_text(json.dumps(_as_json(made[0], graph)), encoding="utf-8")
-
-    try:
-        path = open_cache()[0].obtain(key, ".json", make)
-        return made[0] if made else _from_json(json.loads(path.read_bytes()), graph)
-    except OSError:  # the disk is full, or the folder has become unusable
-        return made[0] if made else _lowered(graph, donated, toolchain)
+        return make()
+    return _kept(generated_key(graph, donated, preparation, toolchain), graph, donated, make)
 
 
-def generated_key(graph: Graph, donated: frozenset[int], toolchain: Toolchain) -> str:
+def outcome(graph: Graph, source: Source, toolchain: Toolchain) -> Generated:
+    """What is needed from now on of a graph and the C that it became."""
+    constants = [source.arrays[value].attributes["value"] for value in source.constants]
+    key = library_key(source.text, graph.name, toolchain)
+    return Generated(source.text, key, constants, source.written_over, list(_searched(graph)))
+
+
+def _searched(graph: Graph) -> Iterator[tuple[str, Dim]]:
+    for node in graph.nodes:
+        name = node.primitive.name
+        if name in ("reduce_max", "argmax"):
+            shape = node.inputs[0].shape
+            axes = node.attributes["axes"] if name == "reduce_max" else (node.attributes["axis"],)
+            yield from ((f"{name} in {node.origin}", shape[axis]) for axis in axes if is_symbolic((shape[axis],)))
+        for _, body in node.subgraphs():
+            yield from _searched(body)
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------------
+
+
+def generated_key(graph: Graph, donated: frozenset[int], preparation: Preparation, toolchain: Toolchain) -> str:
     """The key of the program in the cache; limits are named beside the sources because they can be set for a while."""
     return entry_key(
         "program",
-        print_graph(graph),
+        fingerprint(graph),
+        preparation.identity,
         repr(sorted(donated)),
         str(toolchain.vector_bytes),
         str(straight.MOST_OPERATIONS),
         repr(sections.LIMITS),
+        str(parts.PART),
         toolchain.identity,
-        _generator(),
+        code_digest(*_GENERATOR),
     )
 
 
-def _lowered(graph: Graph, donated: frozenset[int], toolchain: Toolchain, watch: Any = None) -> Generated:
-    source = lower(graph, donated, toolchain.vector_bytes, watch).source
-    constants = [source.arrays[value].attributes["value"] for value in source.constants]
-    return Generated(source.text, constants, source.written_over)
+def _kept(key: str, graph: Graph, donated: frozenset[int], make: Callable[[], Generated]) -> Generated:
+    """The entry of this key; where it is missing, or is not what such an entry must be, it is made."""
+    made: list[Generated] = []
 
+    def write(path: Path) -> None:
+        made.append(make())
+        path.write_text(json.dumps(_as_json(made[0], graph)), encoding="utf-8")
 
-@cache
-def _generator() -> str:
-    """The hash of the sources that decide what is generated."""
-    digest = hashlib.sha256()
-    for folder in _FOLDERS:
-        for file in sorted(resources.files(folder).iterdir(), key=lambda file: file.name):
-            if file.name.endswith((".py", ".c", ".h")):
-                digest.update(f"{folder}/{file.name}\n".encode())
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-# Constants are part of the graph that every process has; what is kept says which of them they are.
+    try:
+        cache = open_cache()[0]
+        path = cache.obtain(key, ".json", write)
+        if not made:
+            try:
+                return _from_json(json.loads(path.read_bytes()), graph, donated)
+            except (ValueError, KeyError, TypeError, IndexError, GraphError):
+                cache.discard(key, ".json")
+                cache.obtain(key, ".json", write)
+    except OSError:  # the disk is full, or the folder has become unusable
+        pass
+    return made[0] if made else make()
 
 
 def _as_json(generated: Generated, graph: Graph) -> dict[str, Any]:
+    """Constants of the graph, which every process has, are named by their number; the preparation may have made others."""
     places = {id(array): number for number, array in enumerate(_constants(graph))}
     return {
         "text": generated.text,
-        "constants": [places[id(array)] for array in generated.constants],
+        "library": generated.library,
+        "constants": [places.get(id(array), _array_as_json(array)) for array in generated.constants],
         "written_over": [[result, operand] for result, operand in generated.written_over.items()],
+        "searched": [[where, str(size)] for where, size in generated.searched],
     }
 
 
-def _from_json(read: dict[str, Any], graph: Graph) -> Generated:
+def _from_json(read: dict[str, Any], graph: Graph, donated: frozenset[int]) -> Generated:
+    """Raises one of several errors where this is not an entry for the graph."""
     arrays = list(_constants(graph))
-    return Generated(
-        read["text"],
-        [arrays[number] for number in read["constants"]],
-        {int(result): int(operand) for result, operand in read["written_over"]},
-    )
+    constants = [arrays[found] if isinstance(found, int) else _array_from_json(**found) for found in read["constants"]]
+    written_over = {int(result): int(operand) for result, operand in read["written_over"]}
+    for result, operand in written_over.items():
+        if operand not in donated or graph.outputs[result].type != graph.inputs[operand].type:
+            raise ValueError("a result cannot be written over that operand")
+    searched = [(str(where), parse_dim(size)) for where, size in read["searched"]]
+    return Generated(str(read["text"]), str(read["library"]), constants, written_over, searched)
 
 
 def _constants(graph: Graph) -> Iterator[NDArray]:
@@ -119,3 +156,12 @@ def _constants(graph: Graph) -> Iterator[NDArray]:
             yield node.attributes["value"]
         for _, body in node.subgraphs():
             yield from _constants(body)
+
+
+def _array_as_json(array: NDArray) -> dict[str, Any]:
+    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+    return {"dtype": dtype_name(array.dtype), "shape": list(array.shape), "data": data}
+
+
+def _array_from_json(dtype: str, shape: list[int], data: str) -> NDArray:
+    return np.frombuffer(base64.b64decode(data, validate=True), to_numpy(dtype)).reshape(shape)

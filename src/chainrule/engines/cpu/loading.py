@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -34,7 +34,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) -> ctypes.CDLL:
+def load_library(source: str, *, name: str, toolchain: Toolchain | None = None, key: str | None = None) -> ctypes.CDLL:
     """Compile a generated source, or take it from the cache, and load it.
 
     The text of :func:`prelude` is put in front of ``source``: ``cr_parallel``, ``cr_scratch``, ``cr_begin``, ``cr_end`` and the
@@ -45,21 +45,30 @@ def load_library(source: str, *, name: str, toolchain: Toolchain | None = None) 
         source: C11 with GNU extensions; where it is long, its loop nests are compiled in several parts.
         name: what error messages and debuggers call it; any text.
         toolchain: the compiler; by default the one that :func:`find_toolchain` finds.
+        key: what :func:`library_key` says of these arguments, where that is known.
 
     Raises:
         CompilerError: if there is no compiler, or if it fails; the message has its first complaint.
     """
     toolchain = _chosen(toolchain)
     runtime = load_runtime()
-    whole, *parts = parts_of(source)
-    begin = f'{prelude()}\n#line 1 "{_file_name(name)}.c"\n'
-    if parts:
-        texts = [f"{_SHARED}{begin}{whole}", *(f"{_PART}{begin}{part}" for part in parts)]
-    else:
-        texts = [begin + whole]
-    library = _load(texts, name, toolchain)
+    library = _load(key or library_key(source, name, toolchain), lambda: _texts(source, name), name, toolchain)
     runtime.attach(library)
     return library
+
+
+def library_key(source: str, name: str, toolchain: Toolchain) -> str:
+    """The key of the compiled library in the cache."""
+    return entry_key(*_texts(source, name), toolchain.identity)
+
+
+def _texts(source: str, name: str) -> Sequence[str]:
+    """What the compiler is given."""
+    whole, *parts = parts_of(source)
+    begin = f'{prelude()}\n#line 1 "{_file_name(name)}.c"\n'
+    if not parts:
+        return [begin + whole]
+    return [f"{_SHARED}{begin}{whole}", *(f"{_PART}{begin}{part}" for part in parts)]
 
 
 @cache
@@ -82,7 +91,8 @@ def load_runtime() -> Runtime:
     with _lock:
         if _runtime is None:
             text = "\n".join(f'#line 1 "{name}"\n{_c_text(name)}' for name in ("runtime.h", "runtime.c"))
-            _runtime = Runtime(_load([f"#define CR_RUNTIME_ITSELF 1\n{text}"], "runtime", _chosen(None)))
+            toolchain, texts = _chosen(None), [f"#define CR_RUNTIME_ITSELF 1\n{text}"]
+            _runtime = Runtime(_load(entry_key(*texts, toolchain.identity), lambda: texts, "runtime", toolchain))
         return _runtime
 
 
@@ -102,20 +112,19 @@ def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] or "generated"
 
 
-def _load(parts: Sequence[str], name: str, toolchain: Toolchain) -> ctypes.CDLL:
-    key = entry_key(*parts, toolchain.identity)
+def _load(key: str, texts: Callable[[], Sequence[str]], name: str, toolchain: Toolchain) -> ctypes.CDLL:
     library = _loaded.get(key)
     if library is None:
-        path = _compiled(key, parts, name, toolchain)
+        path = _compiled(key, texts, name, toolchain)
         with _lock:
             library = _loaded.get(key) or _opened(path)
             _loaded[key] = library
     return library
 
 
-def _compiled(key: str, parts: Sequence[str], name: str, toolchain: Toolchain) -> Path:
+def _compiled(key: str, texts: Callable[[], Sequence[str]], name: str, toolchain: Toolchain) -> Path:
     def make(path: Path) -> None:
-        toolchain.compile(parts, path, name=name)
+        toolchain.compile(texts(), path, name=name)
 
     usual: Cache = open_cache()[0]
     try:

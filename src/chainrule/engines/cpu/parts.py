@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 # Reading what every part begins with takes a compiler as long as compiling some 4000 characters of loop nests.
-_PART = 32_000
+PART = 32_000
 _MOST_PARTS = 24
 
 _BODY = r"\{\n(?:(?!\}).*\n)*\}\n"
@@ -29,7 +29,7 @@ _HIDDEN = '__attribute__((visibility("hidden"))) '
 def parts_of(source: str) -> list[str]:
     """The source in one part, if it is small, or in several; ``CR_PART`` is to be defined before all parts but the first."""
     dealt = list(_DEALT.finditer(source))
-    count = min(_MOST_PARTS, len(dealt), sum(len(found.group()) for found in dealt) // _PART)
+    count = min(_MOST_PARTS, len(dealt), sum(len(found.group()) for found in dealt) // PART)
     if count < 2:
         return [source]
     head = source[: dealt[0].start()]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.dtypes import to_numpy
+from chainrule.engines.api import AS_IT_IS, Preparation
 from chainrule.engines.binding import bind_batch
 from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel, computed_wide, widened
 from chainrule.engines.reference.threads import SMALL, largest_product, one_thread
@@ -88,8 +89,10 @@ class ReferenceEngine:
     def problem(self) -> str | None:
         return None
 
-    def load(self, graph: Graph, donated: frozenset[int] = frozenset()) -> ReferenceProgram:
-        return ReferenceProgram(graph, donated)
+    def load(
+        self, graph: Graph, donated: frozenset[int] = frozenset(), preparation: Preparation = AS_IT_IS
+    ) -> ReferenceProgram:
+        return ReferenceProgram(preparation.run(graph), donated)
 
 
 ENGINE = ReferenceEngine()
