@@ -81,9 +81,9 @@ static void nest_1(void *context, long chunk) {
             const long k0 = tile * 4 / 1;
             float finished[16] __attribute__((aligned(64)));
             tile_c2467e8850(x_4 + (2 * k0), hidden_7 + (0), finished, 0, 0, 1, 1, B);
+            const long width = cr_least(4, 2 - (0));
             for (long r0 = 0; r0 < 4; r0++) {
                 const long this_k0 = k0 + r0;
-                const long width = cr_least(4, 2 - (0));
                 CR_INDEPENDENT
                 for (long l = 0; l < width; l++) {
                     const long place = l;

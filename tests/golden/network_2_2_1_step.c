@@ -87,9 +87,9 @@ static void nest_1(void *context, long chunk) {
                 if (count_k0 == 4) tile_c2467e8850(x_4 + (2 * k0), hidden_11 + (0), finished, 0, 0, 1, 1, B);
                 else if (count_k0 == 2) tile_c5b4d57876(x_4 + (2 * k0), hidden_11 + (0), finished, 0, 0, 1, 1, B);
                 else if (count_k0 == 1) tile_0987f16980(x_4 + (2 * k0), hidden_11 + (0), finished, 0, 0, 1, 1, B);
+                const long width = cr_least(4, 2 - (0));
                 for (long r0 = 0; r0 < count_k0; r0++) {
                     const long this_k0 = k0 + r0;
-                    const long width = cr_least(4, 2 - (0));
                     CR_INDEPENDENT
                     for (long l = 0; l < width; l++) {
                         const long place = l;

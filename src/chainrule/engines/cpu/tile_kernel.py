@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -16,6 +17,7 @@ from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_parts import LINE_BYTES, fetches
 from chainrule.engines.cpu.tile_plan import Plan
+from chainrule.engines.cpu.tile_sums import TileSums
 from chainrule.engines.cpu.tile_units import Units
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Size, divide, product
@@ -206,39 +208,48 @@ class KernelWriter:
             w.line(f"{condition}{name}({', '.join(arguments)});")
 
     def _epilogue_loops(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
-        known: dict[Var, Index] = {}
-        number = "0"
-        for k, ((var, _), cut) in enumerate(zip(plan.rows, cuts)):
-            w.line(f"for (long r{k} = 0; r{k} < {cut.count}; r{k}++) {{")
-            w.depth += 1
-            w.line(f"const long this_{var.name} = {var.name} + r{k};")
-            known[var] = variable(Var(f"this_{var.name}", var.extent))
-            number = f"r{k}" if not k else f"(r{k - 1} * {cut.count} + r{k})"
+        rows = [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
+        known = {var: variable(this) for (var, _), this in zip(plan.rows, rows, strict=True)}
+        number = "0" if not rows else "r0" if len(rows) == 1 else f"(r0 * {cuts[1].count} + r1)"
         if plan.column is None:
             box = self._epilogue(plan.out.replace(known), number)
-            if self.sides:
-                w.line("const long l = 0;")
-            box.write(w)
-            box.write_stores(w)
-        else:
-            place = Var("place", plan.width)
-            known[plan.column] = Index()
-            panel = (
-                f"{cuts[-1].count} * {plan.lanes}" if len(cuts[-1].sizes) > 1 else str(cuts[-1].sizes[0] * plan.lanes)
-            )
-            box = self._epilogue(plan.out.replace(known) + variable(place), f"{number} * ({panel}) + l")
-            limit = panel
-            if plan.width % plan.lanes:
-                limit = f"cr_least({panel}, {plan.width} - ({variable(plan.column) * plan.lanes}))"
-            w.line(f"const long width = {limit};")
-            w.line("CR_INDEPENDENT")
-            with w.block("for (long l = 0; l < width; l++)"):
-                w.line(f"const long place = {variable(plan.column) * plan.lanes + variable(Var('l'))};")
+            with self._each_row(w, plan, cuts):
+                if self.sides:
+                    w.line("const long l = 0;")
                 box.write(w)
                 box.write_stores(w)
-        for _ in plan.rows:
-            w.depth -= 1
-            w.line("}")
+            return
+        cut = cuts[-1]
+        most = max(cut.sizes)
+        panel = f"{cut.count} * {plan.lanes}" if len(cut.sizes) > 1 else str(most * plan.lanes)
+        out = plan.out.replace({**known, plan.column: Index()}) + variable(Var("place", plan.width))
+        box = self._epilogue(out, f"{number} * ({panel}) + l")
+        sums = TileSums(plan.dtype, plan.lanes, most, cut.count)
+        if rows:
+            sums.take_from(box)
+        limit = panel
+        if plan.width % plan.lanes:
+            limit = f"cr_least({panel}, {plan.width} - ({variable(plan.column) * plan.lanes}))"
+        w.line(f"const long width = {limit};")
+        loop, place = "for (long l = 0; l < width; l++)", str(variable(plan.column) * plan.lanes + variable(Var("l")))
+        sums.begin(w)
+        with self._each_row(w, plan, cuts):
+            w.line("CR_INDEPENDENT")
+            with w.block(loop):
+                w.line(f"const long place = {place};")
+                box.write(w)
+                box.write_stores(w)
+            sums.add(w)
+        sums.end(w, loop, place)
+
+    @contextmanager
+    def _each_row(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> Iterator[None]:
+        """Loops over the rows of a tile."""
+        with ExitStack() as loops:
+            for k, ((var, _), cut) in enumerate(zip(plan.rows, cuts)):
+                loops.enter_context(w.block(f"for (long r{k} = 0; r{k} < {cut.count}; r{k}++)"))
+                w.line(f"const long this_{var.name} = {var.name} + r{k};")
+            yield
 
     def _fetch_epilogue(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
         """Begin to read what follows from a tile reads besides, element by element: it arrives while the tile is summed."""
@@ -247,26 +258,19 @@ class KernelWriter:
         known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
         place = Var("place", plan.width)
         box = self._epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
-        loops = {place, *(var for index in known.values() for var, _ in index.terms), *plan.outer}
+        computed = {statement.name for statement in box.statements}
         lines = dict.fromkeys(
             f"CR_FETCH({pointer} + ({at}));"
             for pointer, at in box.loads()
-            if at.coefficient(place) == 1 and len(at.terms) > 1 and all(var in loops for var, _ in at.terms)
+            if at.coefficient(place) == 1 and len(at.terms) > 1 and all(var.name not in computed for var, _ in at.terms)
         )
         if not lines:
             return
-        for k, ((var, _), cut) in enumerate(zip(plan.rows, cuts)):
-            w.line(f"for (long r{k} = 0; r{k} < {cut.count}; r{k}++) {{")
-            w.depth += 1
-            w.line(f"const long this_{var.name} = {var.name} + r{k};")
         count, line = cuts[-1].count, LINE_BYTES // BYTES[plan.dtype]
-        with w.block(f"for (long l = 0; l < {count} * {plan.lanes}; l += {line})"):
+        with self._each_row(w, plan, cuts), w.block(f"for (long l = 0; l < {count} * {plan.lanes}; l += {line})"):
             w.line(f"const long place = {variable(plan.column) * plan.lanes + variable(Var('l'))};")
             for text in lines:
                 w.line(text)
-        for _ in plan.rows:
-            w.depth -= 1
-            w.line("}")
 
     def _epilogue(self, out: Index, finished: str) -> Box:
         body = self.body()
