@@ -24,11 +24,12 @@ from chainrule.engines.cpu.lattice import index_variable
 from chainrule.engines.cpu.nest import ELEMENTWISE
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.tile_plan import ALIASING, Way, can_tile
+from chainrule.engines.cpu.tile_shape import FIRST_CACHE, NOMINAL
 from chainrule.engines.cpu.tiles import Layout, TileWriter, follows
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction, IndexMap, affine
 from chainrule.ir.graph import Graph, Node, Value
-from chainrule.ir.sizes import is_symbolic
+from chainrule.ir.sizes import at, is_symbolic, product
 
 # A loop of fewer steps does not pay for copies of what could be read as it is.
 FEWEST_STEPS = 4
@@ -103,6 +104,8 @@ class _Scope:
         self.builder.inputs.extend(graph.inputs)
         self.makers: dict[Value, Node] = {}
         self.copies: dict[tuple[Value, Arrangement], Value] = {}
+        # Of a program for every batch size, what has no batch axis is no rows, whatever it is made of.
+        self.batched = around is None and any(is_symbolic(value.shape) for value in graph.inputs)
         self.lifted: dict[Value, Value] = {}
 
     def rewritten(self) -> Graph:
@@ -162,9 +165,12 @@ class _Scope:
         return self.copies[key]
 
     def _is_constant(self, value: Value) -> bool:
-        """Whether a value without a batch axis is made of nothing but inputs, or constants of the loop, by views and maps."""
+        """Whether a value without a batch axis belongs to no row: in a program for every batch size whatever it is made of, otherwise
+        if it is made of nothing but inputs, or constants of the loop, by views and maps."""
         if is_symbolic(value.shape):
             return False
+        if self.batched:
+            return True
         node = self.makers.get(value)
         if node is None:
             return value in self.constants
@@ -218,7 +224,8 @@ def _arrangement(node: Node, number: int, layout: Layout, in_loop: bool) -> tupl
     (axis,), size = axes, way.vector.extent
     assert isinstance(size, int), "an index in vectors has a constant extent"
     tail = size % way.lanes
-    if not (_is_packed(node, number, layout) or (tail and _ends_in_vector(layout, number, axis)) or in_loop):
+    copied = _is_packed(node, number, layout) or (tail and _ends_in_vector(layout, number, axis))
+    if not (copied or in_loop or _is_read_by_items(node, number, layout)):
         return None
     panel = 0 if tail or _is_used(maps[1 - number], index) else _panel(size, way, layout)
     if panel in (0, size):
@@ -234,6 +241,19 @@ def _is_packed(node: Node, number: int, layout: Layout) -> bool:
     pointer = _name_in(node)(node.inputs[number])
     packings = [packing for planned in layout.plans if planned is not None for packing in planned[1]]
     return any(packing.source.pointer == pointer and not follows(packing, layout.items, ()) for packing in packings)
+
+
+def _is_read_by_items(node: Node, number: int, layout: Layout) -> bool:
+    """Whether every item of a batch reads a large operand in steps that leave out most of it."""
+    value, pointer = node.inputs[number], _name_in(node)(node.inputs[number])
+    plans = [planned[0] for planned in layout.plans if planned is not None]
+    bytes = BYTES[value.dtype]
+    if not layout.items or at(product(value.shape), NOMINAL) * bytes <= FIRST_CACHE:
+        return False
+    return any(
+        plan.y.pointer == pointer and plan.summed and at(plan.y.at.coefficient(plan.summed[-1]), NOMINAL) > plan.panel
+        for plan in plans
+    )
 
 
 def _ends_in_vector(layout: Layout, number: int, axis: int) -> bool:
