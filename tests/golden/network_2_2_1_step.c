@@ -304,14 +304,17 @@ static void nest_7(void *context, long chunk) {
     const long B = frame->B;
     float *restrict const hidden_13 = (float *)frame->slot[13];
     float *restrict const border_a = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((12 * B), 65536, B), extent = B;
+    const long chunks = cr_chunks((6 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long i0 = low; i0 < high; i0++) {
         CR_INDEPENDENT
-        for (long i1 = 0; i1 < 4; i1++) {
-            const _Bool v0 = (i1) < 2;
-            const float v1 = v0 ? hidden_13[2 * i0 + i1] : 0;
-            border_a[4 * i0 + i1] = v1;
+        for (long i1 = 0; i1 < 2; i1++) {
+            const float v0 = hidden_13[2 * i0 + i1];
+            border_a[4 * i0 + i1] = v0;
+        }
+        CR_INDEPENDENT
+        for (long i1 = 0; i1 < 2; i1++) {
+            border_a[4 * i0 + i1 + 2] = 0;
         }
     }
 }
@@ -431,14 +434,17 @@ static void nest_11(void *context, long chunk) {
     const long B = frame->B;
     float *restrict const d_hidden_18 = (float *)frame->slot[18];
     float *restrict const border_b = (float *)(frame->scratch + 0);
-    const long chunks = cr_chunks((12 * B), 65536, B), extent = B;
+    const long chunks = cr_chunks((6 * B), 65536, B), extent = B;
     const long low = cr_cut(extent, chunk, chunks), high = cr_cut(extent, chunk + 1, chunks);
     for (long i0 = low; i0 < high; i0++) {
         CR_INDEPENDENT
-        for (long i1 = 0; i1 < 4; i1++) {
-            const _Bool v0 = (i1) < 2;
-            const float v1 = v0 ? d_hidden_18[2 * i0 + i1] : 0;
-            border_b[4 * i0 + i1] = v1;
+        for (long i1 = 0; i1 < 2; i1++) {
+            const float v0 = d_hidden_18[2 * i0 + i1];
+            border_b[4 * i0 + i1] = v0;
+        }
+        CR_INDEPENDENT
+        for (long i1 = 0; i1 < 2; i1++) {
+            border_b[4 * i0 + i1 + 2] = 0;
         }
     }
 }
@@ -642,12 +648,12 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     nest_4_after(&frame);
     nest_5(&frame, 0);
     cr_parallel(nest_6, &frame, cr_chunks((6 * B), 65536, B));
-    cr_parallel(nest_7, &frame, cr_chunks((12 * B), 65536, B));
+    cr_parallel(nest_7, &frame, cr_chunks((6 * B), 65536, B));
     cr_parallel(nest_8, &frame, cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16)) * cr_least(cr_chunks((4 * B) / cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16)), 262144, 1), 16 / cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16))));
     cr_parallel(nest_9, &frame, (cr_least(cr_chunks((4 * B), 262144, B / 128), cr_parts((2 * B) / 2, 16)) > 1 ? 1 : 0));
     cr_parallel(nest_10, &frame, cr_chunks((22 * B), 65536, B));
     nest_10_after(&frame);
-    cr_parallel(nest_11, &frame, cr_chunks((12 * B), 65536, B));
+    cr_parallel(nest_11, &frame, cr_chunks((6 * B), 65536, B));
     cr_parallel(nest_12, &frame, cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16)) * cr_least(cr_chunks((8 * B) / cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16)), 262144, 1), 16 / cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16))));
     cr_parallel(nest_13, &frame, (cr_least(cr_chunks((8 * B), 262144, B / 128), cr_parts((2 * B) / 4, 16)) > 1 ? 1 : 0));
 }

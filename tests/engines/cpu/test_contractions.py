@@ -159,6 +159,19 @@ def test_parts_of_long_sums_are_shared_out_and_fetched_ahead(rows, columns, dtyp
         compare(graph, batch, np.random.default_rng(batch), 1e-4 if dtype == "float32" else 1e-12)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 21, 70])
+@pytest.mark.parametrize(("size", "by_item"), [(4, False), (12, True)])
+def test_weights_of_small_images_are_summed_over_several(batch, size, by_item):
+    """Few positions and many weights: all images get their borders at once, and the sum over images and positions goes in blocks."""
+    text = (
+        f"[3, 3, 40, 208] i0:B i1:{size} i2:{size} i3:208 i4:3 i5:3 i6:40 | "
+        "[i4, i5, i6, i3] += [i0, i1+i4-1, i2+i5-1, i6] * [i0, i1, i2, i3]"
+    )
+    graph = graph_of(parse_contraction(text), (BATCH, size, size, 40), (BATCH, size, size, 208))
+    compare(graph, batch, np.random.default_rng(batch), 1e-4)
+    assert ("with a border of zeros" in ENGINE.load(graph).c_source) != by_item
+
+
 def test_rows_that_alias_are_copied():
     text = "[B, 64, 1024] i0:B i1:64 i2:1024 i3:300 | [i0, i1, i2] += [i0, i1, i3] * [i0, i3, i2]"
     graph = graph_of(*next(roles(text, (BATCH, 64, 300), (BATCH, 300, 1024))))

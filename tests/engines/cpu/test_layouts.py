@@ -117,6 +117,33 @@ def test_input_gradients_of_convolutions_read_the_weight_along_its_inputs():
     assert "in vectors of" not in program.c_source
 
 
+def trained_twice(x, w):
+    """Two steps of gradient descent: the second forward pass and its gradient read a weight that the program made."""
+
+    def loss(w):
+        return cr.square(ops.convolution(x, w, stride=2, padding=1)).sum()
+
+    for _ in range(2):
+        w = w - 1e-4 * cr.grad(loss)(w)
+    return w, cr.grad(lambda x: cr.square(ops.convolution(x, w, stride=2, padding=1)).sum())(x)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_weights_that_items_read_in_wide_steps_lie_in_panels_updated_ones_too(batch):
+    x, w = normal(batch, 8, 8, 24), normal(4, 4, 24, 64) / 20
+    program = check(trained_twice, x, w, tolerance=1e-9)
+    assert "in vectors of" not in program.c_source
+    # Of the three weights all are read forwards, and the last one along its inputs as well.
+    assert count(laid_out(trained_twice, x, w), "transpose") == 4
+    constant = laid_out(trained_twice, normal(16, 8, 8, 24), w, batch=())
+    assert count(constant, "transpose") == 1, "of a constant batch only the input is known to be no rows"
+
+
+def test_small_weights_stay():
+    graph = laid_out(lambda x, w: ops.convolution(x, w, padding=1), normal(4, 8, 8, 8), normal(3, 3, 8, 32))
+    assert count(graph, "transpose") == 0
+
+
 @pytest.mark.parametrize("stride", [2, 4])
 def test_a_coordinate_that_counts_like_a_number_is_one_piece(stride):
     """The input gradient of patches side by side: no element of the result is reached twice."""

@@ -1,8 +1,9 @@
 """Operands that many rows share, such as weights, are brought into the layout that their contractions want, once.
 
 A tile reads one operand in vectors, along an index of the output. Where that operand lies otherwise, is as wide as the caches alias,
-or ends within a vector, the contraction would copy it whenever it runs: in every step of a loop, and for every slab of the batch. If
-it has no batch axis, a transposition in front does so once for all contractions that read it alike; the rows that use it are many.
+or ends within a vector, the contraction would copy it whenever it runs: in every step of a loop, and for every slab of the batch; where
+items of a batch read a large one in steps wider than a tile, they would read it badly. If it has no batch axis, a transposition in
+front does so once for all contractions that read it alike; the rows that use it are many.
 
     y[b, n] = Σ_k x[b, k]·w[n, k]      becomes   v = transpose(reshape(w, [N/P, P, K])), v[p, k, l] = w[P·p + l, k]
                                                  y[b, P·p + l] = Σ_k x[b, k]·v[p, k, l]

@@ -16,13 +16,13 @@ from chainrule.core.dtypes import WIDE_FLOATS, DType
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
-from chainrule.engines.cpu.nests import Task, around, at_places, cost_of, cut_range, regions_of, write_box, write_loops
+from chainrule.engines.cpu.nests import Task, around, at_places, cut_range, write_box, write_boxes
 from chainrule.engines.cpu.pieces import pieces_of
 from chainrule.engines.cpu.scalars import BYTES
-from chainrule.engines.cpu.sides import LANE, Side, end_of
+from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.vectors import NARROWEST
 from chainrule.ir.graph import Value
-from chainrule.ir.sizes import Dim, Shape, product
+from chainrule.ir.sizes import Shape, product
 
 # Shorter loops than this are not worth having for themselves, nor more parts of a box than so many.
 _SHORTEST = 16
@@ -76,7 +76,7 @@ def write_map(
         else:
             boxes.append(box)
     if len(boxes) > 1:
-        return _write_parts(boxes, sides)
+        return write_boxes(boxes, sides=sides)
     turned = None if sides else _turned(boxes[0], roots[0][0].dtype, vector_bytes)
     return turned or write_box(boxes[0], sides=sides)
 
@@ -146,25 +146,6 @@ def _refined(body: Body, axes: _Axes) -> _Axes | None:
             loops = (*axis.vars[:place], *pair, *axis.vars[place + 1 :])
             return (*axes[:number], replace(axis, vars=loops), *axes[number + 1 :])
     return None
-
-
-def _write_parts(boxes: Sequence[Box], sides: Sequence[Side]) -> Task:
-    """All parts for one element of the outermost axis after another."""
-    outer = boxes[0].vars[0]
-    work: Dim = 0
-    for box in boxes:
-        box.merge(frozenset({outer}))
-        work = work + work_of(box.vars, cost_of(box))
-    assert outer.extent is not None, "a loop has an end"
-    chunks = chunks_text(work, outer.extent)
-    w = Writer()
-    cut_range(w, c_size(outer.extent), chunks)
-    for side in sides:
-        side.begin(w)
-    with w.loop(outer, "low", "high"):
-        for box in boxes:
-            write_loops(w, Box(box.vars[1:], box.statements, box.stores))
-    return Task(w.text, chunks, after=end_of(sides), regions=regions_of(sides))
 
 
 def _turned(box: Box, dtype: DType, vector_bytes: int) -> Task | None:

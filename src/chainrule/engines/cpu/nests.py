@@ -99,6 +99,27 @@ def write_box(box: Box, comment: str = "", first: Sequence[str] = (), sides: Seq
     return Task(writer.text, chunks, after=end_of(sides), regions=regions_of(sides), comment=comment)
 
 
+def write_boxes(boxes: Sequence[Box], comment: str = "", sides: Sequence[Side] = ()) -> Task:
+    """All boxes for one element of the outermost loop, which they have in common, after another."""
+    if len(boxes) == 1:
+        return write_box(boxes[0], comment, sides=sides)
+    outer = boxes[0].vars[0]
+    work: Dim = 0
+    for box in boxes:
+        box.merge(frozenset({outer}))
+        work = work + work_of(box.vars, cost_of(box))
+    assert outer.extent is not None, "a loop has an end"
+    chunks = chunks_text(work, outer.extent)
+    w = Writer()
+    cut_range(w, c_size(outer.extent), chunks)
+    for side in sides:
+        side.begin(w)
+    with w.loop(outer, "low", "high"):
+        for box in boxes:
+            write_loops(w, Box(box.vars[1:], box.statements, box.stores))
+    return Task(w.text, chunks, after=end_of(sides), regions=regions_of(sides), comment=comment)
+
+
 def regions_of(sides: Sequence[Side]) -> list[Region]:
     return [Region(*side.region) for side in sides]
 

@@ -20,8 +20,17 @@ from chainrule.ir.sizes import Dim, Shape, Size, product
 Copy = tuple[list[Box], Box]
 
 
-def border_at_once(body: Body, value: Value, border: Border, target: str) -> Box:
-    """A copy of all of an operand, with zeros around."""
+def border_at_once(body: Callable[[], Body], value: Value, border: Border, target: str) -> list[Box]:
+    """A copy of all of an operand, with zeros around: in boxes over the first axis, where that has no border."""
+    shape = bordered(value.shape, border)
+    if border[0][0] != 0 or border[1][0] != 0 or shape[0] == 1:
+        return [_guarded(body(), value, border, target)]
+    first = Var("i0", shape[0])
+    within = _within(body(), value, border, target, shape, first, [first])
+    return [within, *_zeros(border, value.shape, shape, target, [first])]
+
+
+def _guarded(body: Body, value: Value, border: Border, target: str) -> Box:
     shape = bordered(value.shape, border)
     vars = [Var(f"i{axis}", size) for axis, size in enumerate(shape)]
     inner = [variable(var) - before for var, before in zip(vars, border[0], strict=True)]
@@ -36,24 +45,38 @@ def border_at_once(body: Body, value: Value, border: Border, target: str) -> Box
 def border_of_item(body: Callable[[], Body], value: Value, border: Border, target: str, item: Var) -> Copy:
     """The copy of one item, the axis of which is the first."""
     shape = (1, *bordered(value.shape, border)[1:])
-    zeros = []
-    for axis in range(1, len(shape)):
-        low, size, high = border[0][axis], value.shape[axis], border[1][axis]
-        for start, length in ((0, low), (low + size, high)):
-            if length != 0:
-                vars = [Var(f"i{k}", length if k == axis else n) for k, n in enumerate(shape)]
-                places = [variable(var) + (start if k == axis else 0) for k, var in enumerate(vars)]
-                store = Store(target, linear(places, shape), "0", product(shape))
-                zeros.append(Box([var for var in vars if var.extent != 1], [], [store]))
-                zeros[-1].merge()
-    own = body()
-    vars = [Var(f"i{axis}", size) for axis, size in enumerate(value.shape)][1:]
-    element = own.read(value, Position(value.shape, (variable(item), *map(variable, vars))))
-    shifted = [Index(), *(variable(var) + low for var, low in zip(vars, border[0][1:], strict=True))]
-    store = Store(target, linear(shifted, shape), element, product(shape))
-    inside = box_of([var for var in vars if var.extent != 1], own, [store], [item])
-    inside.merge()
+    inside = _within(body(), value, border, target, shape, item, [])
+    zeros = _zeros(border, value.shape, shape, target, [])
+    for box in (*zeros, inside):
+        box.merge()
     return zeros, inside
+
+
+def _within(
+    body: Body, value: Value, border: Border, target: str, shape: Shape, item: Var, loops: Sequence[Var]
+) -> Box:
+    """What is within the border, for one item in a copy of this shape, or in ``loops`` over all items."""
+    vars = [Var(f"i{axis}", size) for axis, size in enumerate(value.shape)][1:]
+    element = body.read(value, Position(value.shape, (variable(item), *map(variable, vars))))
+    places = [variable(item) if loops else Index()]
+    places += [variable(var) + low for var, low in zip(vars, border[0][1:], strict=True)]
+    store = Store(target, linear(places, shape), element, product(shape))
+    return box_of([*loops, *(var for var in vars if var.extent != 1)], body, [store], [item])
+
+
+def _zeros(border: Border, size: Shape, shape: Shape, target: str, loops: Sequence[Var]) -> list[Box]:
+    """The zeros around, without a loop over the first axis or in ``loops`` over it."""
+    found = []
+    for axis in range(1, len(shape)):
+        low, high = border[0][axis], border[1][axis]
+        for start, length in ((0, low), (low + size[axis], high)):
+            if length != 0:
+                vars = [Var(f"i{k}", length if k == axis else n) for k, n in enumerate(shape)][1:]
+                places = [variable(loops[0]) if loops else Index()]
+                places += [variable(var) + (start if k == axis else 0) for k, var in enumerate(vars, 1)]
+                store = Store(target, linear(places, shape), "0", product(shape))
+                found.append(Box([*loops, *(var for var in vars if var.extent != 1)], [], [store]))
+    return found
 
 
 @dataclass(slots=True)

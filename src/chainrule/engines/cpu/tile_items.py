@@ -12,6 +12,8 @@ from chainrule.ir.sizes import Size, product
 
 # Steps of the sum within an item at least, where it is one over items.
 FEWEST_IN_ITEM = 16
+# Results for each of those steps at most: more are better summed over several items before they go back to memory.
+MOST_RESULTS = 4096
 # Fewer items than this cannot be divided well among threads.
 FEWEST_ITEMS = 8
 
@@ -64,8 +66,11 @@ def _batch_index(node: Node, pieces: Sequence[Piece], way: Way, number: int, bor
         return item
     steps = product(var.extent for var in pieces[0].summed if var != item and var.extent is not None)
     long_sum = isinstance(steps, Size) or steps >= FEWEST_IN_ITEM
-    summed = long_sum and len(pieces) == 1 and not isinstance(product(node.output.shape), Size)
-    return item if summed and item in pieces[0].summed else None
+    results = product(node.output.shape)
+    if not long_sum or len(pieces) > 1 or isinstance(results, Size) or item not in pieces[0].summed:
+        return None
+    # Every item takes all results from memory and back; for few steps of the sum that would take longer than these.
+    return item if isinstance(steps, Size) or results <= MOST_RESULTS * steps else None
 
 
 def is_per_item(node: Node, pieces: Sequence[Piece], items: Sequence[Var], number: int, border: Border) -> bool:

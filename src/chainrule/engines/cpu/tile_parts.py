@@ -72,7 +72,8 @@ def split_index(plan: Plan, outputs: Dim) -> Var | None:
     few = isinstance(plan.depth, Size) and outputs <= FEW_OUTPUTS
     long_sum = few or typical(plan.depth) >= FEWEST_SPLIT
     divisible = isinstance(split.extent, Size) or (split.extent or 0) >= FEWEST_OUTERMOST
-    return split if long_sum and divisible and 2 * outputs <= MOST_COPIED else None
+    small = 2 * outputs <= MOST_COPIED or split != plan.summed[-1]
+    return split if long_sum and divisible and small else None
 
 
 def parts_of(plan: Plan, split: Var, outputs: int) -> Parts:
@@ -86,8 +87,9 @@ def parts_of(plan: Plan, split: Var, outputs: int) -> Parts:
         again = sum(size for size, moves in steps if not moves)
         # Of parts as many as of shares would be about the least.
         own = sum(size // 4 if moves else size for size, moves in steps)
-        block = max(fewest, BLOCK // max(1, own * bytes) // 8 * 8)
-        most = min(SHARES, MOST_COPIED // outputs)
+        block = BLOCK // max(1, own * bytes)
+        block = max(fewest, block if block < 8 else block // 8 * 8)
+        most = max(1, min(SHARES, MOST_COPIED // outputs))
         found.append(Parts(split, most, by_rows, block, again, outputs))
     return min(found, key=lambda parts: parts.again)
 
@@ -105,7 +107,9 @@ def _in_step(plan: Plan, operand: Operand, split: Var) -> int:
         sizes.append(plan.width)
     elements = product(map(typical, sizes))
     assert isinstance(elements, int), "typical sizes are numbers"
-    return elements
+    assert split.extent is not None, "an index of a sum has an extent"
+    # Steps of several indices may meet the same element.
+    return min(elements, max(1, typical(operand.size) // typical(split.extent)))
 
 
 def _moves(plan: Plan, operand: Operand, by_rows: bool) -> bool:

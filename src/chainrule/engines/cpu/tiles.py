@@ -9,8 +9,9 @@ is too little of ``v``, vectors lie along the sum instead.
 
 x and y are read where they lie, unless reads leave the operand (a copy with a border of zeros is made) or y is not contiguous
 along v or does not fill whole vectors (it is copied into such). Copies that follow the batch are made item by item, by the
-thread that uses them at once; an operand that is copied may be computed on the way (``tile_items.py``). What follows the
-contraction elementwise is computed on the finished tile.
+thread that uses them at once, unless there are too few steps of a sum in an item for the results that it is added to; an
+operand that is copied may be computed on the way (``tile_items.py``). What follows the contraction elementwise is computed on
+the finished tile.
 
 Large products of two matrices run in regions, for which blocks of both operands are copied (``tile_regions.py``). A long sum into few
 results is split into parts, added up in order. Their number depends on sizes alone, so that results do not
@@ -26,7 +27,7 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.lattice import Piece
 from chainrule.engines.cpu.loops import Store, Writer, box_of
-from chainrule.engines.cpu.nests import Region, Task, regions_of, write_box, write_loops
+from chainrule.engines.cpu.nests import Region, Task, regions_of, write_box, write_boxes, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
 from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
@@ -232,10 +233,10 @@ class TileWriter:
             copy = border_of_item(self.body, value, border, target, layout.items[0])
             return target, product(shape[1:]), copy
         self.regions.append(Region(target, value.dtype, product(shape)))
-        box = border_at_once(self.body(), value, border, target)
         what = "the first operand" if number == 0 else "the second operand"
         what = what if number in self.computed else self.name(value)
-        self.tasks.append(write_box(box, comment=f"{what} with a border of zeros"))
+        boxes = border_at_once(self.body, value, border, target)
+        self.tasks.append(write_boxes(boxes, comment=f"{what} with a border of zeros"))
         return None
 
     def _pack(self, packings: Sequence[Packing]) -> None:
