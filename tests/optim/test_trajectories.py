@@ -123,6 +123,11 @@ SAME = [
         {"lr": 0.3, "eps": (None, 2.0), "d": 3.0},
     ),
     (optim.LBFGS(0.5), torch.optim.LBFGS, {"lr": 0.5, "max_iter": 1, "history_size": 10}),
+    (
+        optim.LBFGS(0.3, history=4, tolerance_grad=0.6),
+        torch.optim.LBFGS,
+        {"lr": 0.3, "max_iter": 1, "history_size": 4, "tolerance_grad": 0.6},
+    ),
     (optim.LBFGS(0.2, history=3), torch.optim.LBFGS, {"lr": 0.2, "max_iter": 1, "history_size": 3}),
 ]
 
@@ -188,6 +193,26 @@ def decayed_weights_only(weights: dict[str, torch.Tensor], strength: float) -> l
 def test_biases_do_not_decay(network: Any, same_trajectory: Any, ours: optim.Optimizer, theirs: Any) -> None:
     expected = network.train_torch(lambda weights: theirs(decayed_weights_only(weights, 0.2), lr=0.05))
     same_trajectory(network.train(ours), expected)
+
+
+def test_lbfgs_leaves_small_gradients_alone(network: Any) -> None:
+    path = network.train(optim.LBFGS(0.3, history=4, tolerance_grad=0.6))
+    still = [np.array_equal(a["output.weight"], b["output.weight"]) for a, b in zip(path, path[1:], strict=False)]
+    assert 0 < sum(still) < len(still)
+
+
+def test_lbfgs_rests_where_it_expects_too_little(network: Any) -> None:
+    resting, x = optim.LBFGS(0.5, tolerance_change=1.0), {"x": np.array([1.0, -0.5])}
+    state, path = resting.init(x), []
+    for _ in range(4):
+        updates, state = resting.update({"x": 2 * x["x"]}, state, x)
+        x = {"x": x["x"] + updates["x"]}
+        path.append(x["x"])
+    # The gradient (2, -1) is worth 5, and moves x by half of it divided by 3; (4/3, -2/3) is worth 10/9 with H = 1/2.
+    np.testing.assert_allclose(path[0], [2 / 3, -1 / 3])
+    np.testing.assert_allclose(path[1], [1 / 3, -1 / 6])
+    np.testing.assert_array_equal(path[2], path[1])
+    np.testing.assert_array_equal(path[3], path[1])
 
 
 def scale_to_norm(limit: float) -> Callable[[list[torch.Tensor]], None]:

@@ -51,6 +51,7 @@ from chainrule.nn.dropout import Dropout as Dropout
 from chainrule.nn.dropout import Dropout1d as Dropout1d
 from chainrule.nn.dropout import Dropout2d as Dropout2d
 from chainrule.nn.dropout import Dropout3d as Dropout3d
+from chainrule.nn.dropout import FeatureAlphaDropout as FeatureAlphaDropout
 from chainrule.nn.embedding import Embedding as Embedding
 from chainrule.nn.embedding_bag import EmbeddingBag as EmbeddingBag
 from chainrule.nn.equilibrium import Equilibrium as Equilibrium
@@ -67,6 +68,7 @@ from chainrule.nn.normalisation import InstanceNorm1d as InstanceNorm1d
 from chainrule.nn.normalisation import InstanceNorm2d as InstanceNorm2d
 from chainrule.nn.normalisation import InstanceNorm3d as InstanceNorm3d
 from chainrule.nn.normalisation import LayerNorm as LayerNorm
+from chainrule.nn.normalisation import LocalResponseNorm as LocalResponseNorm
 from chainrule.nn.normalisation import RMSNorm as RMSNorm
 from chainrule.nn.perceptron import PerceptronResult as PerceptronResult
 from chainrule.nn.perceptron import perceptron_fit as perceptron_fit
@@ -80,6 +82,9 @@ from chainrule.nn.pooling import AvgPool1d as AvgPool1d
 from chainrule.nn.pooling import AvgPool2d as AvgPool2d
 from chainrule.nn.pooling import AvgPool3d as AvgPool3d
 from chainrule.nn.pooling import GlobalAveragePooling as GlobalAveragePooling
+from chainrule.nn.pooling import LPPool1d as LPPool1d
+from chainrule.nn.pooling import LPPool2d as LPPool2d
+from chainrule.nn.pooling import LPPool3d as LPPool3d
 from chainrule.nn.pooling import MaxPool1d as MaxPool1d
 from chainrule.nn.pooling import MaxPool2d as MaxPool2d
 from chainrule.nn.pooling import MaxPool3d as MaxPool3d
@@ -110,6 +115,8 @@ from chainrule.nn.transformer import TransformerDecoder as TransformerDecoder
 from chainrule.nn.transformer import TransformerDecoderLayer as TransformerDecoderLayer
 from chainrule.nn.transformer import TransformerEncoder as TransformerEncoder
 from chainrule.nn.transformer import TransformerEncoderLayer as TransformerEncoderLayer
+from chainrule.nn.windows import Fold as Fold
+from chainrule.nn.windows import Unfold as Unfold
 from chainrule.trace.scope import is_training as is_training
 from chainrule.trace.state import collect_state as collect_state
 from chainrule.trace.state import read_state as read_state

@@ -8,7 +8,7 @@ from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.ops import random
 from chainrule.ops.math import where
-from chainrule.trace.array import ArrayLike, as_array, operation
+from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.scope import is_training
 from chainrule.trace.values import show_shape
 
@@ -55,26 +55,41 @@ class AlphaDropout(Dropout):
         return _dropped_to_lowest(x, self.rate, key) if is_training() and self.rate else x
 
 
+class FeatureAlphaDropout(AlphaDropout):
+    """:class:`AlphaDropout` of whole channels: one draw for all positions of (batch, *spatial, channels).
+
+    Raises :class:`ShapeError` for an input without a batch axis.
+    """
+
+    def forward(self, x: ArrayLike, *, key: ArrayLike | None = None) -> Any:
+        return _dropped_to_lowest(x, self.rate, key, channels=True) if is_training() and self.rate else x
+
+
 _LOWEST = -1.7580993408473766  # of SELU: -scale·alpha
 
 
 @operation
-def _dropped_to_lowest(x: ArrayLike, rate: float, key: ArrayLike | None) -> Any:
+def _dropped_to_lowest(x: ArrayLike, rate: float, key: ArrayLike | None, channels: bool = False) -> Any:
     array = as_array(x)
     scale = ((1 - rate) * (1 + rate * _LOWEST**2)) ** -0.5
-    kept = random.bernoulli(1 - rate, array.shape, key=key)
+    kept = _kept(array, rate, key, channels)
     return where(kept, array, _LOWEST) * scale - scale * rate * _LOWEST
 
 
 @operation
 def _dropped(x: ArrayLike, rate: float, key: ArrayLike | None, channels: bool = False) -> Any:
     array = as_array(x)
-    shape = array.shape
+    return where(_kept(array, rate, key, channels), array * (1 / (1 - rate)), 0)
+
+
+def _kept(x: Array, rate: float, key: ArrayLike | None, channels: bool) -> Array:
+    """What is not dropped: element by element, or a draw for each channel of each example."""
+    shape = x.shape
     if channels:
-        if array.ndim < 2:
+        if x.ndim < 2:
             raise ShapeError(
                 f"the input should have shape (batch, *spatial, channels), but it has shape {show_shape(shape)}"
             )
-        shape = (shape[0], *[1] * (array.ndim - 2), shape[-1])
-    kept = random.bernoulli(1 - rate, shape, key=key)
-    return where(kept, array * (1 / (1 - rate)), 0)
+        shape = (shape[0], *[1] * (x.ndim - 2), shape[-1])
+    kept: Array = random.bernoulli(1 - rate, shape, key=key)
+    return kept

@@ -15,6 +15,7 @@ from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_features, check_size
 from chainrule.ops.arrays import extent, mean
 from chainrule.ops.math import maximum, sqrt, stop_gradient
+from chainrule.ops.pooling import average_pool
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.scope import is_training
 from chainrule.trace.state import read_state, record_state
@@ -181,6 +182,24 @@ class InstanceNorm(GroupNorm):
 InstanceNorm1d = InstanceNorm2d = InstanceNorm3d = InstanceNorm
 
 
+class LocalResponseNorm(Module):
+    """``x / (k + alpha · mean(x²))**beta`` with the mean over ``size`` channels around each, zeros beyond both ends.
+
+    Channels are the last axis; ``size // 2`` of them lie before. Krizhevsky, Sutskever & Hinton, NIPS 2012, whose alpha is
+    this one divided by ``size``.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        check_size("LocalResponseNorm", "size", size)
+        self.size = int(size)
+        self.alpha = float(alpha)
+        self.beta = float(beta)
+        self.k = float(k)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _among_neighbours(x, self.size, self.alpha, self.beta, self.k)
+
+
 def _check_settings(layer: str, features: int, eps: float) -> None:
     check_size(layer, "features", features)
     if not eps > 0:
@@ -288,6 +307,16 @@ def _feature_axes(x: Array, features: tuple[int, ...]) -> tuple[int, ...]:
             f"the last axes of the input should have the sizes {features}, but the input has shape {show_shape(x.shape)}"
         )
     return tuple(range(x.ndim - len(features), x.ndim))
+
+
+@operation
+def _among_neighbours(x: ArrayLike, size: int, alpha: float, beta: float, k: float) -> Any:
+    array = as_array(x)
+    if not array.ndim:
+        raise ShapeError("the input of LocalResponseNorm has channels as its last axis, but it is a single number")
+    squares = (array * array)[..., None]
+    around = average_pool(squares, (size,), 1, [(size // 2, (size - 1) // 2)])[..., 0]
+    return array / (k + alpha * around) ** beta
 
 
 @operation

@@ -9,7 +9,7 @@ from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_image, check_size
 from chainrule.ops.convolutions import PerAxis, per_axis
-from chainrule.ops.pooling import adaptive_average_pool, adaptive_max_pool, average_pool, max_pool
+from chainrule.ops.pooling import adaptive_average_pool, adaptive_max_pool, average_pool, max_pool, power_pool
 from chainrule.ops.unpooling import max_unpool
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
@@ -111,6 +111,43 @@ class AvgPool2d(_AvgPool):
 
 class AvgPool3d(_AvgPool):
     """The mean of each channel under a window of (..., depth, height, width, channels); see :class:`AvgPool2d`."""
+
+    rank = 3
+
+
+class _PowerPool(Module):
+    rank: ClassVar[int]
+
+    def __init__(
+        self, norm_type: float, kernel_size: PerAxis, stride: PerAxis | None = None, ceil_mode: bool = False
+    ) -> None:
+        if not norm_type:
+            raise ConfigError(f"{type(self).__name__} needs a norm_type other than 0")
+        self.norm_type = float(norm_type)
+        self.kernel_size, self.stride, _ = _windows(type(self).__name__, self.rank, kernel_size, stride, 0)
+        self.ceil_mode = bool(ceil_mode)
+
+    def forward(self, x: ArrayLike) -> Any:
+        return _norm(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+
+class LPPool1d(_PowerPool):
+    """``(Σ x**p)**(1/p)`` of each channel under a window along (..., time, channels); see :class:`LPPool2d`."""
+
+    rank = 1
+
+
+class LPPool2d(_PowerPool):
+    """``(Σ x**p)**(1/p)`` of each channel under a window of (..., height, width, channels), for ``p = norm_type``.
+
+    Shapes are those of :class:`MaxPool2d` without padding; see :func:`chainrule.ops.power_pool`.
+    """
+
+    rank = 2
+
+
+class LPPool3d(_PowerPool):
+    """``(Σ x**p)**(1/p)`` of each channel under a window of volumes; see :class:`LPPool2d`."""
 
     rank = 3
 
@@ -250,6 +287,13 @@ def _mean(x: ArrayLike, window: tuple[int, ...], *settings: Any) -> Any:
     array = as_array(x)
     check_image(array, len(window))
     return average_pool(array, window, *settings)
+
+
+@operation
+def _norm(x: ArrayLike, p: float, window: tuple[int, ...], *settings: Any) -> Any:
+    array = as_array(x)
+    check_image(array, len(window))
+    return power_pool(array, p, window, *settings)
 
 
 @operation

@@ -81,7 +81,10 @@ from chainrule.ops.pooling import adaptive_average_pool as adaptive_average_pool
 from chainrule.ops.pooling import adaptive_max_pool as adaptive_max_pool
 from chainrule.ops.pooling import average_pool as average_pool
 from chainrule.ops.pooling import max_pool as max_pool
+from chainrule.ops.pooling import power_pool as power_pool
 from chainrule.ops.unpooling import max_unpool as max_unpool
 from chainrule.ops.vectors import cosine_similarity as cosine_similarity
 from chainrule.ops.vectors import pairwise_distance as pairwise_distance
 from chainrule.ops.vectors import vector_norm as vector_norm
+from chainrule.ops.windows import fold as fold
+from chainrule.ops.windows import unfold as unfold

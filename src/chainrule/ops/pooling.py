@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -15,10 +14,11 @@ from chainrule.core.dtypes import FLOATS
 from chainrule.core.errors import ConfigError
 from chainrule.ir.contraction import Contraction, affine, plain
 from chainrule.ops.arrays import concatenate, contract, full
-from chainrule.ops.convolutions import Padding, PerAxis, padding_of, per_axis, spatial_axes, window_positions
+from chainrule.ops.convolutions import Padding, PerAxis, per_axis, spatial_axes
 from chainrule.ops.loops import operation_with_rule
 from chainrule.ops.math import maximum, where
 from chainrule.ops.padding import pad
+from chainrule.ops.windows import Windows, corners_of, elements_of, sum_of_windows, windows_of
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 
 
@@ -42,30 +42,30 @@ def max_pool(
     positions in x, int64 numbers of its spatial positions in row-major order; :func:`max_unpool` puts them back.
     """
     array = as_array(x)
-    windows = _windows(array, window, stride, padding, dilation, ceil_mode, "max pooling")
+    windows = windows_of(array, window, stride, padding, dilation, ceil_mode, "max pooling")
     if not return_indices:
         return _largest(array, windows)
     strides = [math.prod(windows.spatial[axis + 1 :]) for axis in range(len(windows.spatial))]
     return _largest_and_places(array, windows, strides, 0)
 
 
-def _largest(array: Array, windows: _Windows) -> Array:
+def _largest(array: Array, windows: Windows) -> Array:
     count = math.prod(windows.sizes)
 
     def first_largest(inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         (of,), (largest,), (g,) = inputs, outputs, cotangents
         winner = full(largest.shape, count - 1, "int32")
-        for number, element in reversed(list(enumerate(_elements(of, windows)))):
+        for number, element in reversed(list(enumerate(elements_of(of, windows)))):
             winner = where(element == largest, number, winner)
-        return [_sum_of_windows([where(winner == number, g, 0) for number in range(count)], windows)]
+        return [sum_of_windows([where(winner == number, g, 0) for number in range(count)], windows)]
 
     def largest(of: Any) -> Any:
-        return reduce(maximum, _elements(of, windows))
+        return reduce(maximum, elements_of(of, windows))
 
     return operation_with_rule(largest, first_largest, label="max_pool")(_covered(array, windows))  # type: ignore[no-any-return]
 
 
-def _covered(array: Array, windows: _Windows) -> Array:
+def _covered(array: Array, windows: Windows) -> Array:
     """What windows read: x with its margins, without what no window covers."""
     if any(map(any, windows.margins)):
         lowest = -math.inf if array.value.dtype in FLOATS else int(np.iinfo(array.dtype).min)
@@ -74,7 +74,7 @@ def _covered(array: Array, windows: _Windows) -> Array:
     return array[(..., *map(slice, windows.covered), slice(None))]
 
 
-def _largest_and_places(array: Array, windows: _Windows, strides: Sequence[int], first: int) -> tuple[Array, Array]:
+def _largest_and_places(array: Array, windows: Windows, strides: Sequence[int], first: int) -> tuple[Array, Array]:
     """The largest, and for each the number ``first + Σ stride · position`` of the first element that it is."""
     largest = _largest(array, windows)
     rank = len(windows.sizes)
@@ -84,7 +84,7 @@ def _largest_and_places(array: Array, windows: _Windows, strides: Sequence[int],
         return vector.reshape([-1 if k == axis else 1 for k in range(rank)] + [1])
 
     chosen: Array | None = None
-    for element, corner in reversed(list(zip(_elements(_covered(array, windows), windows), _corners(windows)))):
+    for element, corner in reversed(list(zip(elements_of(_covered(array, windows), windows), corners_of(windows)))):
         offset = sum(k * stride for k, stride in zip(corner, strides, strict=True))
         # As in PyTorch a NaN is the largest, and padding is not chosen where all are -infinity.
         found = (element == largest) | (element != element)
@@ -119,7 +119,7 @@ def average_pool(
         raise ConfigError(f"the divisor of average pooling is an integer other than 0, not {divisor!r}")
     array = as_array(x)
     array = array if array.value.dtype in FLOATS else array.astype("float32")
-    windows = _windows(array, window, stride, padding, 1, ceil_mode, "average pooling")
+    windows = windows_of(array, window, stride, padding, 1, ceil_mode, "average pooling")
     rank, lead, places = len(windows.sizes), array.ndim - len(windows.sizes) - 1, windows.places
     # A window is a contraction with a number (docs/decisions/0002).
     place, channel = range(lead, lead + rank), lead + rank
@@ -143,6 +143,27 @@ def average_pool(
     if (counts == counts.flat[0]).all():
         return contract(spec, array, 1 / float(counts.flat[0]))
     return contract(spec, array, 1.0) * (1 / counts[..., None]).astype(array.dtype)
+
+
+@operation
+def power_pool(
+    x: ArrayLike, p: float, window: Sequence[int], stride: PerAxis | None = None, ceil_mode: bool = False
+) -> Any:
+    """``(Σ x**p)**(1/p)`` under a window: the sum for p = 1, towards the largest as p grows. Positions as in :func:`max_pool`.
+
+    Powers are of x itself, as in PyTorch: NaN for a negative sum, and of a negative x where p is no integer. Where the sum is
+    0 there is no gradient. A window beyond the end counts as k times the mean of what is inside, k its number of elements.
+    Raises :class:`ConfigError` for the power 0.
+    """
+    if not p:
+        raise ConfigError("the power of a pool is a number other than 0")
+    array = as_array(x)
+    powers = array * array if p == 2 else array if p == 1 else array**p
+    total = average_pool(powers, window, stride, ceil_mode=ceil_mode) * float(math.prod(window))
+    if p == 1:
+        return total
+    none = total == 0
+    return where(none, 0, where(none, 1, total) ** (1 / p))
 
 
 @operation
@@ -183,7 +204,7 @@ def adaptive_max_pool(x: ArrayLike, places: Sequence[int], *, return_indices: bo
     found = []
     for window in itertools.product(*(_cover(size, count) for size, count in zip(spatial, counts))):
         under = array[(..., *(slice(*bounds) for bounds in window), slice(None))]
-        one = _windows(under, [stop - start for start, stop in window], None, 0, 1, False, "adaptive pooling")
+        one = windows_of(under, [stop - start for start, stop in window], None, 0, 1, False, "adaptive pooling")
         first = sum(start * stride for (start, _), stride in zip(window, strides))
         found.append(_largest_and_places(under, one, strides, first) if return_indices else (_largest(under, one),))
     lead = array.shape[: array.ndim - len(counts) - 1]
@@ -193,100 +214,3 @@ def adaptive_max_pool(x: ArrayLike, places: Sequence[int], *, return_indices: bo
 
 def _cover(size: int, count: int) -> list[tuple[int, int]]:
     return [(o * size // count, -(-(o + 1) * size // count)) for o in range(count)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """Where windows lie on the spatial axes: one number, or pair of margins (before, after), for each axis.
-
-    ``margins`` hold all that windows read outside the image, ``padding`` what of it the caller asked for.
-    """
-
-    spatial: tuple[int, ...]
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    margins: tuple[tuple[int, int], ...]
-    places: tuple[int, ...]
-
-    @property
-    def covered(self) -> tuple[int, ...]:
-        """The positions, margins among them, from the first to the last that a window reads."""
-        axes = zip(self.places, self.strides, self.sizes, self.dilations, strict=True)
-        return tuple(s * (n - 1) + d * (k - 1) + 1 for n, s, k, d in axes)
-
-    def counts(self, with_padding: bool) -> list[np.ndarray[Any, Any]]:
-        """For each axis how many positions of the window count at each place."""
-        found = []
-        axes = zip(self.places, self.strides, self.sizes, self.spatial, self.padding, strict=True)
-        for places, stride, window, size, (before, after) in axes:
-            first = stride * np.arange(places) - before
-            low, high = (-before, size + after) if with_padding else (0, size)
-            found.append(np.minimum(first + window, high) - np.maximum(first, low))
-        return found
-
-
-def _windows(
-    x: Array,
-    window: Sequence[int],
-    stride: PerAxis | None,
-    padding: Padding,
-    dilation: PerAxis,
-    ceil_mode: bool,
-    what: str,
-) -> _Windows:
-    sizes = per_axis(window, len(window), "the window")
-    rank = len(sizes)
-    spatial = spatial_axes(x, rank, what)
-    strides = sizes if stride is None else per_axis(stride, rank, "stride")
-    dilations = per_axis(dilation, rank, "dilation")
-    given = padding_of(padding, spatial, sizes, strides, dilations)
-    reaches = [d * (k - 1) + 1 for k, d in zip(sizes, dilations, strict=True)]
-    if padding != "same" and any(2 * most > reach for reach, margin in zip(reaches, given) for most in margin):
-        raise ConfigError(f"the padding of {what} is at most half of the window, {sizes}, not {padding!r}")
-    places, margins = [], []
-    for axis, (size, reach, s, (before, after)) in enumerate(zip(spatial, reaches, strides, given, strict=True)):
-        most = (size - 1 + before) // s + 1
-        if ceil_mode and reach - s < size + before + after:
-            # One more window, if it begins inside.
-            count = min(-(-(size + before + after - reach) // s) + 1, most)
-        else:
-            count = window_positions(axis, size, reach, s, (before, after))
-        places.append(count)
-        margins.append((before, max(after, s * (count - 1) + reach - size - before)))
-    return _Windows(spatial, sizes, strides, dilations, given, tuple(margins), tuple(places))
-
-
-def _elements(x: Array, windows: _Windows) -> list[Array]:
-    """For each element of the window, in row-major order, what of x lies under it at all places: a strided slice."""
-    return [
-        x[
-            (
-                ...,
-                *(slice(k, k + s * (n - 1) + 1, s) for k, s, n in zip(corner, windows.strides, windows.places)),
-                slice(None),
-            )
-        ]
-        for corner in _corners(windows)
-    ]
-
-
-def _corners(windows: _Windows) -> list[tuple[int, ...]]:
-    """The offsets of the elements of a window, in row-major order."""
-    steps = [range(0, d * k, d) for k, d in zip(windows.sizes, windows.dilations, strict=True)]
-    return list(itertools.product(*steps))
-
-
-def _sum_of_windows(parts: Sequence[Array], windows: _Windows) -> Array:
-    """Every part back at its strided positions of x, added up where windows overlap."""
-    lead = [0] * (parts[0].ndim - len(windows.sizes) - 1)
-    inner = [*lead, *(s - 1 for s in windows.strides), 0]
-    total: Array | None = None
-    for part, corner in zip(parts, _corners(windows), strict=True):
-        axes = zip(windows.covered, corner, windows.strides, windows.places, strict=True)
-        after = [size - k - s * (n - 1) - 1 for size, k, s, n in axes]
-        placed = Array(part.home.pad(part.value, [*lead, *corner, 0], [*lead, *after, 0], inner), part.home)
-        total = placed if total is None else total + placed
-    assert total is not None, "a window has elements"
-    return total

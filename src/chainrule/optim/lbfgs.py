@@ -6,21 +6,26 @@ from typing import Any
 
 from chainrule import ops
 from chainrule.core.errors import ConfigError
-from chainrule.optim.optimizer import Arrays, Optimizer, State, matching, update_operation
+from chainrule.core.trees import tree_map
+from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, matching, update_operation
 from chainrule.optim.schedules import LearningRate, as_schedule, describe_rate
 from chainrule.optim.settings import count as whole
+from chainrule.optim.settings import non_negative
 from chainrule.trace import as_array, scope
 
 _LEAST_CURVATURE = 1e-10
 
 
-def LBFGS(lr: LearningRate = 1.0, history: int = 10) -> Optimizer:
+def LBFGS(
+    lr: LearningRate = 1.0, history: int = 10, tolerance_grad: float = 0.0, tolerance_change: float = 0.0
+) -> Optimizer:
     """``p ← p - lr·H·g``, with H from the last changes of parameters and gradients (Liu and Nocedal 1989).
 
     With ``s`` the last change of the parameters and ``y`` that of the gradients, H is ``(s·y)/(y·y)`` times the identity,
     corrected by the two-loop recursion over ``history`` pairs. Pairs with ``s·y ≤ 1e-10`` are left out. The first update is
-    ``-lr·min(1, 1/‖g‖₁)·g``. This is PyTorch's L-BFGS with one iteration per step and without a line search; noise in
-    the gradients ruins the pairs, so train with ``batch_size="full"``.
+    ``-lr·min(1, 1/‖g‖₁)·g``. Nothing moves where no element of g is larger than ``tolerance_grad``, or where
+    ``g·H·g < tolerance_change``. This is PyTorch's L-BFGS with one iteration per step and without a line search, which
+    :func:`minimise` has; noise in the gradients ruins the pairs, so train with ``batch_size="full"``.
 
     State: ``gradient`` and ``change`` (the last of each), ``changes`` and ``differences`` (the pairs, newest last, stacked on a
     new first axis), and ``inverse``, 1/(s·y) of each pair, 0 where there is none yet.
@@ -28,6 +33,8 @@ def LBFGS(lr: LearningRate = 1.0, history: int = 10) -> Optimizer:
     """
     rate = as_schedule("LBFGS", lr)
     pairs = whole("LBFGS", "history", history)
+    least_gradient = non_negative("LBFGS", "tolerance_grad", tolerance_grad)
+    least_change = non_negative("LBFGS", "tolerance_change", tolerance_change)
 
     @update_operation
     def init(params: Arrays) -> State:
@@ -64,21 +71,40 @@ def LBFGS(lr: LearningRate = 1.0, history: int = 10) -> Optimizer:
         direction = _two_loops(g, changes, differences, inverse, scale, pairs)
         first = ops.minimum(1.0, 1.0 / sum((ops.abs(x).sum().astype("float64") for x in g.values()), start=0.0))
         length = learning_rate(state) * ops.where(as_array(state["count"]) > 0, 1.0, first)
+        if least_change:
+            length = ops.where(_dot(g, direction) < least_change, 0.0, length)
+        if least_gradient:
+            length = ops.where(_largest(g) <= least_gradient, 0.0, length)
         updates = {}
         for path, d in direction.items():
             with scope(path):
                 updates[path] = -length.astype(d.dtype) * d
         after: State = {"count": as_array(state["count"]) + 1, "factor": state["factor"], "gradient": g}
         after |= {"change": updates, "changes": changes, "differences": differences}
-        return updates, after | {"inverse": inverse, "scale": scale}
+        after |= {"inverse": inverse, "scale": scale}
+        if least_gradient:
+            # As if this gradient had not been seen.
+            there = _largest(g) <= least_gradient
+            for name in ("gradient", "change", "changes", "differences", "inverse", "scale"):
+                after[name] = tree_map(lambda new, old: ops.where(there, old, new), after[name], state[name])
+        return updates, after
 
-    described = {"kind": "LBFGS", "lr": describe_rate(rate), "history": pairs}
+    described: dict[str, JSON] = {"kind": "LBFGS", "lr": describe_rate(rate), "history": pairs}
+    described |= {"tolerance_grad": least_gradient, "tolerance_change": least_change}
     return Optimizer(init, update, described, learning_rate)
 
 
 def _dot(a: Arrays, b: Arrays) -> Any:
     """The inner product over all parameters, in float64."""
     return sum(((as_array(a[path]) * b[path]).sum().astype("float64") for path in a), start=0.0)
+
+
+def _largest(arrays: Arrays) -> Any:
+    """The largest absolute value of all."""
+    found: Any = 0.0
+    for array in arrays.values():
+        found = ops.maximum(found, ops.abs(array).max().astype("float64"))
+    return found
 
 
 def _pushed(kept: Any, newest: Any, useful: Any) -> Any:
