@@ -172,6 +172,18 @@ def test_weights_of_small_images_are_summed_over_several(batch, size, by_item):
     assert ("with a border of zeros" in ENGINE.load(graph).c_source) != by_item
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(300, 512), (200, 1040)])
+def test_steps_far_apart_and_what_follows_a_product_are_fetched_ahead(rows, columns):
+    text = f"[B, {columns}] i0:B i1:{columns} i2:{rows} | [i0, i1] += [i0, i2] * [i2, i1]"
+    kinds = list(roles(text, (BATCH, rows), (rows, columns)))
+    forward, weight_gradient = (ENGINE.load(graph_of(*kinds[k], epilogue=True)).c_source for k in (0, -1))
+    assert "CR_FETCH_NEAR(y +" in forward
+    assert "CR_FETCH(f0 +" in weight_gradient
+    for spec, a, b in kinds:
+        for batch in (1, 5, 64, 130):
+            compare(graph_of(spec, a, b, epilogue=True), batch, np.random.default_rng(batch), 1e-4)
+
+
 def test_rows_that_alias_are_copied():
     text = "[B, 64, 1024] i0:B i1:64 i2:1024 i3:300 | [i0, i1, i2] += [i0, i1, i3] * [i0, i3, i2]"
     graph = graph_of(*next(roles(text, (BATCH, 64, 300), (BATCH, 300, 1024))))

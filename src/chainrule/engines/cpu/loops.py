@@ -118,12 +118,12 @@ class Box:
                 first.statements.append(statement)
         return first, rest
 
-    def loads(self) -> Iterator[tuple[str, Index]]:
-        """The pointers and places of all elements that the statements read, whatever guards them."""
+    def loads(self) -> Iterator[tuple[str, str, Index]]:
+        """The types, pointers and places of all elements that the statements read, whatever guards them."""
         for statement in self.statements:
             for pointer, bracket, at in zip(statement.parts, statement.parts[1:], statement.parts[2:]):
                 if bracket == "[" and isinstance(pointer, str) and isinstance(at, Index):
-                    yield pointer, at
+                    yield statement.type, pointer, at
 
     def write(self, writer: Writer, known: Mapping[Var, Index] | None = None) -> None:
         """The statements, without loops and stores."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_body import Place, lines_of_step, places_of, sum_name, write_step
+from chainrule.engines.cpu.tile_fetches import AHEAD, Followers, lines_ahead
 from chainrule.engines.cpu.tile_parts import LINE_BYTES, MOST_LINES, fetches
 from chainrule.engines.cpu.tile_plan import Operand, Plan
 from chainrule.engines.cpu.vectors import vector_type
@@ -25,8 +27,8 @@ class TileFunction:
 
     ``adds`` to what is there unless the argument ``fresh`` is true; puts the sums side by side if ``gathered``, otherwise at the
     places of the output. ``split`` is the index of the sum that has bounds of its own; lines as many steps of it ahead as the
-    arguments ``x_ahead`` and ``y_ahead`` say are fetched. Where the last vector of the output has lanes beyond its end, the argument
-    ``last`` tells whether the tile has that vector.
+    arguments ``x_ahead`` and ``y_ahead`` say are fetched. Rows of the ``followers`` are fetched along with the steps of the sum.
+    Where the last vector of the output has lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
     """
 
     plan: Plan
@@ -34,6 +36,7 @@ class TileFunction:
     adds: bool = False
     gathered: bool = False
     split: Var | None = None
+    followers: Followers | None = None
 
     def write(self) -> tuple[str, str]:
         """The name of the function, which follows from what it does, and its text."""
@@ -45,13 +48,18 @@ class TileFunction:
             with w.block("if (!fresh)"):
                 for place in self._places:
                     self._move(w, place, stores=False)
-        self._sum_loops(w, self.plan.summed)
+        if self.followers is not None:
+            self._fetching(w, self.followers)
+        else:
+            self._sum_loops(w, self.plan.summed)
         for place in self._places:
             self._store(w, place)
         parameters = f"const {type} *restrict x, const {type} *restrict y, {type} *restrict to"
         arguments = ", long first, long end, _Bool fresh, _Bool last, long B"
         if any(fetches(self.plan, self.split, operand) for operand in (self.plan.x, self.plan.y)):
             arguments += ", long x_ahead, long y_ahead"
+        if self.followers is not None:
+            arguments += "".join(f", const {type} *{name}" for name in self.followers.names) + ", long fetched"
         text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
         name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
         return name, f"static void {name}{text}"
@@ -60,7 +68,24 @@ class TileFunction:
     def _places(self) -> list[Place]:
         return places_of(self.counts)
 
-    def _sum_loops(self, w: Writer, vars: Sequence[Var]) -> None:
+    def _fetching(self, w: Writer, followers: Followers) -> None:
+        """The loops of the sum, in portions of its outermost one: before each of them a row of the followers is fetched."""
+        var, rows = self.plan.summed[0], prod(self.counts[:-1])
+        start, end = self._bounds(var)
+        with w.block(f"for (long near = 0; near < {rows}; near++)"):
+            with w.block("if (near < fetched)"):
+                followers.fetch_row(w, self.plan, self.counts)
+            steps = end if start == "0" else f"({end} - {start})"
+            begin = f"{steps} / {rows} * near" if start == "0" else f"{start} + {steps} / {rows} * near"
+            w.line(f"const long begin = {begin};")
+            w.line(f"const long until = near < {rows - 1} ? begin + {steps} / {rows} : {end};")
+            self._sum_loops(w, self.plan.summed, ("begin", "until"))
+
+    def _bounds(self, var: Var) -> tuple[str, str]:
+        assert var.extent is not None, "an index of a sum has an extent"
+        return ("first", "end") if var == self.split else ("0", c_size(var.extent))
+
+    def _sum_loops(self, w: Writer, vars: Sequence[Var], bounds: tuple[str, str] | None = None) -> None:
         plan, moving = self.plan, set(self.plan.summed)
         x, y = _only(plan.x.at, moving), _only(plan.y.at, moving)
         if plan.tail and len(vars) == 1:
@@ -76,7 +101,7 @@ class TileFunction:
             with w.block(""):
                 write_step(w, plan, self.counts, x, y)
             return
-        with w.loop(vars[0], *(("first", "end") if vars[0] == self.split else ("0", None))):
+        with w.loop(vars[0], *(bounds or self._bounds(vars[0]))):
             if len(vars) > 1:
                 self._sum_loops(w, vars[1:])
                 return
@@ -86,7 +111,12 @@ class TileFunction:
 
     def _fetch(self, w: Writer, side: str, operand: Operand, at: Index) -> None:
         """The lines that the step some steps ahead reads of an operand."""
-        if self.split is None or not fetches(self.plan, self.split, operand):
+        if self.split is None or self.plan.in_regions:
+            for offset in lines_ahead(self.plan, self.counts, operand):
+                ahead = at.replace({self.plan.summed[-1]: variable(self.plan.summed[-1]) + AHEAD})
+                w.line(f"CR_FETCH_NEAR({side} + ({ahead + offset}));")
+            return
+        if not fetches(self.plan, self.split, operand):
             return
         lines = lines_of_step(self.plan, self.counts, operand, LINE_BYTES)
         if len(lines) <= MOST_LINES:

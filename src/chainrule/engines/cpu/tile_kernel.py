@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from chainrule.engines.cpu.body import Body, Position
@@ -14,6 +14,7 @@ from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side
+from chainrule.engines.cpu.tile_fetches import Followers, following
 from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_parts import LINE_BYTES, fetches
 from chainrule.engines.cpu.tile_plan import Plan
@@ -150,8 +151,10 @@ class KernelWriter:
         inside = {*plan.summed, *(var for var, _ in plan.unrolled)}
         inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
         arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
+        followers: Followers | None = None
+        fetched: list[str] = []
         if follows:
-            self._fetch_epilogue(w, plan, cuts)
+            followers, fetched = self._fetch_epilogue(w, plan, cuts)
             panel = plan.lanes if plan.column is not None else 1
             w.line(
                 f"{self.type} finished[{prod(max(cut.sizes) for cut in cuts) * panel}] __attribute__((aligned(64)));"
@@ -172,20 +175,30 @@ class KernelWriter:
         if any(ahead):
             first = f"tile == block * {units.per_unit} ? y_ahead : 0" if units.per_unit > 1 else "y_ahead"
             arguments += ["x_ahead" if ahead[0] else "0", first if ahead[1] else "0"]
-        self._call(w, plan, cuts, arguments, adds, follows, split)
+        if followers is not None:
+            arguments += [*fetched, str(prod(max(cut.sizes) for cut in cuts[:-1]))]
+        self._call(w, plan, cuts, arguments, TileFunction(plan, (), adds, follows, split, followers))
         if follows:
             self._epilogue_loops(w, plan, cuts)
 
     def region_tile(self, w: Writer, plan: Plan, copied: Plan, cuts: Sequence[Cut]) -> None:
         """Add the steps of a block to the tile at ``finished``, and compute what follows if the block ``ends`` the sum."""
+        followers: Followers | None = None
+        fetched: list[str] = []
         if self.roots:
-            with w.block("if (ends)"):
-                self._fetch_epilogue(w, plan, cuts)
+            before = Writer()
+            followers, fetched = self._fetch_epilogue(before, plan, cuts)
+            if before.lines:
+                with w.block("if (ends)"):
+                    for text in before.lines:
+                        w.line(text)
         terms = (term for operand in (copied.x, copied.y) for term in operand.at.terms)
         inside = {var for var, _ in terms if var.name not in ("x_tile", "y_panel")}
         arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (copied.x, copied.y)]
         arguments += ["finished", "0", "steps", "fresh", "1", "B"]
-        self._call(w, copied, cuts, arguments, True, True, copied.summed[0])
+        if followers is not None:
+            arguments += [*fetched, f"ends ? {cuts[0].count} : 0"]
+        self._call(w, copied, cuts, arguments, TileFunction(copied, (), True, True, copied.summed[0], followers))
         with w.block("if (ends)"):
             self._epilogue_loops(w, plan, cuts)
 
@@ -195,13 +208,11 @@ class KernelWriter:
         plan: Plan,
         cuts: Sequence[Cut],
         arguments: Sequence[str],
-        adds: bool,
-        gathered: bool,
-        split: Var | None,
+        function: TileFunction,
     ) -> None:
         """The function for the counts of a tile."""
         for number, counts in enumerate(itertools.product(*(cut.sizes for cut in cuts))):
-            name, text = TileFunction(plan, counts, adds, gathered, split).write()
+            name, text = replace(function, counts=counts).write()
             self.functions[name] = text
             tests = [f"{cut.count} == {n}" for cut, n in zip(cuts, counts, strict=True) if len(cut.sizes) > 1]
             condition = f"{'else ' if number else ''}if ({' && '.join(tests)}) " if tests else ""
@@ -251,26 +262,22 @@ class KernelWriter:
                 w.line(f"const long this_{var.name} = {var.name} + r{k};")
             yield
 
-    def _fetch_epilogue(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
-        """Begin to read what follows from a tile reads besides, element by element: it arrives while the tile is summed."""
+    def _fetch_epilogue(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> tuple[Followers | None, list[str]]:
+        """Begin to read what follows from a tile reads besides, element by element: it arrives while the tile is summed. What lies
+        as the result does is left to the tile, with these arguments."""
         if plan.column is None:
-            return
+            return None, []
         known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
-        place = Var("place", plan.width)
+        place, rows = Var("place", plan.width), [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
         box = self._epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
-        computed = {statement.name for statement in box.statements}
-        lines = dict.fromkeys(
-            f"CR_FETCH({pointer} + ({at}));"
-            for pointer, at in box.loads()
-            if at.coefficient(place) == 1 and len(at.terms) > 1 and all(var.name not in computed for var, _ in at.terms)
-        )
-        if not lines:
-            return
-        count, line = cuts[-1].count, LINE_BYTES // BYTES[plan.dtype]
-        with self._each_row(w, plan, cuts), w.block(f"for (long l = 0; l < {count} * {plan.lanes}; l += {line})"):
-            w.line(f"const long place = {variable(plan.column) * plan.lanes + variable(Var('l'))};")
-            for text in lines:
-                w.line(text)
+        followers, arguments, lines = following(plan, box, place, rows)
+        if lines:
+            count, line = cuts[-1].count, LINE_BYTES // BYTES[plan.dtype]
+            with self._each_row(w, plan, cuts), w.block(f"for (long l = 0; l < {count} * {plan.lanes}; l += {line})"):
+                w.line(f"const long place = {variable(plan.column) * plan.lanes + variable(Var('l'))};")
+                for text in lines:
+                    w.line(f"CR_FETCH({text});")
+        return followers, arguments
 
     def _epilogue(self, out: Index, finished: str) -> Box:
         body = self.body()

@@ -80,8 +80,11 @@ _MACROS = """
 #else
 #define CR_ONCE(vector) ((void)0)
 #endif
-/* Begins to read a line of memory into the second cache. The address may lie outside of any array. */
+/* Begins to read a line of memory into the second cache, to write it soon, or into the first cache. The address may lie outside of
+ * any array. */
 #define CR_FETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
+#define CR_FETCH_TO_WRITE(address) __builtin_prefetch((const void *)(address), 1, 2)
+#define CR_FETCH_NEAR(address) __builtin_prefetch((const void *)(address), 0, 3)
 #ifdef __has_builtin
 #if __has_builtin(__builtin_shufflevector)
 #define CR_MACROS(x, y, places, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
