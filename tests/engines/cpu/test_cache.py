@@ -347,6 +347,28 @@ def test_a_full_disk_does_not_stop_the_work(folder: Path, monkeypatch: pytest.Mo
     assert load_library(SOURCE + "//full", name="after").answer() == 42
 
 
+@pytest.mark.parametrize("left", [60_000, 8_000, 0])
+def test_a_compiler_that_finds_the_disk_full_writes_elsewhere(
+    left: int, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAINRULE_CACHE", str(small_disk / "cache"))
+    open_cache()
+    full = os.statvfs(small_disk)
+    (small_disk / "filling").write_bytes(b"x" * max(0, full.f_bavail * full.f_frsize - left))
+    succeed(process(LOAD))
+
+
+def test_where_there_is_no_room_at_all_the_reason_is_given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loading.load_runtime()
+
+    def full(self: Cache, key: str, suffix: str, make: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Cache, "obtain", full)
+    with pytest.raises(CompilerError, match=r"^compiling answer failed: the disk is full$"):
+        load_library(SOURCE, name="answer")
+
+
 def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CHAINRULE_CACHE", str(tmp_path))
     assert usual_folder() == tmp_path

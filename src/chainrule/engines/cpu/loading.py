@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path
 
 from chainrule.core.files import reason
+from chainrule.core.names import escape_terminal
 from chainrule.engines.cpu.cache import Cache, entry_key, open_cache, temporary_cache
 from chainrule.engines.cpu.parts import parts_of
 from chainrule.engines.cpu.runtime import Runtime
-from chainrule.engines.cpu.toolchain import CompilerError, NoToolchain, Toolchain, find_toolchain
+from chainrule.engines.cpu.toolchain import CompilerError, NoRoomError, NoToolchain, Toolchain, find_toolchain
 
 _SHARED = '#define CR_SHARED __attribute__((visibility("hidden")))\n'
 _PART = '#define CR_SHARED extern __attribute__((visibility("hidden")))\n#define CR_PART 1\n'
@@ -129,8 +130,12 @@ def _compiled(key: str, texts: Callable[[], Sequence[str]], name: str, toolchain
     usual: Cache = open_cache()[0]
     try:
         return usual.obtain(key, ".so", make)
-    except OSError:  # the disk is full, or the folder has become unusable
-        return temporary_cache().obtain(key, ".so", make)
+    except (OSError, NoRoomError):  # the disk is full, or the folder has become unusable
+        try:
+            return temporary_cache().obtain(key, ".so", make)
+        except OSError as error:
+            shown = escape_terminal(name, limit=80)
+            raise CompilerError(f"compiling {shown} failed: {reason(error)}") from None
 
 
 def _opened(path: Path) -> ctypes.CDLL:

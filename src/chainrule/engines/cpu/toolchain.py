@@ -58,6 +58,8 @@ _FEATURES = {
     "__clang__": "clang",
 }
 
+# What the C library says of these errors, which compilers repeat.
+_NO_ROOM = ("No space left on device", "Disk quota exceeded")
 _PROBE = """
 typedef float four __attribute__((vector_size(16)));
 static _Thread_local int kept;
@@ -72,6 +74,10 @@ __attribute__((visibility("default"))) int cr_probe(int n) {
 
 class CompilerError(ChainruleError, RuntimeError):
     """The compiler did not turn a generated source into a library; the message has its first complaint."""
+
+
+class NoRoomError(CompilerError):
+    """The disk that the compiler wrote to is full, or the user's share of it."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +331,10 @@ def _run(arguments: list[str], folder: Path, purpose: str) -> str:
     if done.returncode < 0:
         raise CompilerError(f"{shown} was killed ({_signal_name(-done.returncode)}) while {purpose}")
     if done.returncode:
-        complaint = _first_complaint(done.stderr.decode("utf-8", "replace"))
+        said = done.stderr.decode("utf-8", "replace")
+        if any(words in said for words in _NO_ROOM):
+            raise NoRoomError(f"{shown} found no room on the disk while {purpose}")
+        complaint = _first_complaint(said)
         raise CompilerError(f"{shown} failed while {purpose}: {complaint}")
     return done.stdout.decode("utf-8", "replace")
 
