@@ -25,6 +25,8 @@ from chainrule.optim.groups import freeze as freeze
 from chainrule.optim.groups import frozen as frozen
 from chainrule.optim.groups import groups as groups
 from chainrule.optim.lbfgs import LBFGS as LBFGS
+from chainrule.optim.minimise import Minimum as Minimum
+from chainrule.optim.minimise import minimise as minimise
 from chainrule.optim.muon import Muon as Muon
 from chainrule.optim.optimizer import JSON as JSON
 from chainrule.optim.optimizer import Optimizer as Optimizer
