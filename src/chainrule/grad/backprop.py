@@ -7,7 +7,6 @@ printed and compiled like any other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from chainrule.core.dtypes import FLOATS
 from chainrule.core.errors import GraphError
@@ -50,7 +49,7 @@ class Backward:
                 continue
             if not any(value in needed for value in node.inputs):
                 continue
-            with self.build.at(replace(node.origin, phase="backward")):
+            with self.build.at(node.origin.in_phase("backward")):
                 found = self.rules.rule(node)(self, node, given)
                 for value, cotangent in zip(node.inputs, found, strict=True):
                     if cotangent is not None and value in needed:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,9 @@ class Builder:
             types = primitive.infer([value.type for value in inputs], given)
         except ChainruleError as error:
             raise type(error)(f"{name} in {origin}: {error}") from None
-        node = Node(primitive, tuple(inputs), given, tuple(Value(t) for t in types), origin)
+        node = Node(primitive, tuple(inputs), given, tuple([Value(type) for type in types]), origin)
+        if given.keys() == set(primitive.attributes):  # otherwise the verifier has something to say
+            node.note_typed()
         self.append(node)
         return node.outputs
 
@@ -74,7 +75,7 @@ class Builder:
 
     @contextmanager
     def phase(self, phase: str) -> Iterator[None]:
-        with self.at(replace(self.origin, phase=phase)):
+        with self.at(self.origin.in_phase(phase)):
             yield
 
     def inline(
@@ -89,7 +90,7 @@ class Builder:
             copies = tuple(Value(value.type, value.name) for value in node.outputs)
             known.update(zip(node.outputs, copies, strict=True))
             inputs = tuple(known[value] for value in node.inputs)
-            origin = node.origin if phase is None else replace(node.origin, phase=phase)
+            origin = node.origin if phase is None else node.origin.in_phase(phase)
             self.append(Node(node.primitive, inputs, node.attributes, copies, origin))
         return [known[value] for value in graph.outputs], known
 

@@ -6,8 +6,9 @@ Every node carries its :class:`Origin`: the path of the module and the line of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -72,22 +73,39 @@ class Origin:
         named = f"layer {self.path!r}" if self.path else ""
         return " at ".join(part for part in (named, where) if part) or "an unnamed place"
 
+    def in_phase(self, phase: str) -> Origin:
+        """The same place in another phase of the step."""
+        return _in_phase(self, phase)
+
+
+@lru_cache(maxsize=4096)
+def _in_phase(origin: Origin, phase: str) -> Origin:
+    return replace(origin, phase=phase)
+
 
 NOWHERE = Origin()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One application of a primitive."""
+    """One application of a primitive.
+
+    ``is_typed`` says that its attributes and types are known to follow the primitive's rules: a builder that typed it, or the
+    verifier that checked it, has noted so. Since nodes never change it need not be found out again.
+    """
 
     primitive: Primitive
     inputs: tuple[Value, ...]
     attributes: Mapping[str, Any]
     outputs: tuple[Value, ...]
     origin: Origin = NOWHERE
+    is_typed: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+
+    def note_typed(self) -> None:
+        object.__setattr__(self, "is_typed", True)
 
     @property
     def output(self) -> Value:
@@ -100,6 +118,14 @@ class Node:
         for name, value in self.attributes.items():
             if isinstance(value, Graph):
                 yield name, value
+
+    def rewired(self, known: Mapping[Value, Value], bodies: Mapping[str, Graph]) -> Node:
+        """The node that reads ``known[v]`` for every operand v found there and has these bodies; itself where nothing is different."""
+        inputs = tuple([known.get(value, value) for value in self.inputs])
+        others = {name: body for name, body in bodies.items() if body is not self.attributes[name]}
+        if inputs == self.inputs and not others:
+            return self
+        return replace(self, inputs=inputs, attributes={**self.attributes, **others} if others else self.attributes)
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -127,3 +153,10 @@ class Graph:
     @property
     def output_types(self) -> tuple[ArrayType, ...]:
         return tuple(value.type for value in self.outputs)
+
+    def rewritten(self, nodes: Sequence[Node], outputs: Sequence[Value]) -> Graph:
+        """The graph with these nodes and outputs; itself where they are its own."""
+        nodes, outputs = tuple(nodes), tuple(outputs)
+        if nodes == self.nodes and outputs == self.outputs:
+            return self
+        return replace(self, nodes=nodes, outputs=outputs)

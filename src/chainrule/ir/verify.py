@@ -17,16 +17,24 @@ def verify(graph: Graph) -> Graph:
     """Check that a graph is well formed and return it.
 
     Every value is defined once and before it is used; every primitive is in the table and has exactly its attributes and
-    operands; every result type is the one that the typing rule gives; bodies of loops are well formed too. Raises
-    :class:`GraphError` naming the graph, the node's number and its origin.
+    operands; every result type is the one that the typing rule gives; bodies of loops are well formed too. What concerns a node
+    alone is checked once in its life. Raises :class:`GraphError` naming the graph, the node's number and its origin.
     """
     defined: set[Value] = set()
     where: Callable[[], str] = partial("graph {!r}, inputs".format, graph.name)
     for value in graph.inputs:
+        _check_type(value, where)
         _define(value, defined, where)
     for number, node in enumerate(graph.nodes):
         where = partial(_place, graph, number, node)
-        _verify_node(node, defined, where)
+        for value in node.inputs:
+            if value not in defined:
+                raise GraphError(f"{where()}: an operand is used before it is defined")
+        for _, body in node.subgraphs():
+            verify(body)
+        if not node.is_typed:
+            _check_node(node, where)
+            node.note_typed()
         for value in node.outputs:
             _define(value, defined, where)
     for value in graph.outputs:
@@ -44,13 +52,17 @@ def _place(graph: Graph, number: int, node: Node) -> str:
 def _define(value: Value, defined: set[Value], where: Callable[[], str]) -> None:
     if value in defined:
         raise GraphError(f"{where()}: a value is defined twice")
-    sizes = [size for size in value.shape if not isinstance(size, Size)]
-    if value.dtype not in ALL or any(type(size) is not int or size < 0 for size in sizes):
-        raise GraphError(f"{where()}: a value has the impossible type {value.dtype} of shape {value.shape}")
     defined.add(value)
 
 
-def _verify_node(node: Node, defined: set[Value], where: Callable[[], str]) -> None:
+def _check_type(value: Value, where: Callable[[], str]) -> None:
+    sizes = [size for size in value.shape if not isinstance(size, Size)]
+    if value.dtype not in ALL or any(type(size) is not int or size < 0 for size in sizes):
+        raise GraphError(f"{where()}: a value has the impossible type {value.dtype} of shape {value.shape}")
+
+
+def _check_node(node: Node, where: Callable[[], str]) -> None:
+    """What must hold of a node wherever it stands."""
     primitive = node.primitive
     if PRIMITIVES.get(primitive.name) is not primitive:
         raise GraphError(f"{where()}: it is not in the primitive table")
@@ -60,11 +72,6 @@ def _verify_node(node: Node, defined: set[Value], where: Callable[[], str]) -> N
         )
     if primitive.arity is not None and primitive.arity != len(node.inputs):
         raise GraphError(f"{where()}: it has {len(node.inputs)} operands instead of {primitive.arity}")
-    for value in node.inputs:
-        if value not in defined:
-            raise GraphError(f"{where()}: an operand is used before it is defined")
-    for _, body in node.subgraphs():
-        verify(body)
     try:
         check_attributes(primitive.name, node.attributes)
         types = primitive.infer([value.type for value in node.inputs], node.attributes)
@@ -73,3 +80,5 @@ def _verify_node(node: Node, defined: set[Value], where: Callable[[], str]) -> N
     found = tuple(value.type for value in node.outputs)
     if types != found:
         raise GraphError(f"{where()}: its results are typed {found} but the typing rule gives {types}")
+    for value in node.outputs:
+        _check_type(value, where)

@@ -34,17 +34,12 @@ def move_out_of_loops(graph: Graph) -> Graph:
     build.inputs = list(graph.inputs)
     known: dict[Value, Value] = {}
     for node in graph.nodes:
-        bodies = {name: move_out_of_loops(body) for name, body in node.subgraphs()}
-        node = replace(
-            node,
-            inputs=tuple(known.get(value, value) for value in node.inputs),
-            attributes={**node.attributes, **bodies} if bodies else node.attributes,
-        )
+        node = node.rewired(known, {name: move_out_of_loops(body) for name, body in node.subgraphs()})
         if node.primitive.name == "scan" and node.attributes["carries"] and node.attributes["length"] > 1:
             known.update(zip(node.outputs, _Loop(build, node).rewritten(), strict=True))
         else:
             build.append(node)
-    return replace(graph, nodes=tuple(build.nodes), outputs=tuple(known.get(v, v) for v in graph.outputs))
+    return graph.rewritten(build.nodes, [known.get(value, value) for value in graph.outputs])
 
 
 class _Loop:

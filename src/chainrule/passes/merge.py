@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,7 @@ def merge_equal(graph: Graph) -> Graph:
     kept: list[Node] = []
     for node in graph.nodes:
         bodies = {name: merge_equal(body) for name, body in node.subgraphs()}
-        node = replace(
-            node,
-            inputs=tuple(known.get(value, value) for value in node.inputs),
-            attributes={**node.attributes, **bodies} if bodies else node.attributes,
-        )
+        node = node.rewired(known, bodies)
         if bodies:
             kept.append(node)
             continue
@@ -36,8 +31,7 @@ def merge_equal(graph: Graph) -> Graph:
             kept.append(node)
         else:
             known.update(zip(node.outputs, twin.outputs, strict=True))
-    outputs = tuple(known.get(value, value) for value in graph.outputs)
-    return replace(graph, nodes=tuple(kept), outputs=outputs)
+    return graph.rewritten(kept, [known.get(value, value) for value in graph.outputs])
 
 
 def attribute_key(value: Any) -> Hashable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from chainrule.core.errors import GraphError
 from chainrule.core.source_code import code_digest
 from chainrule.ir.graph import Graph
 from chainrule.ir.verify import verify
@@ -30,9 +31,17 @@ def identity() -> str:
 
 
 def optimise(graph: Graph, observe: Callable[[str, Graph], None] | None = None) -> Graph:
-    """Run every pass in order; ``observe(name, graph)`` sees the graph after each."""
+    """Run every pass in order; ``observe(name, graph)`` sees the graph after each.
+
+    Whatever a pass has changed is verified, and that inputs and the types of outputs are still the same.
+    """
+    signature = graph.input_types, graph.output_types
     for name, rewrite in PASSES:
-        graph = verify(rewrite(graph))
+        before, graph = graph, rewrite(graph)
+        if graph is not before:
+            verify(graph)
+            if (graph.input_types, graph.output_types) != signature:
+                raise GraphError(f"graph {graph.name!r}: the pass {name} changed the types of its inputs or outputs")
         if observe is not None:
             observe(name, graph)
     return graph

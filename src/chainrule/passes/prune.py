@@ -14,17 +14,12 @@ def prune(graph: Graph) -> Graph:
     for node in reversed(graph.nodes):
         if not any(value in needed for value in node.outputs):
             continue
-        node = _prune_bodies(node)
+        node = node.rewired({}, {name: prune(body) for name, body in node.subgraphs()})
         if node.primitive.name == "scan":
             node = _prune_scan(node, needed)
         needed.update(node.inputs)
         kept.append(node)
-    return replace(graph, nodes=tuple(reversed(kept)))
-
-
-def _prune_bodies(node: Node) -> Node:
-    bodies = {name: prune(body) for name, body in node.subgraphs()}
-    return replace(node, attributes={**node.attributes, **bodies}) if bodies else node
+    return graph.rewritten(kept[::-1], graph.outputs)
 
 
 def _prune_scan(node: Node, needed: set[Value]) -> Node:

@@ -208,21 +208,15 @@ def simplify(graph: Graph) -> Graph:
     context = _Context()
     build = context.build
     known: dict[Value, Value] = {}
-    for value in graph.inputs:
-        known[value] = build.input(value.type, value.name)
     for node in graph.nodes:
-        bodies = {name: simplify(body) for name, body in node.subgraphs()}
-        attributes = {**node.attributes, **bodies} if bodies else node.attributes
-        copies = tuple(Value(value.type, value.name) for value in node.outputs)
-        current = Node(node.primitive, tuple(known[value] for value in node.inputs), attributes, copies, node.origin)
+        current = node.rewired(known, {name: simplify(body) for name, body in node.subgraphs()})
         replacement = _rewrite(context, current)
         if replacement is None:
             build.append(current)
             context.note()
-            known.update(zip(node.outputs, copies, strict=True))
         else:
             known[node.output] = replacement
-    return build.finish(graph.name, [known[value] for value in graph.outputs], graph.output_names)
+    return graph.rewritten(build.nodes, [known.get(value, value) for value in graph.outputs])
 
 
 def _rewrite(context: _Context, node: Node) -> Value | None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from chainrule.ir.graph import Origin
@@ -73,4 +74,9 @@ def origin() -> Origin:
         if frame.f_back is None:
             return Origin(inside.path, "", 0, inside.phase)
         frame = frame.f_back
-    return Origin(inside.path, Path(frame.f_code.co_filename).name, frame.f_lineno, inside.phase)
+    return _origin(inside.path, frame.f_code.co_filename, frame.f_lineno, inside.phase)
+
+
+@lru_cache(maxsize=4096)
+def _origin(path: str, file: str, line: int, phase: str) -> Origin:
+    return Origin(path, Path(file).name, line, phase)
