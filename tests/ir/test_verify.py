@@ -241,3 +241,37 @@ def test_graphs_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         node.attributes["value"][0] = 5
     assert constant.type == ArrayType((2,), "float64")
+
+
+def counted(monkeypatch, name):
+    """How often the typing rule of a primitive was asked."""
+    calls = []
+    row = PRIMITIVES[name]
+    rule = row.infer
+    other = replace(row, infer=lambda types, attributes: calls.append(1) or rule(types, attributes))
+    monkeypatch.setitem(PRIMITIVES, name, other)
+    return calls, other
+
+
+def test_a_node_is_checked_once_and_its_copies_again(monkeypatch):
+    calls, tanh = counted(monkeypatch, "tanh")
+    good = small()
+    assert len(calls) == 1  # by the builder
+    verify(good)
+    assert len(calls) == 1
+    copied = with_node(good, 0, origin=Origin("elsewhere"))
+    assert not copied.nodes[0].is_typed
+    verify(copied)
+    verify(replace(copied, name="renamed"))
+    assert len(calls) == 2 and copied.nodes[0].primitive is tanh
+    verify(in_a_loop(good))
+    assert len(calls) == 3  # that of the body that in_a_loop makes itself
+
+
+def test_a_node_that_a_builder_did_not_type_in_full_is_checked(monkeypatch):
+    b = Builder()
+    x = b.input(ROW, "x")
+    (y,) = b.emit("tanh", [x], {"axes": (0,)})
+    assert not b.nodes[0].is_typed
+    with pytest.raises(GraphError, match="attributes"):
+        verify(b.finish("too much", [y]))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chainrule.core.errors import GraphError
 from chainrule.engines.reference import ENGINE
 from chainrule.grad import STANDARD, backprop_graph
 from chainrule.ir.build import Builder
-from chainrule.ir.graph import ArrayType
+from chainrule.ir.graph import ArrayType, Value
 from chainrule.ir.verify import verify
-from chainrule.passes import PASSES, optimise
+from chainrule.passes import PASSES, optimise, pipeline
 from chainrule.passes.merge import attribute_key, merge_equal
 from chainrule.passes.prune import prune
 from chainrule.testing import random_program
@@ -98,6 +100,53 @@ def test_an_observer_sees_the_graph_after_every_pass():
 
 def names(graph):
     return [node.primitive.name for node in graph.nodes]
+
+
+def test_passes_keep_what_they_do_not_change():
+    b = Builder()
+    x = b.input(ROW, "x")
+    kept = b.tanh(x)
+    b.exp(x)
+    graph = b.finish("example", [b.mul(b.add(kept, b.full_like(x, -0.0)), x)])
+    optimised = optimise(graph)
+    assert optimised.inputs == graph.inputs
+    assert optimised.nodes[0] is graph.nodes[0]
+    assert [node.primitive.name for node in optimised.nodes] == ["tanh", "mul"]
+    for name, rewrite in PASSES:
+        assert rewrite(optimised) is optimised, name
+
+
+def wrongly_typed(graph):
+    """A node in place of another whose result it does not compute."""
+    node = replace(graph.nodes[-1], outputs=(Value(ArrayType((4,), "float64")),))
+    return replace(graph, nodes=(*graph.nodes[:-1], node), outputs=node.outputs)
+
+
+def with_another_result(graph):
+    b = Builder()
+    (x,) = (b.input(value.type, value.name) for value in graph.inputs)
+    return b.finish(graph.name, [b.reduce_sum(x, (0,))])
+
+
+def without_what_it_reads(graph):
+    return replace(graph, nodes=graph.nodes[1:])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (wrongly_typed, "its results are typed"),
+        (with_another_result, "the pass mistaken changed the types"),
+        (without_what_it_reads, "used before it is defined"),
+    ],
+)
+def test_mistakes_of_a_pass_are_found(mistake, message, monkeypatch):
+    b = Builder()
+    x = b.input(ROW, "x")
+    graph = b.finish("example", [b.mul(b.tanh(x), x)])
+    monkeypatch.setattr(pipeline, "PASSES", (*PASSES, ("mistaken", mistake)))
+    with pytest.raises(GraphError, match=message):
+        optimise(graph)
 
 
 def test_what_no_output_needs_is_dropped():
