@@ -347,7 +347,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     for (long k = 0; k < 7; k++) slot[k] = arrays[k];
     slot[7] = arena, arena += cr_round(32);
     slot[8] = arena, arena += cr_round(32);
-    struct frame frame = {slot, constants, arena, B, row};
+    struct frame frame = {slot, constants, arena, B, row, 0};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks(32, 262144, 1));
     nest_2(&frame, 0);

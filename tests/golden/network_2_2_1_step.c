@@ -639,7 +639,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     slot[16] = arena, arena += cr_round(4);
     slot[17] = arena, arena += cr_round((8 * B));
     slot[18] = arena, arena += cr_round((8 * B));
-    struct frame frame = {slot, constants, arena, B, row};
+    struct frame frame = {slot, constants, arena, B, row, 0};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)));
     cr_parallel(nest_2, &frame, cr_chunks((6 * B), 65536, B));

@@ -172,6 +172,21 @@ def test_the_number_of_slabs_follows_from_sizes():
     assert int(grain) == sections.LIMITS.grain
 
 
+def test_shares_of_an_item_are_for_threads_that_wait():
+    """A convolution copies an item for every share of its results; a slab, where one thread runs all of them, has one."""
+    weight = np.zeros((3, 3, 32, 32), np.float32)
+
+    def function(x, w):
+        return ops.convolution(ops.tanh(ops.convolution(x, w, padding=1)), w, padding=1)
+
+    graph = optimise(cr.trace(function, np.zeros((2, 8, 8, 32), np.float32), weight, batch=("x",)))
+    text = lower(graph, frozenset(), 32).source.text
+    shares = re.findall(r"const long ranges = (.*), shares = (.*);", text)
+    assert shares
+    assert all(found.startswith("(in_slab ? 1 : ") for pair in shares for found in pair)
+    assert text.count("const _Bool in_slab = slabs > 1;") == 1
+
+
 def test_the_arena_holds_no_rows_that_only_a_section_needs():
     graph = optimise(cr.trace(lambda x, w: ops.tanh(ops.tanh(x @ w) @ w) @ w, ROWS, WEIGHT, batch=("x",)))
     lowering = lower(graph, frozenset(), 32)

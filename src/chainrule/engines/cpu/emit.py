@@ -43,6 +43,7 @@ struct frame {
     char *scratch;
     long B;
     long row; /* the first of these rows in the whole batch */
+    _Bool in_slab; /* there are other slabs of it, so one thread runs this one */
 };
 
 #define CR_INDEPENDENT _Pragma("GCC ivdep")
@@ -234,7 +235,9 @@ class _Emitter:
                 w.line(f"slot[{given + k}] = constants[{first_constant + k}];")
             for k, size in enumerate(memory.arena):
                 w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
-            w.line("struct frame frame = {slot, constants, arena, B, row};")
+            w.line("struct frame frame = {slot, constants, arena, B, row, 0};")
+            if "in_slab" in calls.text:
+                w.line("const _Bool in_slab = 0;")
             if moved:
                 w.line(f"char *moved[{moved}];")
                 w.line("struct frame other = frame;")

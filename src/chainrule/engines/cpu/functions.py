@@ -75,6 +75,8 @@ def _text(
     with w.block(f"static void {name}({parameters})"):
         w.line("struct frame *const frame = context;")
         w.line("const long B = frame->B;")
+        if "in_slab" in text:
+            w.line("const _Bool in_slab = frame->in_slab;")
         for pointer, (type, slot) in pointers.items():
             w.line(f"{type} *restrict const {pointer} = ({type} *)frame->slot[{slot}];")
         words = set(_WORD.findall(text))

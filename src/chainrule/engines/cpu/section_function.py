@@ -71,7 +71,8 @@ def write_section(
         w.line(f"char *const own = cr_borrow({name}_bytes(B)), *top = own;")
         for k, bytes in enumerate(sizes):
             w.line(f"slot[{memory.shared + k}] = top, top += {bytes};")
-        w.line("struct frame frame = {slot, whole->constants, top, B, row};")
+        w.line("const _Bool in_slab = slabs > 1;")
+        w.line("struct frame frame = {slot, whole->constants, top, B, row, in_slab};")
         if moved:
             w.line(f"char *moved[{moved}];")
             w.line("struct frame other = frame;")

@@ -268,7 +268,8 @@ class TileWriter:
             work = work + units.work * extent
         least = plans[0][1].count
         ranges = f"cr_chunks({c_size(work)}, {GRAIN}, {c_size(extent)})"
-        ranges = f"cr_least({ranges}, {PARTS})" if summed else ranges
+        # One thread runs all of a slab, and copies an item once.
+        ranges = f"cr_least({ranges}, {PARTS})" if summed else f"(in_slab ? 1 : {ranges})"
         chunks = self._shares(w, ranges, work, least)
         size = c_size(product(self.node.output.shape))
         w.line(
@@ -322,7 +323,7 @@ class TileWriter:
 
     def _shares(self, w: Writer, ranges: str, work: Dim, units: str) -> str:
         """Decode a chunk into a range of items (or of the sum) and a share of the units; the number of chunks."""
-        shares = f"cr_shares({c_size(work)}, {GRAIN}, {ranges}, {units})"
+        shares = f"(in_slab ? 1 : cr_shares({c_size(work)}, {GRAIN}, {ranges}, {units}))"
         w.line(f"const long ranges = {ranges}, shares = {shares};")
         w.line("const long range = chunk / shares, share = chunk % shares;")
         return f"{ranges} * {shares}"
