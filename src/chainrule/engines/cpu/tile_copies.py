@@ -192,11 +192,12 @@ def pack_rows(body: Body, plan: Plan, target: str) -> tuple[Box, Operand, Dim]:
     order = [*vars, tile, *steps, lane]
     shape = tuple(var.extent for var in order if var.extent is not None)
     packed = linear([variable(var) for var in order], shape)
-    first = Var(body.emit("const long", variable(tile), f" * {extent} / {tiles}"))
-    # The last element again where a tile has fewer rows.
-    place = Var(body.emit("const long", "cr_least(", variable(first) + variable(lane), f", {extent - 1})"), extent)
-    element = body.element(x.pointer, x.at.replace({row: variable(place)}), x.size, C_TYPES[plan.dtype])
+    # The last tile has as many rows as any: where one has fewer, the next row follows.
+    first = Var(body.emit("const long", variable(tile), f" * {extent} / {tiles}"), extent - most + 1)
+    place = variable(first) + variable(lane)
+    element = body.element(x.pointer, x.at.replace({row: place}), x.size, C_TYPES[plan.dtype])
     store = Store(target, packed, element, product(shape))
-    box = box_of([v for v in order if v.extent != 1], body, [store])
+    # Steps of such sums lie pages apart, and the rows of each side by side.
+    box = box_of([v for v in (*vars, *steps, tile, lane) if v.extent != 1], body, [store])
     packed = packed.replace({lane: variable(Var("row_in_tile", most))})
     return box, Operand(target, packed, product(shape), x.in_vectors), product(shape)
