@@ -181,7 +181,7 @@ def test_upsampling_to_a_size_equals_pytorch() -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
     same(nn.Upsample(size=(5, 7)), t.Upsample((5, 7)), x)
     same(nn.Upsample(size=2), t.Upsample(2), x)
-    with pytest.raises(ConfigError, match=r"mode of Upsample is 'nearest' or 'linear', .* not 'bilinear'"):
+    with pytest.raises(ConfigError, match=r"mode of Upsample is 'nearest', or 'linear' or 'cubic', .* not 'bilinear'"):
         nn.Upsample(2, "bilinear")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="align_corners of Upsample is for mode='linear'"):
         nn.Upsample(2, align_corners=True)

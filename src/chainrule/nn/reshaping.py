@@ -105,24 +105,27 @@ class Upsample(Module):
 
     ``mode="nearest"`` repeats positions, position o of n along an axis being that of ``⌊o·size/n⌋``. "linear" takes the
     mean of the two neighbours of ``(o + ½)·size/n - ½``, weighted by nearness, along every axis (PyTorch's bilinear and
-    trilinear); with ``align_corners`` the ends of both axes coincide. ``scale_factor`` is one integer or one for each
-    axis, and so is ``size``, which goes before it. Raises :class:`ShapeError` when the input has another number of
-    axes.
+    trilinear); "cubic" a cubic through four, which goes on beyond the ends with the last positions (bicubic; Keys 1981,
+    with a = -¾). With ``align_corners`` the ends of both axes coincide. ``scale_factor`` is a number or one for each axis;
+    one that is no integer f makes ``⌊size·f⌋`` positions and counts them by 1/f in place of size/n, as in PyTorch. ``size``
+    goes before it. Raises :class:`ShapeError` when the input has another number of axes.
     """
 
     def __init__(
         self,
-        scale_factor: int | Sequence[int] = 2,
-        mode: Literal["nearest", "linear"] = "nearest",
+        scale_factor: float | Sequence[float] = 2,
+        mode: Literal["nearest", "linear", "cubic"] = "nearest",
         align_corners: bool = False,
         *,
         size: int | Sequence[int] | None = None,
     ) -> None:
-        if mode not in ("nearest", "linear"):
-            raise ConfigError(f"the mode of Upsample is 'nearest' or 'linear', which is along every axis, not {mode!r}")
+        if mode not in ("nearest", "linear", "cubic"):
+            raise ConfigError(
+                f"the mode of Upsample is 'nearest', or 'linear' or 'cubic', which are along every axis, not {mode!r}"
+            )
         if align_corners and mode == "nearest":
-            raise ConfigError("align_corners of Upsample is for mode='linear'")
-        self.scale_factor = _one_or_more(scale_factor, "scale_factor")
+            raise ConfigError("align_corners of Upsample is for mode='linear' and 'cubic'")
+        self.scale_factor = _factors(scale_factor)
         self.size = None if size is None else _one_or_more(size, "size")
         self.mode = mode
         self.align_corners = bool(align_corners)
@@ -162,42 +165,78 @@ def _one_or_more(sizes: int | Sequence[int], name: str) -> int | tuple[int, ...]
     return found if isinstance(sizes, list | tuple) else found[0]
 
 
+def _factors(factors: float | Sequence[float]) -> Any:
+    """One factor, or one for each axis; integers as such."""
+    if isinstance(factors, list | tuple):
+        return tuple(_factors(factor) for factor in factors)
+    if isinstance(factors, bool) or not isinstance(factors, int | float) or not 0 < factors < math.inf:
+        raise ConfigError(f"scale_factor is a number above 0, or one for each axis, not {factors!r}")
+    return int(factors) if factors == int(factors) else float(factors)
+
+
 @operation
 def _upsampled(x: ArrayLike, factor: Any, size: Any, mode: str, align: bool) -> Any:
     array = as_array(x)
     rank = array.ndim - 2
     wanted = factor if size is None else size
-    each = (wanted,) * rank if isinstance(wanted, int) else wanted
+    each = wanted if isinstance(wanted, tuple) else (wanted,) * rank
     if rank < 1 or len(each) != rank or not all(isinstance(n, int) for n in array.shape[1:-1]):
         what = f"by {factor}" if size is None else f"to {size}"
         raise ShapeError(
             f"Upsample {what} needs input of shape (batch, *spatial, channels), not {show_shape(array.shape)}"
         )
     sizes: list[int] = [int(n) for n in array.shape[1:-1]]
-    if mode == "nearest" and size is None:
+    whole = all(isinstance(n, int) for n in each)
+    if mode == "nearest" and size is None and whole:
         return _repeated(array, sizes, each)
-    places = [n * k for n, k in zip(sizes, each, strict=True)] if size is None else each
-    for axis, (before, after) in enumerate(zip(sizes, places, strict=True), start=1):
+    for axis, (before, number) in enumerate(zip(sizes, each, strict=True), start=1):
+        after = number if size is not None else math.floor(before * number)
+        if not after:
+            raise ShapeError(f"Upsample by {number} leaves nothing of the {before} positions of axis {axis}")
+        if after == before and mode != "cubic":
+            continue
+        step = before / after if isinstance(number, int) else 1 / number
         if mode == "nearest":
-            array = take(array, np.arange(after) * before // after, axis)
-        elif after % before or align:
-            array = _interpolated(array, axis, before, after, align)
-        else:
+            array = take(array, _nearest(before, after, None if isinstance(number, int) else step), axis)
+        elif mode == "linear" and not after % before and isinstance(number, int) and not align:
             array = _multiplied(array, axis, before, after // before)
+        else:
+            step = (before - 1) / max(after - 1, 1) if align else step
+            array = _interpolated(array, axis, before, after, step, mode, align)
     return array
 
 
-def _interpolated(x: Array, axis: int, before: int, after: int, align: bool) -> Array:
-    """Any number of positions along an axis, from the two neighbours of each."""
-    if align:
-        places = np.arange(after) * ((before - 1) / max(after - 1, 1))
+def _nearest(before: int, after: int, step: float | None) -> Any:
+    """Which position each of the new ones repeats; PyTorch multiplies by steps of factors in float32."""
+    if step is None:
+        return np.arange(after) * before // after
+    places = np.floor(np.arange(after, dtype=np.float32) * np.float32(step))
+    return np.minimum(places.astype(int), before - 1)
+
+
+def _interpolated(x: Array, axis: int, before: int, after: int, step: float, mode: str, align: bool) -> Array:
+    """Any number of positions along an axis, from the two or four neighbours of each."""
+    places = np.arange(after) * step if align else (np.arange(after) + 0.5) * step - 0.5
+    if mode == "linear":
+        places = np.maximum(places, 0)
+        low = np.minimum(np.floor(places), before - 1)
+        taps = [(0, 1 - (places - low)), (1, places - low)]
     else:
-        places = np.maximum((np.arange(after) + 0.5) * (before / after) - 0.5, 0)
-    low = np.minimum(np.floor(places).astype(int), before - 1)
-    share = (places - low).reshape((after, *[1] * (x.ndim - axis - 1))).astype(x.dtype)
-    left, right = take(x, low, axis), take(x, np.minimum(low + 1, before - 1), axis)
-    found: Array = left * (1 - share) + right * share
+        low = np.floor(places)
+        taps = [(offset, _cubic(np.abs(places - low - offset))) for offset in (-1, 0, 1, 2)]
+    found: Array | None = None
+    for offset, share in taps:
+        row = np.clip(low.astype(int) + offset, 0, before - 1)
+        part = take(x, row, axis) * share.reshape((after, *[1] * (x.ndim - axis - 1))).astype(x.dtype)
+        found = part if found is None else found + part
+    assert found is not None, "there are neighbours"
     return found
+
+
+def _cubic(distance: Any) -> Any:
+    """The weight of a position at a distance of 0 to 2. Keys 1981, with a = -3/4."""
+    d, a = distance, -0.75
+    return np.where(d <= 1, ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a)
 
 
 def _multiplied(x: Array, axis: int, size: int, factor: int) -> Array:
