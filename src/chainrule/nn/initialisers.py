@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from chainrule.core.blas import one_thread
 from chainrule.core.errors import ShapeError
 from chainrule.ops import random
 
@@ -68,7 +69,8 @@ def orthogonal(shape: Shape, *, gain: float = 1.0, key: Any = None, dtype: npt.D
     fans(shape)  # refuses vectors
     rows, columns = math.prod(shape[:-1]), shape[-1]
     source = np.asarray(random.normal((max(rows, columns), min(rows, columns)), key=key, dtype="float64"))
-    q, r = np.linalg.qr(source)
+    with one_thread():
+        q, r = np.linalg.qr(source)
     q = q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return np.ascontiguousarray((gain * (q if rows >= columns else q.T)).reshape(shape), dtype=dtype)
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.core.blas import one_thread
 from chainrule.core.dtypes import to_numpy
 from chainrule.engines.api import AS_IT_IS, Preparation
 from chainrule.engines.binding import bind_batch
 from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS, Kernel, computed_wide, widened
-from chainrule.engines.reference.threads import SMALL, largest_product, one_thread
+from chainrule.engines.reference.threads import SMALL, largest_product
 from chainrule.engines.repetition import Repetition, repeat_plainly
 from chainrule.ir.graph import ArrayType, Graph, Node, Value
 from chainrule.ir.sizes import shape_at
