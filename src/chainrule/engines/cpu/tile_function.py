@@ -13,6 +13,7 @@ from math import prod
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.tile_ahead import Ahead
 from chainrule.engines.cpu.tile_body import Place, lines_of_step, places_of, sum_name, write_step
 from chainrule.engines.cpu.tile_fetches import AHEAD, Followers, lines_ahead
 from chainrule.engines.cpu.tile_parts import LINE_BYTES, MOST_LINES, fetches
@@ -28,6 +29,7 @@ class TileFunction:
     ``adds`` to what is there unless the argument ``fresh`` is true; puts the sums side by side if ``gathered``, otherwise at the
     places of the output. ``split`` is the index of the sum that has bounds of its own; lines as many steps of it ahead as the
     arguments ``x_ahead`` and ``y_ahead`` say are fetched. Rows of the ``followers`` are fetched along with the steps of the sum.
+    ``ahead`` is what is fetched of the next item; as many tiles of this one as the argument ``done`` says have fetched theirs.
     Where the last vector of the output has lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
     """
 
@@ -37,6 +39,7 @@ class TileFunction:
     gathered: bool = False
     split: Var | None = None
     followers: Followers | None = None
+    ahead: Ahead | None = None
 
     def write(self) -> tuple[str, str]:
         """The name of the function, which follows from what it does, and its text."""
@@ -48,6 +51,9 @@ class TileFunction:
             with w.block("if (!fresh)"):
                 for place in self._places:
                     self._move(w, place, stores=False)
+        if self.ahead is not None:
+            self.ahead.begin(w)
+        self._fetch_streams(w, 0)
         if self.followers is not None:
             self._fetching(w, self.followers)
         else:
@@ -60,6 +66,8 @@ class TileFunction:
             arguments += ", long x_ahead, long y_ahead"
         if self.followers is not None:
             arguments += "".join(f", const {type} *{name}" for name in self.followers.names) + ", long fetched"
+        if self.ahead is not None:
+            arguments += ", const char *const *streams, long done"
         text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
         name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
         return name, f"static void {name}{text}"
@@ -92,6 +100,7 @@ class TileFunction:
             (var,) = vars
             if var.extent != 0:
                 with w.loop(var):
+                    self._fetch_streams(w, len(plan.summed))
                     write_step(w, plan, self.counts, x, y)
             end = {var: Index((), var.extent or 0)}
             with w.block(""):
@@ -102,12 +111,17 @@ class TileFunction:
                 write_step(w, plan, self.counts, x, y)
             return
         with w.loop(vars[0], *(bounds or self._bounds(vars[0]))):
+            self._fetch_streams(w, len(plan.summed) - len(vars) + 1)
             if len(vars) > 1:
                 self._sum_loops(w, vars[1:])
                 return
             self._fetch(w, "x", plan.x, x)
             self._fetch(w, "y", plan.y, y)
             write_step(w, plan, self.counts, x, y)
+
+    def _fetch_streams(self, w: Writer, depth: int) -> None:
+        if self.ahead is not None and self.ahead.depth == depth:
+            self.ahead.fetch(w)
 
     def _fetch(self, w: Writer, side: str, operand: Operand, at: Index) -> None:
         """The lines that the step some steps ahead reads of an operand."""

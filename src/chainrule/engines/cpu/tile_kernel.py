@@ -14,6 +14,7 @@ from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side
+from chainrule.engines.cpu.tile_ahead import Ahead
 from chainrule.engines.cpu.tile_fetches import Followers, following
 from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_parts import LINE_BYTES, fetches
@@ -52,6 +53,8 @@ class KernelWriter:
         self.node, self.body, self.name, self.roots, self.keeps_result = node, body, name, roots, keeps_result
         self.type = C_TYPES[node.output.dtype]
         self.target: str | None = None
+        # What the tiles of the plan at hand fetch of the next item.
+        self.ahead: Ahead | None = None
         self.functions: dict[str, str] = {}
 
     def units(self, w: Writer, plan: Plan, units: Units, split: Var | None) -> None:
@@ -177,7 +180,9 @@ class KernelWriter:
             arguments += ["x_ahead" if ahead[0] else "0", first if ahead[1] else "0"]
         if followers is not None:
             arguments += [*fetched, str(prod(max(cut.sizes) for cut in cuts[:-1]))]
-        self._call(w, plan, cuts, arguments, TileFunction(plan, (), adds, follows, split, followers))
+        if self.ahead is not None:
+            arguments += ["streams", "done++"]
+        self._call(w, plan, cuts, arguments, TileFunction(plan, (), adds, follows, split, followers, self.ahead))
         if follows:
             self._epilogue_loops(w, plan, cuts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 from chainrule.engines.cpu.indexing import Var, c_size
 from chainrule.engines.cpu.loops import Writer
@@ -62,6 +63,20 @@ class Units:
         outer = product(var.extent for var in self.plan.outer if var.extent is not None)
         rest = c_size(outer * self.plan.panels)
         return rest if self.blocks == "1" else f"{rest} * {self.blocks}"
+
+    @property
+    def known_count(self) -> int | None:
+        """How many units there are, if that is known."""
+        outer = product(var.extent for var in self.plan.outer if var.extent is not None)
+        known = isinstance(outer, int) and self.blocks.isdigit()
+        return outer * self.plan.panels * int(self.blocks) if known and isinstance(outer, int) else None
+
+    @property
+    def tiles_in_one(self) -> int | None:
+        """The tiles of a unit, if their number is known; a few units have less."""
+        if any(isinstance(var.extent, Size) for var, _ in self.rows):
+            return None
+        return self.per_unit * prod(_tiles(*row) for row in self.rows[1:])
 
     @property
     def work(self) -> Dim:

@@ -30,6 +30,7 @@ from chainrule.engines.cpu.loops import Store, Writer, box_of
 from chainrule.engines.cpu.nests import Region, Task, regions_of, write_box, write_boxes, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
+from chainrule.engines.cpu.tile_ahead import Ahead, streams_of
 from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
 from chainrule.engines.cpu.tile_items import is_per_item, items_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
@@ -283,19 +284,27 @@ class TileWriter:
         for _, _, (zeros, _) in borders:
             for box in zeros:
                 write_loops(w, box)
+        streams = streams_of([inside for _, _, (_, inside) in borders], items[0]) if len(items) == 1 else []
         with w.block("for (long item = first; item < last; item++)"):
             if summed:
                 w.line("const _Bool fresh = item == first;")
             self._item_indices(w, items)
             for _, _, (_, inside) in borders:
                 write_loops(w, inside)
+            before = 0.0
             for (plan, units), own in zip(plans, inner, strict=True):
                 for packing in own:
                     packing.write(w, self.body())
+                share = at(units.work * extent, NOMINAL) / at(work, NOMINAL)
+                self.kernel.ahead = Ahead.of(streams, plan, units, before, share)
+                before += share
                 with w.block(""):
                     w.line(f"const long units = {units.count};")
                     w.line("const long low = cr_cut(units, share, shares), high = cr_cut(units, share + 1, shares);")
+                    if self.kernel.ahead is not None:
+                        self.kernel.ahead.declare(w)
                     self.kernel.units(w, plan, units, None)
+        self.kernel.ahead = None
         self.tasks.append(Task(w.text, chunks, after="" if summed else end_of(self.sides)))
         if summed:
             self._add_parts(ranges, PARTS)
