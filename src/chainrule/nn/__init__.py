@@ -55,6 +55,8 @@ from chainrule.nn.dropout import FeatureAlphaDropout as FeatureAlphaDropout
 from chainrule.nn.embedding import Embedding as Embedding
 from chainrule.nn.embedding_bag import EmbeddingBag as EmbeddingBag
 from chainrule.nn.equilibrium import Equilibrium as Equilibrium
+from chainrule.nn.fractional import FractionalMaxPool2d as FractionalMaxPool2d
+from chainrule.nn.fractional import FractionalMaxPool3d as FractionalMaxPool3d
 from chainrule.nn.linear import Bilinear as Bilinear
 from chainrule.nn.linear import Linear as Linear
 from chainrule.nn.module import Module as Module
