@@ -39,7 +39,7 @@ class Builder:
     ) -> tuple[Value, ...]:
         """Append one node; raises what its typing rule raises, with the primitive and origin put in front."""
         primitive = PRIMITIVES[name]
-        given = normal_attributes(attributes or {})
+        given = normal_attributes(attributes) if attributes else {}
         origin = self.locate()
         try:
             if primitive.arity is not None and primitive.arity != len(inputs):

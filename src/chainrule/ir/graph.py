@@ -86,6 +86,9 @@ def _in_phase(origin: Origin, phase: str) -> Origin:
 NOWHERE = Origin()
 
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
     """One application of a primitive.
@@ -102,7 +105,7 @@ class Node:
     is_typed: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)) if self.attributes else _NONE)
 
     def note_typed(self) -> None:
         object.__setattr__(self, "is_typed", True)

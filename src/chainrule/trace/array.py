@@ -286,8 +286,9 @@ def as_array(x: Any, dtype: DType | None = None) -> Array:
         # Operations enter a context before they convert their operands: only an operator of a leaked array comes here.
         raise _ended("a symbolic array")
     if isinstance(x, Array):
-        _, (value,) = _here(x)
-        weak = x.weak
+        if x.home.closed:
+            raise _ended(repr(x))
+        value, weak = context.capture(x.value, x.home), x.weak
     else:
         weak = isinstance(x, bool | int | float) or (isinstance(x, np.generic) and dtype is None)
         array = np.asarray(x)

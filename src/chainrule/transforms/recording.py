@@ -13,6 +13,7 @@ import numpy as np
 from chainrule.core import trees
 from chainrule.core.dtypes import dtype_name
 from chainrule.core.errors import ShapeError, TraceError
+from chainrule.core.garbage import uncollected
 from chainrule.ir.graph import ArrayType, Graph
 from chainrule.ir.sizes import BATCH, Shape
 from chainrule.ir.verify import verify
@@ -81,6 +82,11 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def record(function: Callable[..., Any], bound: dict[str, Any], described: Sequence[Leaf], name: str) -> Traced:
     """Record the function on symbolic arguments."""
+    with uncollected():
+        return _recorded(function, bound, described, name)
+
+
+def _recorded(function: Callable[..., Any], bound: dict[str, Any], described: Sequence[Leaf], name: str) -> Traced:
     context = Trace()
     remaining = iter(described)
     arguments = {}
