@@ -66,7 +66,8 @@ class Embedding(Table):
 
     With ``max_norm`` a vector v whose norm, of the power ``norm_type``, is larger comes out as ``v · max_norm / (norm +
     1e-7)``. PyTorch shortens the rows of its table when they are looked up. Here a call changes nothing: what comes out is
-    shortened, its gradient goes to the row as if that had been short (as in PyTorch), and the row stays as long as it is.
+    shortened, its gradient goes to the row as if that had been short (as in PyTorch), and the row stays as long as it is;
+    :func:`chainrule.optim.limit_norm` behind the optimiser shortens the rows themselves.
     """
 
     def forward(self, x: ArrayLike) -> Any:

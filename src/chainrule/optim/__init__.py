@@ -19,6 +19,7 @@ from chainrule.optim.averaging import averaged as averaged
 from chainrule.optim.clipping import clip_by_global_norm as clip_by_global_norm
 from chainrule.optim.clipping import clip_by_value as clip_by_value
 from chainrule.optim.clipping import global_norm as global_norm
+from chainrule.optim.constraints import limit_norm as limit_norm
 from chainrule.optim.descriptions import from_description as from_description
 from chainrule.optim.descriptions import schedule_from_description as schedule_from_description
 from chainrule.optim.groups import freeze as freeze

@@ -18,6 +18,7 @@ from chainrule.optim.adaptive import LAMB, Adadelta, Adagrad, Adam, Adamax, Adam
 from chainrule.optim.ascent import maximize
 from chainrule.optim.averaging import average
 from chainrule.optim.clipping import clip_by_global_norm, clip_by_value
+from chainrule.optim.constraints import limit_norm
 from chainrule.optim.groups import frozen, groups
 from chainrule.optim.lbfgs import LBFGS
 from chainrule.optim.muon import Muon
@@ -61,6 +62,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "frozen": frozen,
     "clip_by_global_norm": clip_by_global_norm,
     "clip_by_value": clip_by_value,
+    "limit_norm": limit_norm,
     "l1": l1,
     "l2": l2,
 }

@@ -221,6 +221,7 @@ def test_poisson_nll(full: bool, log_input: bool) -> None:
 
 @pytest.mark.parametrize("size", [0.3, 1.0, 2.5])
 def test_huber_and_smooth_l1(size: float) -> None:
+    agree(of(losses.smooth_l1, Z, beta=0), theirs(F.smooth_l1_loss, Z, beta=0.0), Y)
     agree(of(losses.huber, Z, delta=size), theirs(F.huber_loss, Z, delta=size), Y)
     agree(of(losses.smooth_l1, Z, beta=size), theirs(F.smooth_l1_loss, Z, beta=size), Y)
 

@@ -85,5 +85,5 @@ def test_what_does_not_fit_is_refused() -> None:
         losses.gaussian_nll(Y, T)
     with pytest.raises(ShapeError, match=r"of one shape, not \(6, 3\) and \(6, 2\)"):
         losses.gaussian_nll((Y, Y[:, :2]), T)
-    with pytest.raises(ConfigError, match="absolute_error is its limit"):
-        losses.smooth_l1(Y, T, beta=0)
+    with pytest.raises(ConfigError, match="smooth_l1 needs beta of 0 or more"):
+        losses.smooth_l1(Y, T, beta=-1)

@@ -63,9 +63,14 @@ def smooth_l1(
     beta: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Any:
-    """``huber / beta``: ``½ (y - t)² / beta`` where ``|y - t| < beta``, else ``|y - t| - ½ beta``. Girshick, ICCV 2015."""
-    if not beta > 0:
-        raise ConfigError(f"smooth_l1 needs beta above 0, not {beta!r}; absolute_error is its limit")
+    """``huber / beta``: ``½ (y - t)² / beta`` where ``|y - t| < beta``, else ``|y - t| - ½ beta``. Girshick, ICCV 2015.
+
+    With a beta of 0 it is :func:`absolute_error`.
+    """
+    if not beta >= 0:
+        raise ConfigError(f"smooth_l1 needs beta of 0 or more, not {beta!r}")
+    if not beta:
+        return over_examples(abs(difference(outputs, targets)), weights, reduction)
     return over_examples(_huber(difference(outputs, targets), beta) * (1 / beta), weights, reduction)
 
 
