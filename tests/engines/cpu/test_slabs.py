@@ -76,6 +76,15 @@ def test_any_number_of_rows_and_threads_gives_what_the_reference_gives(kind):
             assert all(one.tobytes() == two.tobytes() for one, two in zip(results[0], other, strict=True))
 
 
+def test_slabs_have_eight_rows_or_four_where_there_are_few():
+    graph, _ = gradients_of("lstm")(3)
+    (text, *_) = [slabs_of(node) for node in scans(inline_calls(graph))]
+    limit = re.fullmatch(r"cr_chunks\(.*, \d+, (.*)\)", text)[1].replace("/", "//")
+    few, otherwise = (part.strip() for part in limit.removeprefix("B < 64 ?").split(":"))
+    for rows, slabs in ((1, 1), (4, 1), (5, 2), (32, 8), (63, 16), (64, 8), (65, 9), (512, 64)):
+        assert eval(few if rows < 64 else otherwise, {"B": rows}) == slabs, rows
+
+
 def over_time(body, x, *carry):
     return cr.scan(body, carry, ops.transpose(as_array(x), (1, 0, 2)))
 

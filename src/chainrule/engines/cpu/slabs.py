@@ -18,8 +18,11 @@ from chainrule.ir.contraction import Contraction, IndexMap
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Size, at
 
-# Rows of a slab where all rows are multiplied by the same matrix: as many as the tiles of a product read it for at once.
+# Rows of a slab where all rows are multiplied by the same matrix: as many as the tiles of a product read it for at once, or half of
+# them where that makes fewer slabs than this. The processors of a machine are not equally fast at all times, and a thread that
+# finishes early needs another slab to go on with; half a tile takes at most 4 % longer.
 SLAB = 8
+FEWEST_SLABS = 8
 # Every thread reads what all rows share, such as weights, in every step: so many bytes stay in a processor's own cache. What is larger
 # is better divided among the threads, unless a row does so many operations with a byte of it that reading it again is nothing.
 MOST_SHARED = 1 << 19
@@ -64,7 +67,9 @@ def slabs_of(scan: Node) -> str:
     if shared > each or not each or not _may_read_all(body, body.inputs, each // scan.attributes["length"]):
         return "1"
     if _multiplies_by_shared(body):
-        return f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, (B + {SLAB - 1}) / {SLAB})"
+        half, most = SLAB // 2, SLAB * FEWEST_SLABS
+        limit = f"B < {most} ? (B + {half - 1}) / {half} : (B + {SLAB - 1}) / {SLAB}"
+        return f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, {limit})"
     return "(B ? B : 1)" if each >= GRAIN else f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, B)"
 
 
