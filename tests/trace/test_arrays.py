@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
+from chainrule.core.dtypes import convert, dtype_name, to_numpy
 from chainrule.core.errors import DTypeError, ShapeError, TraceError
 from chainrule.ir.sizes import BATCH
 from chainrule.trace import scope
@@ -318,3 +319,19 @@ def test_shapes_that_contain_the_batch_size():
 
     traced(shapes, X, batch="x")
     assert seen == [(BATCH, 3), (BATCH * 3,), (BATCH, 1, 3), (BATCH * 2, 3), (BATCH * 3,)]
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32", "int64", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("number", [True, 3, 1 / 3, 1 + 2.0**-8 + 2.0**-40, 1e300, float("nan")])
+def test_python_numbers_are_written_in_the_type_they_adopt(dtype, number):
+    """A constant and no cast of one, with the bits that the cast would give, and no warning where it overflows."""
+    x = np.zeros(2, to_numpy(dtype))
+    graph = cr.trace(lambda x: cr.maximum(x, number), x)
+    (constant,) = [node for node in graph.nodes if node.primitive.name == "constant"]
+    found = constant.attributes["value"]
+    assert dtype_name(found.dtype) == graph.nodes[-1].inputs[1].dtype
+    with np.errstate(over="ignore"):
+        expected = convert(np.asarray(number), dtype_name(found.dtype))
+    assert found.tobytes() == expected.tobytes()
+    casts = [node for node in graph.nodes if node.primitive.name == "cast"]
+    assert all(node.inputs[0] is graph.inputs[0] for node in casts)

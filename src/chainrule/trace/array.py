@@ -7,7 +7,7 @@ once and return NumPy arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -18,11 +18,13 @@ from chainrule.core import trees
 from chainrule.core.dtypes import (
     BOOL,
     FLOAT32,
+    FLOAT64,
     FLOATS,
     INT64,
     INTEGERS,
     UINT32,
     DType,
+    convert,
     dtype_name,
     is_float,
     to_numpy,
@@ -36,6 +38,8 @@ from chainrule.trace.context import Context, Eager, current, entered
 Axes = int | Sequence[int] | None
 P = ParamSpec("P")
 R = TypeVar("R")
+# What Python's numbers are where they meet no array.
+_NUMBERS: Mapping[type, DType] = {bool: BOOL, int: INT64, float: FLOAT64}
 
 
 class Array:
@@ -286,22 +290,33 @@ def as_array(x: Any, dtype: DType | None = None) -> Array:
         # Operations enter a context before they convert their operands: only an operator of a leaked array comes here.
         raise _ended("a symbolic array")
     if isinstance(x, Array):
-        if x.home.closed:
-            raise _ended(repr(x))
-        value, weak = context.capture(x.value, x.home), x.weak
+        value, weak = _captured(context, x), x.weak
     else:
         weak = isinstance(x, bool | int | float) or (isinstance(x, np.generic) and dtype is None)
-        array = np.asarray(x)
-        if array.dtype.kind in "USOMmV" and not is_float(array.dtype):
-            raise DTypeError(f"{type(x).__name__} does not hold numbers; convert it to an array of numbers first")
-        array = array.astype(to_numpy(_adopted(array.dtype)), copy=False)
-        if isinstance(context, Eager):
-            value = context.hold(array, ArrayType(tuple(array.shape), dtype_name(array.dtype)))
-        else:
-            value = context.constant(array)
+        value = _placed(context, _numbers(x))
     if dtype is not None:
         return Array(context.as_type(value, dtype), context)
     return Array(value, context, weak)
+
+
+def _captured(context: Context, x: Array) -> Value:
+    if x.home.closed:
+        raise _ended(repr(x))
+    return context.capture(x.value, x.home)
+
+
+def _numbers(x: Any) -> npt.NDArray[Any]:
+    """What is not traced, as a NumPy array of a type that Chainrule computes with."""
+    array = np.asarray(x)
+    if array.dtype.kind in "USOMmV" and not is_float(array.dtype):
+        raise DTypeError(f"{type(x).__name__} does not hold numbers; convert it to an array of numbers first")
+    return array.astype(to_numpy(_adopted(array.dtype)), copy=False)
+
+
+def _placed(context: Context, array: npt.NDArray[Any]) -> Value:
+    if isinstance(context, Eager):
+        return context.hold(array, ArrayType(tuple(array.shape), dtype_name(array.dtype)))
+    return context.constant(array)
 
 
 def _adopted(dtype: np.dtype[Any]) -> DType:
@@ -316,18 +331,25 @@ def _adopted(dtype: np.dtype[Any]) -> DType:
 
 
 def _common(*operands: Any, floats: bool = False) -> tuple[Context, list[Value], bool]:
-    """Operands brought to one element type and one shape."""
-    arrays = [as_array(x) for x in operands]
-    b = arrays[0].home
-    dtype = values.common_dtype([(a.value.dtype, a.weak) for a in arrays])
+    """Operands brought to one element type and one shape. Python numbers are written in that type at once."""
+    arrays = [x if type(x) in _NUMBERS else as_array(x) for x in operands]
+    b = current()
+    if b is None:
+        raise _ended("a symbolic array")
+    kinds = [(a.value.dtype, a.weak) if isinstance(a, Array) else (_NUMBERS[type(a)], True) for a in arrays]
+    dtype = values.common_dtype(kinds)
     if floats and dtype not in FLOATS:
         dtype = FLOAT32
     for x in operands:
         if dtype in INTEGERS and type(x) is int and not np.iinfo(dtype).min <= x <= np.iinfo(dtype).max:
             raise DTypeError(f"the number {x} does not fit into {dtype}; convert the array to a wider type first")
-    shape = values.broadcast_shapes([a.shape for a in arrays])
-    aligned = [values.broadcast_to(b, b.as_type(a.value, dtype), shape) for a in arrays]
-    return b, aligned, all(a.weak for a in arrays)
+    with np.errstate(over="ignore"):
+        placed = [
+            b.as_type(a.value, dtype) if isinstance(a, Array) else _placed(b, convert(_numbers(a), dtype))
+            for a in arrays
+        ]
+    shape = values.broadcast_shapes([value.shape for value in placed])
+    return b, [values.broadcast_to(b, value, shape) for value in placed], all(weak for _, weak in kinds)
 
 
 def binary(name: str, x: Any, y: Any, *, floats: bool = False) -> Array:
