@@ -11,6 +11,8 @@ import torch
 import chainrule as cr
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.engines.cpu.engine import ENGINE as CPU
+from chainrule.engines.cpu.lowering import lower
+from chainrule.ir.sizes import at, is_symbolic, product
 
 NDArray = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
@@ -103,7 +105,7 @@ def test_long_sequences_take_blocks_by_themselves(keys: str, causal: bool) -> No
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
     graph = cr.trace(lambda *x: cr.scaled_dot_product_attention(*x), q, k, v)
     assert sum(node.primitive.name == "call" for node in graph.nodes) == 1
-    for few in ((q[:, :, :191], k, v), (q, k[:, :, :191], v[:, :, :191])):
+    for few in ((q[:, :, :15], k, v), (q, k[:, :, :15], v[:, :, :15])):
         graph = cr.trace(lambda *x: cr.scaled_dot_product_attention(*x), *few)
         assert all(node.primitive.name != "call" for node in graph.nodes)
 
@@ -192,6 +194,42 @@ def test_memory_in_blocks_is_linear_in_the_length() -> None:
     assert sizes[512, 16] < 2.2 * sizes[256, 16] < 2.2**2 * sizes[128, 16]
     assert sizes[512, None] > 3.5 * sizes[256, None]
     assert sizes[512, 16] < sizes[512, None] / 4
+
+
+def step_of_a_layer(length: int, causal: bool, training: bool) -> Any:
+    """The graph of a step of self-attention with 3 heads of 4 features, for any batch size."""
+    layer = cr.nn.MultiheadAttention(12, 3, causal=causal)
+    x = np.zeros((2, length, 12), np.float32)
+
+    def step(layer: Any, x: Any) -> Any:
+        if not training:
+            return layer(x)
+        return cr.value_and_grad(lambda layer, x: cr.square(layer(x)).sum(), (0, 1))(layer, x)
+
+    return cr.compile(step, batch=("x",), engine="cpu").graph_and_arrays(layer, x)[0]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [16, 48, 100, 128, 256])
+def test_the_weights_of_all_heads_are_never_held(length: int, causal: bool, training: bool) -> None:
+    done = lower(step_of_a_layer(length, causal, training), frozenset(), 32)
+    for grouping in done.groupings:
+        for value in grouping.stored:
+            of_an_example = at(product(value.shape), 2) / (2 if is_symbolic(value.shape) else 1)
+            assert of_an_example < 3 * length * length, f"{value.type} is as large as the weights of all heads"
+            if grouping is done.groupings[-1]:
+                assert of_an_example <= 3 * 12 * length, f"{value.type} grows faster than the length"
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_length_of_the_program_does_not_grow_with_that_of_the_sequence(causal: bool, training: bool) -> None:
+    sizes = [
+        len(lower(step_of_a_layer(length, causal, training), frozenset(), 32).source.text)
+        for length in (64, 128, 256, 512, 1024, 2048, 4096)
+    ]
+    assert max(sizes) < 1.1 * min(sizes), sizes
 
 
 def test_rule_sets_see_attention_in_blocks_as_one_operation() -> None:

@@ -18,7 +18,8 @@ from chainrule.nn.positions import rotate
 from chainrule.nn.shapes import check_features
 from chainrule.ops import random
 from chainrule.ops.arrays import arange, broadcast_to, concatenate
-from chainrule.ops.attention import attention_weights, scaled_dot_product_attention, takes_blocks
+from chainrule.ops.attention import scaled_dot_product_attention, takes_blocks
+from chainrule.ops.attention_weights import attention_weights
 from chainrule.ops.math import matmul
 from chainrule.ops.padding import pad
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
@@ -38,7 +39,7 @@ class MultiheadAttention(Module):
     ``lengths`` (N,) or ``mask`` (N, S) says which keys count. ``attention_mask``, of shape (T, S), (N, T, S) or (N, heads, T, S), is
     true where a query may attend to a key, or floats that are added to the scores; PyTorch's boolean masks mean the opposite.
     ``causal=True`` lets position i see positions 0 to i. ``dropout`` acts on the weights. ``rotary=True`` turns queries and keys by
-    their positions (:func:`chainrule.nn.rotate`). ``block`` is how many queries' weights are held at a time: from 192 queries
+    their positions (:func:`chainrule.nn.rotate`). ``block`` is how many queries' weights are held at a time: from 16 queries
     and keys on few enough that memory is linear in T; see :func:`chainrule.ops.scaled_dot_product_attention`. With
     ``need_weights=True`` all are held, and a call returns ``(output, weights)``, those before dropout of shape (N, heads, T, S).
     ``add_bias_kv`` appends a learned key and value, ``bias_k`` and ``bias_v`` (embed_dim), to those of every sequence, and

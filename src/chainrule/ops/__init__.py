@@ -49,8 +49,8 @@ from chainrule.ops.arrays import take_along as take_along
 from chainrule.ops.arrays import transpose as transpose
 from chainrule.ops.arrays import var as var
 from chainrule.ops.arrays import zeros as zeros
-from chainrule.ops.attention import attention_weights as attention_weights
 from chainrule.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
+from chainrule.ops.attention_weights import attention_weights as attention_weights
 from chainrule.ops.convolutions import convolution as convolution
 from chainrule.ops.convolutions import transposed_convolution as transposed_convolution
 from chainrule.ops.loops import fixed_point as fixed_point

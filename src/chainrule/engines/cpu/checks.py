@@ -54,7 +54,8 @@ def check_stored(grouping: Grouping) -> None:
         needed += [value for value in node.outputs if name in NESTS and value not in grouping.alias]
         copied = grouping.copies(node) if name == "contract" else ()
         if name in _READ_FROM_MEMORY:
-            needed += [value for number, value in enumerate(node.inputs) if number not in copied]
+            given = [value for number, value in enumerate(node.inputs) if number not in copied]
+            needed += [grouping.rows[value][0] if value in grouping.rows else value for value in given]
         needed += node.inputs[:1] if name == "gather" else ()
         needed += [node.output] if name == "constant" and node.output.shape else ()
     for value in needed:

@@ -419,7 +419,7 @@ class _Lowering:
         self.emitter.loops += 1
         number = self.emitter.numbers[node.attributes["body"]]
         write = write_scan if nest.kind == "scan" else write_fixed_point
-        loop = write(node, name, number, self.pointer_slot, profiled=self.emitter.profiled)
+        loop = write(node, name, number, self.pointer_slot, self.grouping.rows, profiled=self.emitter.profiled)
         comment = f"/* {formula_of(nest, self.grouping, self.pointer_name)} */\n"
         self.emitter.functions.texts.extend([loop.sizes, comment + loop.text])
         self.inner.append(loop.arena)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
 from chainrule.core.dtypes import BOOL, FLOATS
+from chainrule.engines.cpu.loop_rows import rows_of_loops
 from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, Section, same_bytes
 from chainrule.engines.cpu.rows import join_rows
 from chainrule.engines.cpu.scalars import COSTS
@@ -39,7 +40,7 @@ LARGEST_SIDE = 4096
 
 class Grouping:
     """The decisions for one graph without calls: which values are ``stored``, and after :meth:`group` the ``nests`` in the
-    order in which they run."""
+    order in which they run. ``rows`` are taken by loops where they lie."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Grouping:
                 self.alias[node.output] = self.canonical(node.inputs[0])
         self.results = [self.canonical(value) for value in graph.outputs]
         self.cuts: set[Value] = set()
+        self.rows = rows_of_loops(graph)
         self.stored = self._choose_stored()
         self.nests: list[Nest] = []
         self.sections: list[Section] = []
@@ -83,7 +85,8 @@ class Grouping:
                 stored.update(value for value in node.outputs if value not in self.alias)
                 if name in ("contract", "scan", "fixed_point"):
                     copied = self.copies(node) if name == "contract" else ()
-                    stored.update(self.canonical(x) for number, x in enumerate(node.inputs) if number not in copied)
+                    whole = [x for number, x in enumerate(node.inputs) if number not in copied and x not in self.rows]
+                    stored.update(map(self.canonical, whole))
                     copies.update(self.canonical(node.inputs[number]) for number in copied)
             elif name == "gather":
                 stored.add(self.canonical(node.inputs[0]))
@@ -104,7 +107,7 @@ class Grouping:
             for value in node.outputs:
                 cost[value], depth[value] = (0, 0) if self.is_in(value, stored) else (total, deepest)
                 limit = 0 if value.dtype == BOOL else _CHEAP
-                if value in self.alias:
+                if value in self.alias or value in self.rows:
                     continue
                 if depth[value] > _DEEPEST:
                     self.cuts.add(value)

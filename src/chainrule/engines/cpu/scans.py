@@ -7,7 +7,7 @@ an arena from its thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chainrule.engines.cpu.indexing import c_size
@@ -19,6 +19,8 @@ from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import Size, product
 
 SlotOf = Callable[[Value], int]
+# What stands for rows of another value: that value, and their numbers.
+Rows = Mapping[Value, tuple[Value, list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Loop:
     is_shared_out: bool = False
 
 
-def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled: bool = False) -> Loop:
+def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, *, profiled: bool = False) -> Loop:
     """A loop of fixed length around graph ``number``; with ``profiled`` tasks say which part of the rows they do."""
     body: Graph = node.attributes["body"]
     consts, carries, length = (node.attributes[key] for key in ("consts", "carries", "length"))
@@ -73,6 +75,10 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled:
             return f"{found} + {rows} * {size.coefficients[1]}"
 
         first, steps = node.inputs[consts : consts + carries], node.inputs[consts + carries :]
+        tables = dict.fromkeys(tuple(rows[value][1]) for value in steps if value in rows)
+        for k, numbers in enumerate(tables):
+            w.line(f"static const int rows_{k}[] = {{{', '.join(map(str, numbers))}}};")
+        chosen = {value: f"rows_{list(tables).index(tuple(rows[value][1]))}" for value in steps if value in rows}
         turn = "task / slabs" if is_cut else "task"
         begin, end = (turn, f"{turn} + 1") if at_once else ("0", str(length))
         with w.block(f"for (long step = {begin}; step < {end}; step++)"):
@@ -80,7 +86,9 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled:
             given = [place(*pair) for pair in zip(node.inputs[:consts], body.inputs)]
             for c, pair in enumerate(zip(first, carried, strict=True)):
                 given.append(f"step ? carry[{c}][(step + 1) % 2] : {place(*pair)}")
-            given += [place(*pair, "t") for pair in zip(steps, body.inputs[consts + carries :], strict=True)]
+            for value, inner in zip(steps, body.inputs[consts + carries :], strict=True):
+                source, step = (rows[value][0], f"{chosen[value]}[t]") if value in rows else (value, "t")
+                given.append(place(source, inner, step))
             for c, pair in enumerate(zip(node.outputs, carried)):
                 own = " && !slab" if is_cut and not _has_rows(pair[1]) else ""
                 given.append(f"step == {length - 1}{own} ? {place(*pair)} : carry[{c}][step % 2]")
@@ -108,7 +116,9 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled:
     return Loop(w.text, sizes, f"cr_steps({name}, &frame, {tasks});", "0", borrowed, True)
 
 
-def write_fixed_point(node: Node, name: str, number: int, slot_of: SlotOf, *, profiled: bool = False) -> Loop:
+def write_fixed_point(
+    node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, *, profiled: bool = False
+) -> Loop:
     """A loop around graph ``number`` until no number changes by more than the tolerance."""
     consts, states = node.attributes["consts"], node.outputs[:-1]
     sources = [f"slot[{slot_of(value)}]" for value in node.inputs]
