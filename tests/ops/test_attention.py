@@ -229,7 +229,7 @@ def test_the_length_of_the_program_does_not_grow_with_that_of_the_sequence(causa
         len(lower(step_of_a_layer(length, causal, training), frozenset(), 32).source.text)
         for length in (64, 128, 256, 512, 1024, 2048, 4096)
     ]
-    assert max(sizes) < 1.1 * min(sizes), sizes
+    assert max(sizes) < 1.1 * sizes[0], sizes
 
 
 def test_rule_sets_see_attention_in_blocks_as_one_operation() -> None:

@@ -92,7 +92,10 @@ def lowest(scores: Array) -> float:
 
 def guarded(total: Array, allowed: Array | None) -> Array:
     """Sums to divide by: 1 where nothing is allowed."""
-    return total if allowed is None else where(total > 0, total, 1)  # type: ignore[no-any-return]
+    if allowed is None:
+        return total
+    safe: Array = where(total > 0, total, 1)
+    return safe
 
 
 def dropped(x: Array, kept: Array, rate: float) -> Array:

@@ -20,11 +20,10 @@ def rows_of_loops(graph: Graph) -> dict[Value, tuple[Value, list[int]]]:
         elsewhere.update(value for number, value in enumerate(node.inputs) if number not in taken)
         steps.update(dict.fromkeys(node.inputs[number] for number in taken))
     found = {}
-    for value in steps:
-        node = makers.get(value)
-        numbers = _numbers(node, makers.get) if node is not None and value not in elsewhere else None
-        if node is not None and numbers is not None:
-            found[value] = node.inputs[0], numbers
+    for value in steps.keys() & makers.keys() - elsewhere:
+        numbers = _numbers(makers[value], makers.get)
+        if numbers is not None:
+            found[value] = makers[value].inputs[0], numbers
     return found
 
 
