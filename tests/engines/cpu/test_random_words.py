@@ -63,3 +63,14 @@ def test_many_scattered_rows_run_in_chunks_of_columns():
     rng = np.random.default_rng(0)
     x, places = rng.normal(size=(3000, 300)).astype(np.float32), rng.integers(0, 50, 3000)
     check(lambda x, places: ops.scatter_add(x, places, 50), x, places)
+
+
+def test_parts_of_a_map_draw_their_words_each():
+    """Dropout of two arrays side by side: each is a loop of its own, after what all of its turns share."""
+
+    def function(x, y, key):
+        joined = ops.concatenate([x, y], axis=-1)
+        return ops.where(random.uniform(joined.shape, key=key) < 0.7, joined, 0.0)
+
+    source = check(function, np.ones((40, 100), np.float32), np.full((40, 47), 2, np.float32), KEY)
+    assert source.count("cr_random_words(v") > 2

@@ -168,9 +168,9 @@ def _lane_loops(writer: Writer, box: Box, low: str, high: str | None) -> None:
     high = high or c_size(var.extent)
     known = {var: variable(Var("block")) + variable(LANE)}
     draws = draws_of(box, var)
+    first = Box([], [], [])
     if draws:
         first, box = box.split(var)
-        first.write(writer)
         box = with_draws(box, draws)
 
     def run(limit: str) -> None:
@@ -182,6 +182,7 @@ def _lane_loops(writer: Writer, box: Box, low: str, high: str | None) -> None:
             box.write_stores(writer, known)
 
     with writer.block(""):
+        first.write(writer)
         writer.line(f"long block = {low};")
         with writer.block(f"for (; block + {LANES} <= {high}; block += {LANES})"):
             run(str(LANES))
