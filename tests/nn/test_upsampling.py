@@ -28,10 +28,14 @@ PLACES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("engine", ["reference", "cpu"])
-@pytest.mark.parametrize("places", PLACES, ids=str)
+MODES = [("nearest", False), ("linear", False), ("linear", True), ("cubic", False), ("cubic", True)]
+
+
 @pytest.mark.parametrize(
-    ("mode", "align"), [("nearest", False), ("linear", False), ("linear", True), ("cubic", False), ("cubic", True)]
+    ("mode", "align", "places", "engine"),
+    [(*mode, places, "reference") for mode in MODES for places in PLACES]
+    + [(*mode, {"scale_factor": (0.6, 2.3)}, "cpu") for mode in MODES],
+    ids=str,
 )
 def test_every_mode_equals_pytorch(mode: Any, align: bool, places: dict[str, Any], engine: str) -> None:
     if engine == "cpu" and CPU.problem() is not None:
