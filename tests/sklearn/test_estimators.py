@@ -188,3 +188,12 @@ def test_without_scikit_learn_one_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['sklearn'] = None; import chainrule.sklearn"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'chainrule[sklearn]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_of_one_class_there_is_one_answer(seed):
+    """An untrained output may well be positive, and say the second of two classes."""
+    x = np.random.default_rng(seed).normal(size=(20, 3))
+    model = NeuralNetClassifier((4,), random_state=seed).partial_fit(x[:1], ["only"], classes=["only"])
+    assert set(model.predict(x)) == {"only"}
+    np.testing.assert_array_equal(model.predict_proba(x), np.ones((20, 1)))

@@ -144,13 +144,18 @@ class NeuralNetClassifier(ClassifierMixin, NeuralNetEstimator):  # type: ignore[
         outputs = self._outputs(X)
         if self._multilabel:
             return (outputs > 0).astype(int)
-        places = (outputs[:, 0] > 0).astype(int) if self.n_outputs_ == 1 else outputs.argmax(1)
+        if len(self.classes_) == 1:
+            places = np.zeros(len(outputs), int)
+        else:
+            places = (outputs[:, 0] > 0).astype(int) if self.n_outputs_ == 1 else outputs.argmax(1)
         labels: NDArray = self.classes_[places]
         return labels
 
     def predict_proba(self, X: Any) -> NDArray:
         """The probability of each class, in the order of ``classes_``; with several labels at once, of each label."""
         outputs = self._outputs(X)
+        if len(self.classes_) == 1 and not self._multilabel:
+            return np.ones_like(outputs)
         if self._multilabel or self.n_outputs_ == 1:
             yes = 0.5 * (1.0 + np.tanh(0.5 * outputs))
             return yes if self._multilabel else np.hstack([1 - yes, yes])
