@@ -160,7 +160,7 @@ def test_parts_of_long_sums_are_shared_out_and_fetched_ahead(rows, columns, dtyp
 
 
 @pytest.mark.parametrize("batch", [1, 3, 21, 70])
-@pytest.mark.parametrize(("size", "by_item"), [(4, False), (12, True)])
+@pytest.mark.parametrize(("size", "by_item"), [(4, False), (9, True)])
 def test_weights_of_small_images_are_summed_over_several(batch, size, by_item):
     """Few positions and many weights: all images get their borders at once, and the sum over images and positions goes in blocks."""
     text = (

@@ -12,8 +12,9 @@ from chainrule.ir.sizes import Size, product
 
 # Steps of the sum within an item at least, where it is one over items.
 FEWEST_IN_ITEM = 16
-# Results for each of those steps at most: more are better summed over several items before they go back to memory.
-MOST_RESULTS = 4096
+# More results than this for each of those steps are better summed over several items before they go back to memory, unless there are
+# more steps than so many.
+MOST_RESULTS, MANY_STEPS = 2048, 64
 # Fewer items than this cannot be divided well among threads.
 FEWEST_ITEMS = 8
 
@@ -70,7 +71,9 @@ def _batch_index(node: Node, pieces: Sequence[Piece], way: Way, number: int, bor
     if not long_sum or len(pieces) > 1 or isinstance(results, Size) or item not in pieces[0].summed:
         return None
     # Every item takes all results from memory and back; for few steps of the sum that would take longer than these.
-    return item if isinstance(steps, Size) or results <= MOST_RESULTS * steps else None
+    if isinstance(steps, Size) or steps > MANY_STEPS or results < MOST_RESULTS * steps:
+        return item
+    return None
 
 
 def is_per_item(node: Node, pieces: Sequence[Piece], items: Sequence[Var], number: int, border: Border) -> bool:

@@ -122,8 +122,8 @@ def _moves(plan: Plan, operand: Operand, by_rows: bool) -> bool:
 
 
 def fetches(plan: Plan, split: Var | None, operand: Operand) -> bool:
-    """Whether tiles fetch the next block of an operand: where its steps lie lines apart, and the units have no outer indices."""
-    if plan.in_regions or split not in plan.summed or plan.column is None or plan.outer or len(plan.rows) != 1:
+    """Whether tiles fetch the next block of an operand: where its steps lie lines apart."""
+    if plan.in_regions or split not in plan.summed or plan.column is None:
         return False
     step = operand.at.coefficient(plan.summed[-1])
     return isinstance(step, int) and abs(step) * BYTES[plan.dtype] >= LINE_BYTES
