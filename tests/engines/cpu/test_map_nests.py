@@ -126,3 +126,15 @@ def test_nothing_is_divided_in_the_gradient_of_windows_side_by_side(stride, size
 
     program = check(function, normal(3, size, size, 16))
     assert not re.search(r"const \w+ v\d+ = .*\) [/%] \d", program.c_source)
+
+
+def test_residues_with_the_same_loops_share_them():
+    """All four places of a window are written before the next window: what was read for one is near for the others."""
+
+    def function(x):
+        return cr.grad(lambda x: (ops.max_pool(x, (2, 2), 2) ** 2).sum())(x)
+
+    source = check(function, normal(3, 8, 8, 16)).c_source
+    gradient = source[source.index("d_1 = ") :]
+    nest = gradient[: gradient.index("\n}\n")]
+    assert [nest.count(f"for (long {name} ") for name in ("i1", "i2", "i3")] == [1, 1, 4]
