@@ -24,8 +24,8 @@ from chainrule.ir.sizes import Dim
 
 # How many steps before a tile needs it a line is fetched (a step takes about 25 cycles); shorter loops have too few to come.
 AHEAD, FEWEST_STEPS = 16, 64
-# Bytes between steps from which on processors do not foresee them, and lines of a first cache that fall on the same set.
-FAR_APART, WAYS = 1024, 8
+# Bytes between steps from which on processors do not foresee them well, and lines of a first cache that fall on the same set.
+FAR_APART, WAYS = 512, 8
 
 
 def lines_ahead(plan: Plan, counts: Sequence[int], operand: Operand) -> list[int]:

@@ -32,6 +32,8 @@ SUMS, COPIES = 1 << 18, 1 << 18
 FEWEST_REGIONS, FEWEST_STEPS = 8, 256
 # Bytes of a weight that a batch's rows are multiplied by: smaller ones are better laid out once (``layouts.py``) and read by all rows.
 LARGE_WEIGHT = 1 << 24
+# The same, and steps of the sum at least, where it lies across the vectors: laying it out would be a pass over memory of its own.
+LARGE_ACROSS, FEWEST_ACROSS = 3 << 19, 64
 # Regions at least, about, of a short batch.
 SHORT_REGIONS = 16
 LINE_BYTES = 64
@@ -54,13 +56,14 @@ def plan_in_regions(p: Product, registers: int) -> tuple[Plan, float] | None:
     width, size = way.vector.extent, BYTES[p.dtype]
     if row.extent is None or step.extent is None or not isinstance(width, int):
         return None
+    across = y.coefficient(vector) != way.lanes
     if isinstance(row.extent, Size):
-        elements, least = step.extent * width, LARGE_WEIGHT
+        elements, least = step.extent * width, LARGE_ACROSS if across else LARGE_WEIGHT
     else:
         elements, least = row.extent * width, FEWEST_REGIONS * SUMS
     if isinstance(elements, Size) or elements * size < least:
         return None
-    if not isinstance(step.extent, Size) and step.extent < FEWEST_STEPS:
+    if not isinstance(step.extent, Size) and step.extent < (FEWEST_ACROSS if across else FEWEST_STEPS):
         return None
     if {var for var, _ in x.terms} != {row, step} or {var for var, _ in y.terms} != {vector, step}:
         return None
