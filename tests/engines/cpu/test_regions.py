@@ -25,6 +25,8 @@ def small_regions():
         patch.setattr(tile_regions, "COPIES", 1 << 12)
         patch.setattr(tile_regions, "FEWEST_STEPS", 20)
         patch.setattr(tile_regions, "LARGE_WEIGHT", 1 << 14)
+        patch.setattr(tile_regions, "LARGE_ACROSS", 1 << 14)
+        patch.setattr(tile_regions, "FEWEST_ACROSS", 20)
         yield
 
 
@@ -94,6 +96,16 @@ def test_rows_of_a_batch(batch, right):
     w = b.input(ArrayType((150, 133) if right else (133, 150), "float32"), "w")
     y = b.matmul(x, b.transpose(w, (1, 0)) if right else w)
     check(b.finish("layer", [b.tanh(y), b.reduce_sum(y, (0,))]), batch)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 100])
+def test_weights_across_the_vectors_are_transposed_in_regions(batch, monkeypatch):
+    monkeypatch.setattr(tile_regions, "LARGE_WEIGHT", 1 << 30)
+    b = Builder()
+    x = b.input(ArrayType((BATCH, 133), "float32"), "x")
+    w = b.input(ArrayType((160, 133), "float32"), "w")
+    spec = Contraction((BATCH, 160, 133), plain(0, 1), plain(0, 2), plain(1, 2), (BATCH, 160))
+    check(b.finish("gradient", [b.tanh(b.contract(spec, x, w))]), batch)
 
 
 def test_a_sum_of_nothing_is_zero():
