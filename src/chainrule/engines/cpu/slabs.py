@@ -20,7 +20,7 @@ from chainrule.ir.sizes import BATCH, Size, at
 
 # Rows of a slab where all rows are multiplied by the same matrix: as many as the tiles of a product read it for at once, or half of
 # them where that makes fewer slabs than this. The processors of a machine are not equally fast at all times, and a thread that
-# finishes early needs another slab to go on with; half a tile takes at most 4 % longer.
+# finishes early needs another slab to go on with; half a tile takes at most 4 to 7 % longer.
 SLAB = 8
 FEWEST_SLABS = 8
 # Every thread reads what all rows share, such as weights, in every step: so many bytes stay in a processor's own cache. What is larger
