@@ -14,13 +14,13 @@ def rows_of_loops(graph: Graph) -> dict[Value, tuple[Value, list[int]]]:
     """For each value that only loops take rows of, and that has chosen rows of another value: that value, and their numbers."""
     makers = {value: node for node in graph.nodes for value in node.outputs}
     elsewhere = {*graph.outputs}
-    steps: dict[Value, None] = {}
+    steps: set[Value] = set()
     for node in graph.nodes:
         taken = set(_steps(node))
         elsewhere.update(value for number, value in enumerate(node.inputs) if number not in taken)
-        steps.update(dict.fromkeys(node.inputs[number] for number in taken))
+        steps.update(node.inputs[number] for number in taken)
     found = {}
-    for value in steps.keys() & makers.keys() - elsewhere:
+    for value in makers.keys() & steps - elsewhere:
         numbers = _numbers(makers[value], makers.get)
         if numbers is not None:
             found[value] = makers[value].inputs[0], numbers

@@ -16,9 +16,9 @@ from chainrule.engines.cpu.indexing import Index, Var, variable
 from chainrule.engines.cpu.loops import Box, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_body import lines_of_step
-from chainrule.engines.cpu.tile_parts import LINE_BYTES, MOST_LINES
+from chainrule.engines.cpu.tile_parts import MOST_LINES
 from chainrule.engines.cpu.tile_plan import ALIASING, Operand, Plan
-from chainrule.engines.cpu.tile_shape import FIRST_CACHE
+from chainrule.engines.cpu.tile_shape import FIRST_CACHE, LINE_BYTES
 from chainrule.engines.cpu.tile_units import typical
 from chainrule.ir.sizes import Dim
 

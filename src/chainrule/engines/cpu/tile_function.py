@@ -16,8 +16,9 @@ from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_ahead import Ahead
 from chainrule.engines.cpu.tile_body import Place, lines_of_step, places_of, sum_name, write_step
 from chainrule.engines.cpu.tile_fetches import AHEAD, Followers, lines_ahead
-from chainrule.engines.cpu.tile_parts import LINE_BYTES, MOST_LINES, fetches
+from chainrule.engines.cpu.tile_parts import MOST_LINES, fetches
 from chainrule.engines.cpu.tile_plan import Operand, Plan
+from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.vectors import vector_type
 from chainrule.ir.sizes import Dim
 

@@ -17,8 +17,9 @@ from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_ahead import Ahead
 from chainrule.engines.cpu.tile_fetches import Followers, following
 from chainrule.engines.cpu.tile_function import TileFunction
-from chainrule.engines.cpu.tile_parts import LINE_BYTES, fetches
+from chainrule.engines.cpu.tile_parts import fetches
 from chainrule.engines.cpu.tile_plan import Plan
+from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_sums import TileSums
 from chainrule.engines.cpu.tile_units import Units
 from chainrule.ir.graph import Node, Value

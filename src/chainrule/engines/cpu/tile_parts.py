@@ -17,6 +17,7 @@ from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.tile_plan import Operand, Plan
+from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_units import GRAIN, Units, typical
 from chainrule.ir.sizes import Dim, Size, product
 
@@ -30,7 +31,6 @@ FEWEST_SPLIT, FEWEST_OUTERMOST, FEWEST_STEPS = 1024, 32, 128
 # Bytes of both operands in a block: this one and the next, which is fetched meanwhile, stay in the second cache.
 BLOCK = 3 << 16
 FEWEST_IN_BLOCK = 32
-LINE_BYTES = 64
 # Lines of an operand in a step that are fetched one by one, at most: more of them follow another index than that of the sum.
 MOST_LINES = 4
 

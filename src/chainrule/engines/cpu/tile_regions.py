@@ -23,7 +23,7 @@ from chainrule.engines.cpu.loops import MOST_CHUNKS, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_kernel import Cut, KernelWriter
 from chainrule.engines.cpu.tile_plan import COPY, TRANSPOSE, Operand, Plan, Product, merged
-from chainrule.engines.cpu.tile_shape import NOMINAL, Axis, choose_shape
+from chainrule.engines.cpu.tile_shape import LINE_BYTES, NOMINAL, Axis, choose_shape
 from chainrule.ir.sizes import Dim, Size, at, divide
 
 # Bytes of the sums of a region, and of what it copies of both operands for a block of steps.
@@ -36,7 +36,6 @@ LARGE_WEIGHT = 1 << 24
 LARGE_ACROSS, FEWEST_ACROSS = 3 << 19, 64
 # Regions at least, about, of a short batch.
 SHORT_REGIONS = 16
-LINE_BYTES = 64
 # Elements that keep copies which are read together off the same sets of a cache; steps that are copied while lines of them are near.
 APART, NEAR = 16, 8
 
