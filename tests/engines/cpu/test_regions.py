@@ -23,7 +23,7 @@ def small_regions():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tile_regions, "SUMS", 1 << 12)
         patch.setattr(tile_regions, "COPIES", 1 << 12)
-        patch.setattr(tile_regions, "FEWEST_STEPS", 20)
+        patch.setattr(tile_regions, "FEWEST_ALONG", 20)
         patch.setattr(tile_regions, "LARGE_WEIGHT", 1 << 14)
         patch.setattr(tile_regions, "LARGE_ACROSS", 1 << 14)
         patch.setattr(tile_regions, "FEWEST_ACROSS", 20)

@@ -117,7 +117,7 @@ def test_errors_would_be_seen(right, wrong, complaint, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("flags", "threads"), [(ADDRESSES, 0), (RACES, 3)])
 def test_regions_stay_in_their_arrays(tmp_path, monkeypatch, flags, threads):
-    for name, value in (("SUMS", 1 << 12), ("COPIES", 1 << 12), ("FEWEST_STEPS", 20), ("LARGE_WEIGHT", 1 << 14)):
+    for name, value in (("SUMS", 1 << 12), ("COPIES", 1 << 12), ("FEWEST_ALONG", 20), ("LARGE_WEIGHT", 1 << 14)):
         monkeypatch.setattr(tile_regions, name, value)
     rng, jobs = np.random.default_rng(0), []
     for transposed in (False, True):

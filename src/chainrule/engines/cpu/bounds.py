@@ -13,7 +13,7 @@ from math import gcd
 from chainrule.engines.cpu.indexing import Index, Var, at_least
 from chainrule.ir.sizes import Dim, Size, divide
 
-_FEW = 4
+_FEW_FACTS = 4
 # That an index lies in [0, size).
 Fact = tuple[Index, Dim]
 
@@ -35,7 +35,7 @@ def follows(at: Index, size: Dim, facts: Sequence[Fact] = ()) -> bool:
     for number, (index, extent) in enumerate(_tightened(*fact) for fact in facts):
         fresh = Index(((Var(f"fact {len(facts)}", extent), 1),))
         # Which fact comes first matters where facts share variables; many facts never do.
-        others = [*(facts[:number] if len(facts) <= _FEW else ()), *facts[number + 1 :]]
+        others = [*(facts[:number] if len(facts) <= _FEW_FACTS else ()), *facts[number + 1 :]]
         for factor in _factors(at, index):
             if follows(at - index * factor + fresh * factor, size, others):
                 return True

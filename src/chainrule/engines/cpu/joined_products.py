@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chainrule.engines.cpu.inline import live
-from chainrule.engines.cpu.layouts import FEWEST_STEPS
+from chainrule.engines.cpu.layouts import FEWEST_ITERATIONS
 from chainrule.engines.cpu.tile_shape import NOMINAL
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Contraction, IndexMap, plain
@@ -26,7 +26,7 @@ def join_products(graph: Graph) -> Graph:
     nodes = []
     for node in graph.nodes:
         attributes = {k: join_products(v) if isinstance(v, Graph) else v for k, v in node.attributes.items()}
-        if node.primitive.name == "scan" and node.attributes["length"] >= FEWEST_STEPS:
+        if node.primitive.name == "scan" and node.attributes["length"] >= FEWEST_ITERATIONS:
             attributes["body"] = _Body(join_products(node.attributes["body"]), node.attributes["consts"]).rewritten()
         nodes.append(Node(node.primitive, node.inputs, attributes, node.outputs, node.origin))
     return replace(graph, nodes=tuple(nodes))

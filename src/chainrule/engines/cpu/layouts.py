@@ -32,8 +32,8 @@ from chainrule.ir.contraction import Affine, Contraction, IndexMap, affine
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import at, is_symbolic, product
 
-# A loop of fewer steps does not pay for copies of what could be read as it is.
-FEWEST_STEPS = 4
+# A loop of fewer iterations does not pay for copies of what could be read as it is.
+FEWEST_ITERATIONS = 4
 # What makes a constant of constants.
 _FROM_CONSTANTS = ELEMENTWISE | {"reshape", "transpose", "slice", "pad", "flip", "broadcast", "concatenate", "constant"}
 _LOOPS = frozenset({"scan", "fixed_point"})
@@ -142,7 +142,7 @@ class _Scope:
         for number, value in enumerate(node.inputs):
             if not self._is_constant(value):
                 continue
-            found = _arrangement(node, number, layout, self.around is not None and self.steps >= FEWEST_STEPS)
+            found = _arrangement(node, number, layout, self.around is not None and self.steps >= FEWEST_ITERATIONS)
             if found is not None:
                 arrangement, index = found
                 spec = arrangement.read(spec, number, index)

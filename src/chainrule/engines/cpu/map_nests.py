@@ -24,9 +24,9 @@ from chainrule.engines.cpu.vectors import NARROWEST
 from chainrule.ir.graph import Value
 from chainrule.ir.sizes import Shape, product
 
-# Shorter loops than this are not worth having for themselves, nor more parts of a box than so many.
+# Shorter loops than this are not worth having for themselves, nor more boxes than so many.
 _SHORTEST = 16
-_MOST_PARTS = 8
+_MOST_BOXES = 8
 # Nor more than so many parts of different residues.
 _MOST_RESIDUES = 16
 
@@ -69,7 +69,7 @@ def write_map(
             waiting = [*parts, *waiting]
             continue
         parts = _cut(built, axes)
-        if parts and len(parts) + len(waiting) + len(boxes) <= _MOST_PARTS:
+        if parts and len(parts) + len(waiting) + len(boxes) <= _MOST_BOXES:
             waiting = [*parts, *waiting]
         elif (refined := _refined(built, axes)) is not None:
             waiting.insert(0, refined)

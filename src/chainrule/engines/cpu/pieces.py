@@ -13,7 +13,7 @@ from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.indexing import Var
 from chainrule.ir.sizes import Size, product
 
-_MOST = 8
+_MOST_PIECES = 8
 # A piece of fewer elements than this is too short for vectors.
 _SHORT = 16
 
@@ -27,7 +27,7 @@ def pieces_of(vars: Sequence[Var], body: Body) -> tuple[int, list[int]] | None:
         ends = _ends(vars[number], body)
         inner = product(var.extent for var in vars[number + 1 :] if var.extent is not None)
         first = vars[0].extent
-        if not 3 <= len(ends) <= _MOST + 1 or isinstance(inner, Size) or first is None:
+        if not 3 <= len(ends) <= _MOST_PIECES + 1 or isinstance(inner, Size) or first is None:
             continue
         long = all((high - low) * inner >= _SHORT for low, high in zip(ends, ends[1:]))
         if long and (isinstance(first, Size) or first >= _SHORT):

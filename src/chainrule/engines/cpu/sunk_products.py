@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chainrule.engines.cpu.inline import live
-from chainrule.engines.cpu.layouts import FEWEST_STEPS
+from chainrule.engines.cpu.layouts import FEWEST_ITERATIONS
 from chainrule.engines.cpu.slabs import slabs_of
 from chainrule.engines.cpu.tile_shape import NOMINAL
 from chainrule.ir.build import Builder
@@ -99,7 +99,7 @@ class _Loop:
         body, length = self.node.attributes["body"], self.node.attributes["length"]
         first = self.node.attributes["consts"] + self.node.attributes["carries"]
         sunk = [value for value in self.node.inputs[first:] if self._pays(value)]
-        if length < FEWEST_STEPS or not sunk or slabs_of(self.node) == "1":
+        if length < FEWEST_ITERATIONS or not sunk or slabs_of(self.node) == "1":
             return self.node
         count, before = self.node.attributes["consts"], len(self.builder.nodes)
         self.constants = dict(zip(self.node.inputs[:count], body.inputs[:count], strict=True))

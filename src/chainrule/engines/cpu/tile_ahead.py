@@ -18,7 +18,7 @@ from chainrule.engines.cpu.tile_units import SECOND_CACHE, Units
 from chainrule.ir.sizes import product
 
 # Lines of an array in one step of a loop at most, and the share of one that is worth a step.
-MOST_LINES, LEAST_SHARE = 16, 0.5
+MOST_AHEAD, LEAST_SHARE = 16, 0.5
 _BYTES = {C_TYPES[dtype]: bytes for dtype, bytes in BYTES.items()}
 
 
@@ -75,7 +75,7 @@ class Ahead:
             if not isinstance(var.extent, int) or not var.extent or most < LEAST_SHARE * tiles * steps * var.extent:
                 break
             depth, steps = number + 1, steps * var.extent
-        lines = [min(MOST_LINES, -(-int(stream.lines * share) // (tiles * steps)) or 1) for stream in streams]
+        lines = [min(MOST_AHEAD, -(-int(stream.lines * share) // (tiles * steps)) or 1) for stream in streams]
         return cls(streams, [int(stream.lines * before) for stream in streams], lines, depth, steps, in_unit)
 
     def declare(self, w: Writer) -> None:

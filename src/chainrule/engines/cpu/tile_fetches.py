@@ -16,14 +16,14 @@ from chainrule.engines.cpu.indexing import Index, Var, variable
 from chainrule.engines.cpu.loops import Box, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_body import lines_of_step
-from chainrule.engines.cpu.tile_parts import MOST_LINES
+from chainrule.engines.cpu.tile_parts import MOST_FETCHES
 from chainrule.engines.cpu.tile_plan import ALIASING, Operand, Plan
 from chainrule.engines.cpu.tile_shape import FIRST_CACHE, LINE_BYTES
 from chainrule.engines.cpu.tile_units import typical
 from chainrule.ir.sizes import Dim
 
 # How many steps before a tile needs it a line is fetched (a step takes about 25 cycles); shorter loops have too few to come.
-AHEAD, FEWEST_STEPS = 16, 64
+AHEAD, FEWEST_WITH_FETCHES = 16, 64
 # Bytes between steps from which on processors do not foresee them well, and lines of a first cache that fall on the same set.
 FAR_APART, WAYS = 512, 8
 
@@ -36,12 +36,12 @@ def lines_ahead(plan: Plan, counts: Sequence[int], operand: Operand) -> list[int
     var, size = plan.summed[-1], BYTES[plan.dtype]
     step = operand.at.coefficient(var)
     assert var.extent is not None, "an index of a sum has an extent"
-    if not isinstance(step, int) or abs(step) * size < FAR_APART or typical(var.extent) < FEWEST_STEPS:
+    if not isinstance(step, int) or abs(step) * size < FAR_APART or typical(var.extent) < FEWEST_WITH_FETCHES:
         return []
     lines, depth = lines_of_step(plan, counts, operand, LINE_BYTES), typical(plan.depth)
     own_set = depth <= WAYS * (ALIASING // gcd(step * size, ALIASING))
     stays = own_set and depth * len(lines) * LINE_BYTES <= FIRST_CACHE
-    return lines if len(lines) <= MOST_LINES and not stays else []
+    return lines if len(lines) <= MOST_FETCHES and not stays else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_ahead import Ahead
 from chainrule.engines.cpu.tile_body import Place, lines_of_step, places_of, sum_name, write_step
 from chainrule.engines.cpu.tile_fetches import AHEAD, Followers, lines_ahead
-from chainrule.engines.cpu.tile_parts import MOST_LINES, fetches
+from chainrule.engines.cpu.tile_parts import MOST_FETCHES, fetches
 from chainrule.engines.cpu.tile_plan import Operand, Plan
 from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.vectors import vector_type
@@ -134,7 +134,7 @@ class TileFunction:
         if not fetches(self.plan, self.split, operand):
             return
         lines = lines_of_step(self.plan, self.counts, operand, LINE_BYTES)
-        if len(lines) <= MOST_LINES:
+        if len(lines) <= MOST_FETCHES:
             ahead = at.replace({self.split: variable(self.split) + variable(Var(f"{side}_ahead"))})
             for offset in lines:
                 w.line(f"CR_FETCH({side} + ({ahead + offset}));")

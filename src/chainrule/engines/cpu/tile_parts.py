@@ -18,7 +18,7 @@ from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.tile_plan import Operand, Plan
 from chainrule.engines.cpu.tile_shape import LINE_BYTES
-from chainrule.engines.cpu.tile_units import GRAIN, Units, typical
+from chainrule.engines.cpu.tile_units import TILE_GRAIN, Units, typical
 from chainrule.ir.sizes import Dim, Size, product
 
 # Shares of all parts together, of a sum that is long enough, and elements of all parts at most.
@@ -27,12 +27,12 @@ MOST_COPIED = 1 << 20
 # So few outputs are cheap to copy, even if a sum over the batch turns out to be short.
 FEW_OUTPUTS = 1 << 16
 # Steps of a sum that is split, at least, of its outermost index, and of one part.
-FEWEST_SPLIT, FEWEST_OUTERMOST, FEWEST_STEPS = 1024, 32, 128
+FEWEST_SPLIT, FEWEST_OUTERMOST, FEWEST_IN_PART = 1024, 32, 128
 # Bytes of both operands in a block: this one and the next, which is fetched meanwhile, stay in the second cache.
 BLOCK = 3 << 16
 FEWEST_IN_BLOCK = 32
 # Lines of an operand in a step that are fetched one by one, at most: more of them follow another index than that of the sum.
-MOST_LINES = 4
+MOST_FETCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Parts:
     def ranges(self, units: Units) -> str:
         """The number of parts as C."""
         assert self.split.extent is not None, "an index of a sum has an extent"
-        limit = f"{c_size(self.split.extent)} / {FEWEST_STEPS}"
+        limit = f"{c_size(self.split.extent)} / {FEWEST_IN_PART}"
         worth = f"cr_parts({c_size(self.split.extent * self.again)} / {self.outputs}, {self.most})"
-        return f"cr_least(cr_chunks({c_size(units.work)}, {GRAIN}, {limit}), {worth})"
+        return f"cr_least(cr_chunks({c_size(units.work)}, {TILE_GRAIN}, {limit}), {worth})"
 
     def shares(self, units: Units, ranges: str) -> str:
         """Into how many shares the results of a part are divided, as C."""
-        return f"cr_least(cr_chunks({c_size(units.work)} / {ranges}, {GRAIN}, {units.count}), {SHARES} / {ranges})"
+        return f"cr_least(cr_chunks({c_size(units.work)} / {ranges}, {TILE_GRAIN}, {units.count}), {SHARES} / {ranges})"
 
 
 def split_index(plan: Plan, outputs: Dim) -> Var | None:

@@ -10,11 +10,10 @@ from chainrule.engines.cpu.indexing import Index, Var, at_least, linear, variabl
 from chainrule.engines.cpu.lattice import Piece, margins
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.tile_shape import NOMINAL, Axis, choose_shape
+from chainrule.engines.cpu.vectors import NARROWEST
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, Shape, Size, at, divide, product
 
-# Bytes of the narrowest vectors.
-NARROWEST = 16
 # Cycles to copy an element: in its order, and to another one.
 COPY, TRANSPOSE = 0.15, 0.4
 

@@ -29,7 +29,7 @@ from chainrule.ir.sizes import Dim, Size, at, divide
 # Bytes of the sums of a region, and of what it copies of both operands for a block of steps.
 SUMS, COPIES = 1 << 18, 1 << 18
 # Smaller results have too few regions, and short sums nothing to cut into blocks.
-FEWEST_REGIONS, FEWEST_STEPS = 8, 256
+FEWEST_REGIONS, FEWEST_ALONG = 8, 256
 # Bytes of a weight that a batch's rows are multiplied by: smaller ones are better laid out once (``layouts.py``) and read by all rows.
 LARGE_WEIGHT = 1 << 24
 # The same, and steps of the sum at least, where it lies across the vectors: laying it out would be a pass over memory of its own.
@@ -62,7 +62,7 @@ def plan_in_regions(p: Product, registers: int) -> tuple[Plan, float] | None:
         elements, least = row.extent * width, FEWEST_REGIONS * SUMS
     if isinstance(elements, Size) or elements * size < least:
         return None
-    if not isinstance(step.extent, Size) and step.extent < (FEWEST_ACROSS if across else FEWEST_STEPS):
+    if not isinstance(step.extent, Size) and step.extent < (FEWEST_ACROSS if across else FEWEST_ALONG):
         return None
     if {var for var, _ in x.terms} != {row, step} or {var for var, _ in y.terms} != {vector, step}:
         return None

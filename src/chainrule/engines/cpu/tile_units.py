@@ -12,7 +12,7 @@ from chainrule.engines.cpu.tile_plan import Plan
 from chainrule.ir.sizes import Dim, Size, product
 
 # Fused multiplications and additions in one chunk at least, and in one unit (a block of rows of a panel) about.
-GRAIN = 1 << 18
+TILE_GRAIN = 1 << 18
 UNIT = 1 << 17
 # Half of the second cache of a core, in bytes, on most machines.
 SECOND_CACHE = 1 << 19
@@ -137,4 +137,4 @@ def typical(size: Dim) -> int:
 
 
 def tile_chunks(work: Dim, units: str) -> str:
-    return f"cr_chunks({c_size(work)}, {GRAIN}, {units})"
+    return f"cr_chunks({c_size(work)}, {TILE_GRAIN}, {units})"

@@ -55,7 +55,7 @@ from chainrule.engines.cpu.tile_plan import (
 )
 from chainrule.engines.cpu.tile_regions import RegionWriter, plan_in_regions
 from chainrule.engines.cpu.tile_shape import NOMINAL
-from chainrule.engines.cpu.tile_units import GRAIN, Units, tile_chunks
+from chainrule.engines.cpu.tile_units import TILE_GRAIN, Units, tile_chunks
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, at, divide, product
 
@@ -268,7 +268,7 @@ class TileWriter:
         for _, units in plans:
             work = work + units.work * extent
         least = plans[0][1].count
-        ranges = f"cr_chunks({c_size(work)}, {GRAIN}, {c_size(extent)})"
+        ranges = f"cr_chunks({c_size(work)}, {TILE_GRAIN}, {c_size(extent)})"
         # One thread runs all of a slab, and copies an item once.
         ranges = f"cr_least({ranges}, {PARTS})" if summed else f"(in_slab ? 1 : {ranges})"
         chunks = self._shares(w, ranges, work, least)
@@ -332,7 +332,7 @@ class TileWriter:
 
     def _shares(self, w: Writer, ranges: str, work: Dim, units: str) -> str:
         """Decode a chunk into a range of items (or of the sum) and a share of the units; the number of chunks."""
-        shares = f"(in_slab ? 1 : cr_shares({c_size(work)}, {GRAIN}, {ranges}, {units}))"
+        shares = f"(in_slab ? 1 : cr_shares({c_size(work)}, {TILE_GRAIN}, {ranges}, {units}))"
         w.line(f"const long ranges = {ranges}, shares = {shares};")
         w.line("const long range = chunk / shares, share = chunk % shares;")
         return f"{ranges} * {shares}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chainrule.core.dtypes import FLOAT32, FLOAT64, DType
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 
-NARROWEST = 16  # bytes
+NARROWEST = 16  # bytes of a vector
 
 
 def vector_type(dtype: DType, lanes: int) -> str:
