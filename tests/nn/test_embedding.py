@@ -54,7 +54,7 @@ def test_it_is_a_layer_of_a_model() -> None:
 
 def test_what_is_not_in_the_table_is_refused_or_becomes_nan() -> None:
     layer = nn.Embedding(5, 3)
-    with pytest.raises(DataError, match=r"Embedding has rows 0 to 4, but position \(1, 0\) of its input holds 7"):
+    with pytest.raises(DataError, match=r"Embedding needs integers from 0 to 4, but position \(1, 0\) holds 7"):
         layer(np.array([[0], [7]]))
     with pytest.raises(DTypeError, match=r"integers from 0 to 4, not float64; convert them with \.astype\(int\)"):
         layer(np.zeros(3))

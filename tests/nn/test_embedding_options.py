@@ -208,7 +208,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     for wrong in ([1, 2], [0, 4, 2], [0, 12]):
         with pytest.raises(DataError, match="begin at 0 and do not fall or pass the end, 11"):
             layer(FLAT, np.array(wrong))
-    with pytest.raises(DataError, match=r"EmbeddingBag has rows 0 to 6, but position \(0, 1\) of its input holds 9"):
+    with pytest.raises(DataError, match=r"EmbeddingBag needs integers from 0 to 6, but position \(0, 1\) holds 9"):
         layer(np.array([[0, 9]]))
     with pytest.raises(DTypeError, match="EmbeddingBag needs integers from 0 to 6, not float64"):
         layer(np.zeros((1, 2)))

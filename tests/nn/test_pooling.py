@@ -184,7 +184,7 @@ def test_what_makes_no_sense_is_refused() -> None:
         nn.MaxUnpool2d(2)(y, places[..., 0])
     with pytest.raises(DTypeError, match="needs integer indices, as max_pool"):
         nn.MaxUnpool2d(2)(y, places.astype(float))
-    with pytest.raises(DataError, match=r"positions 0 to 35, but index \(0, 0, 1, 0\) of unpooling is 36"):
+    with pytest.raises(DataError, match=r"\(6, 6\) are 0 to 35, but position \(0, 0, 1, 0\) holds 36"):
         nn.MaxUnpool2d(2)(y, np.where(np.arange(9).reshape(1, 3, 3, 1) == 1, 36, places))
     with pytest.raises(ShapeError, match=r"of images near the size \(6, 6\), not \(8, 6\)"):
         nn.MaxUnpool2d(2)(y, places, (8, 6))

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.dtypes import FLOATS
-from chainrule.core.errors import ConfigError, DataError, DTypeError, ShapeError
+from chainrule.core.errors import ConfigError, DTypeError, ShapeError
 from chainrule.nn.initialisers import Initialiser, normal
 from chainrule.nn.module import Module
 from chainrule.nn.shapes import check_size
 from chainrule.ops.arrays import ones, scatter_add, take
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.loops import operation_with_rule
 from chainrule.ops.math import stop_gradient, where
 from chainrule.ops.vectors import vector_norm
@@ -83,14 +84,7 @@ def looked_up(x: ArrayLike, layer: Table) -> Any:
         raise DTypeError(
             f"{type(layer).__name__} needs integers from 0 to {rows - 1}, not {places.dtype}; convert them with .astype(int)"
         )
-    if not isinstance(x, Array):
-        known = np.asarray(x)
-        wrong = np.argwhere((known < 0) | (known >= rows))
-        if len(wrong):
-            place = tuple(map(int, wrong[0]))
-            raise DataError(
-                f"{type(layer).__name__} has rows 0 to {rows - 1}, but position {place} of its input holds {known[place]}"
-            )
+    refuse_outside(x, 0, rows - 1, f"{type(layer).__name__} needs integers from 0 to {rows - 1}")
     if places.value.dtype == "bool":
         places = places.astype("int64")
     taken: Array = take(table, places)

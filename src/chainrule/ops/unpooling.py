@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from chainrule.core.dtypes import FLOATS
-from chainrule.core.errors import DataError, DTypeError, ShapeError
+from chainrule.core.errors import DTypeError, ShapeError
 from chainrule.ops.arrays import ones
 from chainrule.ops.convolutions import per_axis, spatial_axes
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.math import maximum
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
@@ -37,14 +36,7 @@ def max_unpool(x: ArrayLike, indices: ArrayLike, output_size: Sequence[int]) -> 
         )
     if places.value.dtype in FLOATS or places.value.dtype == "bool":
         raise DTypeError(f"unpooling needs integer indices, as max_pool(return_indices=True) gives, not {places.dtype}")
-    if not isinstance(indices, Array):
-        known = np.asarray(indices)
-        wrong = np.argwhere((known < 0) | (known >= positions))
-        if len(wrong):
-            place = tuple(map(int, wrong[0]))
-            raise DataError(
-                f"an output of size {sizes} has the positions 0 to {positions - 1}, but index {place} of unpooling is {known[place]}"
-            )
+    refuse_outside(indices, 0, positions - 1, f"indices of unpooling into the size {sizes} are 0 to {positions - 1}")
     lead = array.ndim - rank - 1
     order = [*range(lead), array.ndim - 1, *range(lead, array.ndim - 1)]
     shape = (*array.shape[:lead], array.shape[-1], math.prod(spatial))

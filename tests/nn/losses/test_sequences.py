@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused() -> None:
         losses.ctc(LOGITS, (LABELS, STEPS[:3]))
     with pytest.raises(DTypeError, match="ctc needs integer labels"):
         losses.ctc(LOGITS, LABELS.astype(float))
-    with pytest.raises(DataError, match=r"without the blank 0, but row 1, position 0 holds 5"):
+    with pytest.raises(DataError, match=r"without the blank 0, but position \(1, 0\) holds 5"):
         losses.ctc(LOGITS, np.where(LABELS == 3, 5, LABELS))
-    with pytest.raises(DataError, match=r"behind the last one, but row 0, position 2 holds 2"):
+    with pytest.raises(DataError, match=r"behind the last one, but position \(0, 2\) holds 2"):
         losses.ctc(LOGITS, np.array([[1, -1, 2, 2]] * 4))

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.nn.losses.examples import Loss, Reduction, aligned, floats, labels_of, over_examples, refuse_outside
+from chainrule.nn.losses.examples import Loss, Reduction, aligned, floats, labels_of, over_examples
 from chainrule.ops.activations import log_softmax, logsumexp, softmax, softplus
 from chainrule.ops.arrays import one_hot, take, take_along
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.loops import operation_with_rule
 from chainrule.ops.math import exp, log, log1p, maximum, where
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
@@ -40,11 +41,11 @@ def binary_cross_entropy(
     """
     logits = floats(outputs)
     goal = aligned(targets, logits)
-    refuse_outside(targets, 1, "binary_cross_entropy needs targets from 0 to 1")
+    refuse_outside(targets, 0, 1, "binary_cross_entropy needs targets from 0 to 1")
     if not from_logits:
         if pos_weight is not None:
             raise ConfigError("pos_weight of binary_cross_entropy is for logits, not for from_logits=False")
-        refuse_outside(outputs, 1, "binary_cross_entropy with from_logits=False needs probabilities from 0 to 1")
+        refuse_outside(outputs, 0, 1, "binary_cross_entropy with from_logits=False needs probabilities from 0 to 1")
         return over_examples(_of_probabilities(logits, goal.astype(logits.dtype)), weights, reduction)
     positive = logits > 0
     smooth = log1p(exp(where(positive, -logits, logits)))
@@ -350,7 +351,7 @@ def kl_divergence(
     if log_target:
         goal = goal.astype(logits.dtype)
         return over_examples((exp(goal) * (goal - logs)).sum(-1), weights, reduction)
-    refuse_outside(targets, 1, "kl_divergence needs probabilities from 0 to 1 as targets")
+    refuse_outside(targets, 0, 1, "kl_divergence needs probabilities from 0 to 1 as targets")
     present = goal > 0
     entropy = where(present, goal * log(where(present, goal, 1)), 0)
     return over_examples((entropy - goal * logs).sum(-1), weights, reduction)
@@ -425,5 +426,5 @@ def _classes_or_bits(loss: str, outputs: Array, targets: Any) -> _Bits | _Classe
     if outputs.ndim and outputs.shape[-1] != 1 and goal.shape in (lead, (*lead, 1)) and goal.shape != outputs.shape:
         labels = labels_of(targets, goal.reshape(lead), outputs.shape[-1], loss)
         return _Classes(outputs, labels)
-    refuse_outside(targets, 1, f"{loss} needs targets 0 and 1")
+    refuse_outside(targets, 0, 1, f"{loss} needs targets 0 and 1")
     return _Bits(2 * aligned(targets, outputs).astype(outputs.dtype) - 1)

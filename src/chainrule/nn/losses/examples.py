@@ -7,8 +7,9 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from chainrule.core.dtypes import FLOAT32, FLOATS, INT64, INTEGERS
-from chainrule.core.errors import ConfigError, DataError, DTypeError, ShapeError
+from chainrule.core.errors import ConfigError, DTypeError, ShapeError
 from chainrule.ops.arrays import broadcast_to
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.math import where
 from chainrule.trace.array import Array, ArrayLike, as_array
 from chainrule.trace.values import show_shape
@@ -53,20 +54,8 @@ def labels_of(targets: Any, goal: Array, classes: Any, loss: str, ignored: int |
         )
     if ignored is not None and not isinstance(targets, Array):
         targets = np.where(np.asarray(targets) == ignored, 0, targets)
-    refuse_outside(targets, classes - 1, f"labels of {classes} classes are 0 to {classes - 1}")
+    refuse_outside(targets, 0, classes - 1, f"labels of {classes} classes are 0 to {classes - 1}")
     return goal if goal.value.dtype in INTEGERS else goal.astype(INT64)
-
-
-def refuse_outside(targets: Any, highest: float, what: str) -> None:
-    """Raise :class:`DataError` for a target outside [0, highest], where the numbers are known."""
-    if isinstance(targets, Array):
-        return
-    known = np.asarray(targets)
-    wrong = np.argwhere((known < 0) | (known > highest))
-    if len(wrong):
-        place = tuple(map(int, wrong[0]))
-        where_it_is = f"row {place[0]}" if len(place) == 1 else f"position {place}"
-        raise DataError(f"{what}, but {where_it_is} holds {known[place]}")
 
 
 def over_examples(

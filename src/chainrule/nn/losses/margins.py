@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.dtypes import FLOATS
-from chainrule.core.errors import DataError, DTypeError, ShapeError
-from chainrule.nn.losses.examples import Reduction, aligned, floats, over_examples, refuse_outside
+from chainrule.core.errors import DTypeError, ShapeError
+from chainrule.nn.losses.examples import Reduction, aligned, floats, over_examples
 from chainrule.ops.arrays import max, one_hot, take_along
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.math import where
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
@@ -30,7 +31,7 @@ def hinge_embedding(
     the squares. Raises :class:`DataError` for other targets where they are known.
     """
     distance = floats(outputs)
-    refuse_outside(targets, 1, "hinge_embedding needs targets 0 and 1")
+    refuse_outside(targets, 0, 1, "hinge_embedding needs targets 0 and 1")
     goal = aligned(targets, distance)
     return over_examples(where(goal > 0, distance, positive_part(margin - distance)), weights, reduction)
 
@@ -56,7 +57,7 @@ def margin_ranking(
         raise ShapeError(
             f"margin_ranking needs two arrays of one shape, not {show_shape(left.shape)} and {show_shape(right.shape)}"
         )
-    refuse_outside(targets, 1, "margin_ranking needs targets 0 and 1")
+    refuse_outside(targets, 0, 1, "margin_ranking needs targets 0 and 1")
     difference = left - right
     goal = aligned(targets, difference)
     return over_examples(positive_part(margin - where(goal > 0, difference, -difference)), weights, reduction)
@@ -81,14 +82,7 @@ def multilabel_margin(
     if given.value.dtype in FLOATS:
         raise DTypeError(f"multilabel_margin needs integer labels, not {given.dtype}; convert them with .astype(int)")
     classes, most = int(y.shape[-1]), int(given.shape[-1])
-    if not isinstance(targets, Array):
-        known = np.asarray(targets)
-        wrong = np.argwhere(known >= classes)
-        if len(wrong):
-            position = tuple(map(int, wrong[0]))
-            raise DataError(
-                f"labels of {classes} classes are 0 to {classes - 1}, but position {position} holds {known[position]}"
-            )
+    refuse_outside(targets, -np.inf, classes - 1, f"labels of {classes} classes are 0 to {classes - 1}")
     # A label counts where no label before it is negative.
     before = np.triu(np.ones((most, most), np.int64))
     counts = ((given < 0).astype("int64") @ before) == 0

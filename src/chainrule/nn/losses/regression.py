@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.nn.losses.examples import Reduction, aligned, difference, floats, over_examples, refuse_outside
+from chainrule.nn.losses.examples import Reduction, aligned, difference, floats, over_examples
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.math import abs, exp, log, maximum, stop_gradient, where
 from chainrule.trace.array import Array, ArrayLike, operation
 from chainrule.trace.values import show_shape
@@ -93,7 +94,7 @@ def poisson_nll(
     """
     y = floats(outputs)
     goal = aligned(targets, y)
-    refuse_outside(targets, math.inf, "poisson_nll needs counts from 0 on as targets")
+    refuse_outside(targets, 0, math.inf, "poisson_nll needs counts from 0 on as targets")
     losses = exp(y) - goal * y if log_input else y - goal * log(y + eps)
     if full:
         many = goal > 1

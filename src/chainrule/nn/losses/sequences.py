@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.dtypes import FLOATS
-from chainrule.core.errors import DataError, DTypeError, ShapeError
+from chainrule.core.errors import DTypeError, ShapeError
 from chainrule.nn.losses.examples import Reduction, floats, over_examples
 from chainrule.ops.activations import log_softmax
 from chainrule.ops.arrays import arange, concatenate, full, stack, take_along
+from chainrule.ops.known import refuse
 from chainrule.ops.loops import scan
 from chainrule.ops.math import exp, log, maximum, stop_gradient, where
 from chainrule.ops.padding import pad
@@ -97,13 +98,9 @@ def _check(logits: Array, labels: Array, lengths: Any, given: Any, blank: int) -
     classes = int(logits.shape[2])
     known = np.asarray(given)
     behind = np.maximum.accumulate(known < 0, axis=1) & (known >= 0)
-    for wrong, what in (
-        (
-            (known >= classes) | (known == blank),
-            f"labels of {classes} classes are 0 to {classes - 1} without the blank {blank}",
-        ),
-        (behind, "labels are padded with negative numbers behind the last one"),
-    ):
-        if wrong.any():
-            row, column = map(int, np.argwhere(wrong)[0])
-            raise DataError(f"ctc: {what}, but row {row}, position {column} holds {known[row, column]}")
+    refuse(
+        known,
+        (known >= classes) | (known == blank),
+        f"ctc: labels of {classes} classes are 0 to {classes - 1} without the blank {blank}",
+    )
+    refuse(known, behind, "ctc: labels are padded with negative numbers behind the last one")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.nn.losses.examples import Reduction, aligned, floats, over_examples, refuse_outside
+from chainrule.nn.losses.examples import Reduction, aligned, floats, over_examples
 from chainrule.nn.losses.margins import positive_part
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.math import sqrt, where
 from chainrule.ops.vectors import pairwise_distance
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
@@ -66,7 +67,7 @@ def cosine_embedding(
         raise ConfigError(f"the margin of cosine_embedding is a cosine from -1 to 1, not {margin!r}")
     lengths = _length(left) * _length(right)
     cosine: Array = (left * right).sum(-1) / lengths
-    refuse_outside(targets, 1, "cosine_embedding needs targets 0 and 1")
+    refuse_outside(targets, 0, 1, "cosine_embedding needs targets 0 and 1")
     goal = aligned(targets, cosine)
     return over_examples(where(goal > 0, 1 - cosine, positive_part(cosine - margin)), weights, reduction)
 
