@@ -29,14 +29,48 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-class _Block(Module):
-    """The feed-forward part that encoder and decoder layers share, and how a part joins the residual stream."""
+class _Layer(Module):
+    """What encoder and decoder layers share: their parts, and how a part joins the residual stream."""
 
-    linear1: Linear
-    linear2: Linear
-    dropout: Dropout
-    activation: Activation
-    norm_first: bool
+    _attends_to_memory = False
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        *,
+        norm_first: bool = False,
+        eps: float = 1e-5,
+        bias: bool = True,
+        causal: bool | None = None,
+        init: Initialiser = glorot_uniform,
+        residual_init: Initialiser | None = None,
+        key: Any = None,
+        **attention: Any,
+    ) -> None:
+        name, memory = type(self).__name__, self._attends_to_memory
+        if not callable(activation) and activation not in _ACTIVATIONS:
+            raise ConfigError(f"the activation of {name} is one of {', '.join(_ACTIVATIONS)}, not {activation!r}")
+        check_sizes(name, dim_feedforward=dim_feedforward)
+        keys = _split(key, 4 if memory else 3)
+        last = residual_init or init
+        shared: dict[str, Any] = {"init": init, "residual_init": last}
+        own = {**shared, **attention, "causal": memory if causal is None else causal}
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **own)
+        if memory:
+            self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[1], **shared)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, init=init, key=keys[-2])
+        self.linear2 = Linear(dim_feedforward, d_model, bias, init=last, key=keys[-1])
+        self.norm1 = LayerNorm(d_model, eps, bias=bias)
+        self.norm2 = LayerNorm(d_model, eps, bias=bias)
+        if memory:
+            self.norm3 = LayerNorm(d_model, eps, bias=bias)
+        self.dropout = Dropout(dropout)
+        self.activation = activation
+        self.norm_first = bool(norm_first)
 
     def _feed_forward(self, x: Any) -> Any:
         activation = self.activation if callable(self.activation) else _ACTIVATIONS[self.activation]
@@ -49,7 +83,7 @@ class _Block(Module):
         return norm(x + self.dropout(part(x)))
 
 
-class TransformerEncoderLayer(_Block):
+class TransformerEncoderLayer(_Layer):
     """Self-attention and a two-layer network at each position, each added to its input: x of shape (N, T, d_model).
 
     ``norm_first=False`` normalises after each addition, as in 2017; ``norm_first=True`` before each part, which trains deep stacks
@@ -59,78 +93,20 @@ class TransformerEncoderLayer(_Block):
     the last of each part from ``residual_init`` where given.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = "relu",
-        *,
-        norm_first: bool = False,
-        eps: float = 1e-5,
-        bias: bool = True,
-        init: Initialiser = glorot_uniform,
-        residual_init: Initialiser | None = None,
-        key: Any = None,
-        **attention: Any,
-    ) -> None:
-        keys = _settings("TransformerEncoderLayer", activation, dim_feedforward, key, 3)
-        last = residual_init or init
-        shared: dict[str, Any] = {"init": init, "residual_init": last}
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **shared, **attention)
-        self.linear1 = Linear(d_model, dim_feedforward, bias, init=init, key=keys[1])
-        self.linear2 = Linear(dim_feedforward, d_model, bias, init=last, key=keys[2])
-        self.norm1 = LayerNorm(d_model, eps, bias=bias)
-        self.norm2 = LayerNorm(d_model, eps, bias=bias)
-        self.dropout = Dropout(dropout)
-        self.activation = activation
-        self.norm_first = bool(norm_first)
-
     def forward(self, x: ArrayLike, **masks: Any) -> Any:
         x = self._residual(x, self.norm1, lambda y: self.self_attn(y, **masks))
         return self._residual(x, self.norm2, self._feed_forward)
 
 
-class TransformerDecoderLayer(_Block):
-    """Causal self-attention, attention to an encoder's output, and a two-layer network, each added to its input.
+class TransformerDecoderLayer(_Layer):
+    """Self-attention, attention to an encoder's output, and a two-layer network, each added to its input.
 
     ``layer(x, memory)`` takes x (N, T, d_model) and memory (N, S, d_model); ``memory_lengths`` or ``memory_mask`` says which positions
     of the memory count, ``memory_attention_mask`` (T, S) or (N, T, S) which of them each position of x sees; other masks are those of
-    the self-attention. Settings as in :class:`TransformerEncoderLayer`.
+    the self-attention, which is causal unless ``causal=False``. Settings as in :class:`TransformerEncoderLayer`.
     """
 
-    def __init__(
-        self,
-        d_model: int,
-        nhead: int,
-        dim_feedforward: int = 2048,
-        dropout: float = 0.1,
-        activation: Activation = "relu",
-        *,
-        norm_first: bool = False,
-        eps: float = 1e-5,
-        bias: bool = True,
-        causal: bool = True,
-        init: Initialiser = glorot_uniform,
-        residual_init: Initialiser | None = None,
-        key: Any = None,
-        **attention: Any,
-    ) -> None:
-        keys = _settings("TransformerDecoderLayer", activation, dim_feedforward, key, 4)
-        last = residual_init or init
-        shared: dict[str, Any] = {"init": init, "residual_init": last}
-        own = {**shared, **attention, "causal": causal}
-        self.self_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[0], **own)
-        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout, bias, key=keys[1], **shared)
-        self.linear1 = Linear(d_model, dim_feedforward, bias, init=init, key=keys[2])
-        self.linear2 = Linear(dim_feedforward, d_model, bias, init=last, key=keys[3])
-        self.norm1 = LayerNorm(d_model, eps, bias=bias)
-        self.norm2 = LayerNorm(d_model, eps, bias=bias)
-        self.norm3 = LayerNorm(d_model, eps, bias=bias)
-        self.dropout = Dropout(dropout)
-        self.activation = activation
-        self.norm_first = bool(norm_first)
+    _attends_to_memory = True
 
     def forward(
         self,
@@ -270,13 +246,6 @@ class Transformer(Module):
             memory_mask=source_mask if memory_mask is None else memory_mask,
             memory_attention_mask=memory_attention_mask,
         )
-
-
-def _settings(layer: str, activation: Activation, dim_feedforward: int, key: Any, count: int) -> list[Any]:
-    if not callable(activation) and activation not in _ACTIVATIONS:
-        raise ConfigError(f"the activation of {layer} is one of {', '.join(_ACTIVATIONS)}, not {activation!r}")
-    check_sizes(layer, dim_feedforward=dim_feedforward)
-    return _split(key, count)
 
 
 def _split(key: Any, count: int) -> list[Any]:
