@@ -86,13 +86,27 @@ def is_float(dtype: np.dtype[Any]) -> bool:
 def convert(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
     """An array as another element type, itself if it has that type; to bfloat16 rounded once, to nearest, ties to even.
 
-    NumPy would round a wider number to float32 first, and then once more.
+    NumPy would round a wider number to float32 first, and then once more. Floats become integers as in Rust and XLA: rounded
+    towards zero, the end of the type where they lie beyond it, and 0 for NaN; NumPy leaves that to the machine. Integers wrap.
     """
+    if dtype in INTEGERS and is_float(array.dtype):
+        return _to_integers(array, dtype)
     if dtype != BFLOAT16 or array.dtype == np.float32:
         return array.astype(_NUMPY[dtype], copy=False)
     if array.dtype == _NUMPY[BFLOAT16]:
         return array
     return _towards_odd(array).astype(_NUMPY[BFLOAT16])
+
+
+def _to_integers(array: np.ndarray[Any, Any], dtype: DType) -> np.ndarray[Any, Any]:
+    wanted, limits = _NUMPY[dtype], np.iinfo(_NUMPY[dtype])
+    # Of both limits and of every float, float64 holds the exact number, once the highest limit is made even.
+    exact, end = array.astype(np.float64, copy=False), float(int(limits.max) + 1)
+    inside = (exact >= limits.min) & (exact < end)
+    if inside.all():
+        return exact.astype(wanted)
+    beyond = np.where(exact >= end, limits.max, np.where(exact < limits.min, limits.min, 0))
+    return np.where(inside, np.where(inside, exact, 0).astype(wanted), beyond.astype(wanted))
 
 
 def _towards_odd(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

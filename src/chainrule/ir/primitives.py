@@ -75,7 +75,7 @@ def _rows() -> list[Primitive]:
     row("lt", "compare", 2, rules.compare_ordered, "x < y")
     row("le", "compare", 2, rules.compare_ordered, "x ≤ y")
     row("select", "compare", 3, rules.select, "y where x is true, else z")
-    row("cast", "map", 1, rules.cast, "x as another element type", ("dtype",))
+    row("cast", "map", 1, rules.cast, "x as another element type; floats saturate as integers, NaN is 0", ("dtype",))
 
     row("reduce_sum", "reduce", 1, rules.reduce_sum, "sum over axes", ("axes",))
     row("reduce_max", "reduce", 1, rules.reduce_any, "largest over axes; NaN if any is; `any` for bool", ("axes",))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import FLOATS, INTEGERS, convert
+from chainrule.core.dtypes import FLOATS, convert
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction
 from chainrule.ir.graph import Graph, Node, Value
@@ -95,18 +95,10 @@ def _cast(c: _Context, node: Node) -> Value | None:
     if x.dtype == node.output.dtype:
         return x
     number = c.number(x)
-    if number is None or not _survives(number, node.output.dtype):
+    if number is None:
         return None
     converted: Any = convert(number, node.output.dtype)
     return c.build.full(node.output.type, converted)
-
-
-def _survives(number: Any, dtype: str) -> bool:
-    """Whether a conversion is defined: that of a float outside an integer type's range depends on the machine."""
-    if dtype not in INTEGERS or number.dtype.name not in FLOATS:
-        return True
-    limits = np.iinfo(dtype)
-    return bool(np.isfinite(number)) and limits.min <= int(number) <= limits.max
 
 
 def _reshape(c: _Context, node: Node) -> Value | None:

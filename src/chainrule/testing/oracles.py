@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import BOOL, FLOATS, DType, is_float, to_numpy
+from chainrule.core.dtypes import BOOL, FLOATS, INTEGERS, DType, is_float, to_numpy
 from chainrule.ir.contraction import Affine
 from chainrule.ir.graph import ArrayType, Graph, Node
 from chainrule.testing.case import at_batch
@@ -72,7 +72,15 @@ def _one(function: Callable[[Sequence[NDArray], Attributes, tuple[int, ...]], An
 
 def _cast(arrays: Sequence[NDArray], attributes: Attributes, place: tuple[int, ...]) -> Any:
     number = arrays[0][place].item()
-    return bool(number) if attributes["dtype"] == BOOL else number
+    if attributes["dtype"] == BOOL:
+        return bool(number)
+    if attributes["dtype"] not in INTEGERS or not isinstance(number, float):
+        return number
+    # Python compares floats and integers exactly.
+    ends = np.iinfo(attributes["dtype"])
+    if math.isnan(number):
+        return 0
+    return ends.min if number < ends.min else ends.max if number > ends.max else int(number)
 
 
 def _elements(x: NDArray, axes: Sequence[int], place: tuple[int, ...]) -> list[Any]:

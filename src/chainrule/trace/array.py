@@ -212,6 +212,8 @@ class Array:
 
     # Methods of numpy.ndarray.
     def astype(self, dtype: npt.DTypeLike) -> Array:
+        """The numbers as another type. Floats become integers as in Rust and XLA, on every machine: cut off towards zero, the
+        largest or smallest integer of the type for what lies beyond it, 0 for NaN. Integers wrap, and only 0 is false."""
         b, (x,) = _here(self)
         return Array(b.as_type(x, dtype_name(dtype)), b)
 

@@ -166,6 +166,7 @@ int main(void) {
         sum += cr_remainder_f32(x, y) + cr_floor_div_f32(x, y);
         sum += cr_floor_div_i32((int32_t)(uint32_t)(i * 8191), (int32_t)(i % 7) - 3);
         sum += cr_remainder_i32(INT32_MIN, (int32_t)(i % 3) - 1);
+        sum += cr_i32_f32(x) + (double)cr_i64_f32(x) + cr_u32_f32(x) + cr_i32_f64(x) + (double)cr_i64_f64(x) + cr_u32_f64(x);
         y = x;
     }
     return sum == 1;

@@ -8,7 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.dtypes import BFLOAT16, BOOL, FLOAT32, FLOAT64, FLOATS, INT32, INT64, UINT32, DType, convert
+from chainrule.core.dtypes import (
+    BFLOAT16,
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    FLOATS,
+    INT32,
+    INT64,
+    INTEGERS,
+    UINT32,
+    DType,
+    convert,
+)
 
 # Bfloat16 is the bits that it is: it is moved and converted, but never computed with (``widen.py``).
 C_TYPES: Mapping[DType, str] = {
@@ -166,8 +178,8 @@ def cast(x: str, given: DType, wanted: DType) -> str:
         return f"cr_from_bf16({x})" if wanted == FLOAT32 else cast(f"cr_from_bf16({x})", FLOAT32, wanted)
     if wanted == BFLOAT16:
         return f"cr_bf16_{_SUFFIX[given]}({x})" if given in _ROUNDED else f"cr_bf16_f64((double){x})"
-    if given in FLOATS and wanted == UINT32:
-        return f"(uint32_t)(int64_t){x}"
+    if given in FLOATS and wanted in INTEGERS:
+        return f"cr_{_SUFFIX[wanted]}_{_SUFFIX[given]}({x})"
     return f"({C_TYPES[wanted]}){x}" if wanted != BOOL else f"{x} != 0"
 
 

@@ -338,6 +338,20 @@ CR_INLINE uint16_t cr_bf16_i64(int64_t x) {
     return cr_bf16_f64((double)(high == 0 || high == -1 ? x : kept | odd));
 }
 
+/* --- whole numbers from floats: towards zero, the end of the type for what lies beyond it, and 0 for NaN --- */
+
+#define CR_DEFINE_WHOLE(TYPE, NAME, GIVEN, FROM, LOW, HIGH, BEYOND)                      \
+    CR_INLINE TYPE cr_##NAME##_##FROM(GIVEN x) {                                         \
+        return x >= (GIVEN)(BEYOND) ? HIGH : x >= (GIVEN)(LOW) ? (TYPE)x : x != x ? 0 : LOW; \
+    }
+
+CR_DEFINE_WHOLE(int32_t, i32, float, f32, INT32_MIN, INT32_MAX, 0x1p31)
+CR_DEFINE_WHOLE(int32_t, i32, double, f64, INT32_MIN, INT32_MAX, 0x1p31)
+CR_DEFINE_WHOLE(int64_t, i64, float, f32, INT64_MIN, INT64_MAX, 0x1p63)
+CR_DEFINE_WHOLE(int64_t, i64, double, f64, INT64_MIN, INT64_MAX, 0x1p63)
+CR_DEFINE_WHOLE(uint32_t, u32, float, f32, 0, UINT32_MAX, 0x1p32)
+CR_DEFINE_WHOLE(uint32_t, u32, double, f64, 0, UINT32_MAX, 0x1p32)
+
 /* --- division that rounds down, as in Python; whole numbers by zero are 0 --- */
 
 #define CR_DEFINE_FLOAT_DIVISION(TYPE, NAME, SUFFIX)                                     \
