@@ -24,6 +24,7 @@ def small_regions():
         patch.setattr(tile_regions, "SUMS", 1 << 12)
         patch.setattr(tile_regions, "COPIES", 1 << 12)
         patch.setattr(tile_regions, "FEWEST_ALONG", 20)
+        patch.setattr(tile_regions, "SECOND_CACHE", 0)
         patch.setattr(tile_regions, "LARGE_WEIGHT", 1 << 14)
         patch.setattr(tile_regions, "LARGE_ACROSS", 1 << 14)
         patch.setattr(tile_regions, "FEWEST_ACROSS", 20)

@@ -24,6 +24,7 @@ from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_kernel import Cut, KernelWriter
 from chainrule.engines.cpu.tile_plan import COPY, TRANSPOSE, Operand, Plan, Product, merged
 from chainrule.engines.cpu.tile_shape import LINE_BYTES, NOMINAL, Axis, choose_shape
+from chainrule.engines.cpu.tile_units import SECOND_CACHE
 from chainrule.ir.sizes import Dim, Size, at, divide
 
 # Bytes of the sums of a region, and of what it copies of both operands for a block of steps.
@@ -62,6 +63,8 @@ def plan_in_regions(p: Product, registers: int) -> tuple[Plan, float] | None:
         elements, least = row.extent * width, FEWEST_REGIONS * SUMS
     if isinstance(elements, Size) or elements * size < least:
         return None
+    if not isinstance(step.extent, Size) and step.extent * width * size <= SECOND_CACHE:
+        return None  # all rows find y in the second cache
     if not isinstance(step.extent, Size) and step.extent < (FEWEST_ACROSS if across else FEWEST_ALONG):
         return None
     if {var for var, _ in x.terms} != {row, step} or {var for var, _ in y.terms} != {vector, step}:
