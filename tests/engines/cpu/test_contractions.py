@@ -1,6 +1,7 @@
 """The contraction generator against the reference, on products and convolutions of small, odd and degenerate sizes."""
 
 import platform
+import re
 
 import numpy as np
 import pytest
@@ -182,6 +183,20 @@ def test_steps_far_apart_and_what_follows_a_product_are_fetched_ahead(rows, colu
     for spec, a, b in kinds:
         for batch in (1, 5, 64, 130):
             compare(graph_of(spec, a, b, epilogue=True), batch, np.random.default_rng(batch), 1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_lines_that_are_only_written_are_fetched_ahead(batch):
+    """The result of a product, and what is made of it and stored; of another element type it lies elsewhere."""
+    builder = Builder()
+    a, b = (builder.input(ArrayType(shape, "float32")) for shape in ((BATCH, 200), (200, 512)))
+    product = builder.matmul(a, b)
+    results = [product], [product, builder.exp(product), builder.cast(product, "float64")]
+    plain, made = (builder.finish("products", outputs) for outputs in results)
+    fetched = [set(re.findall(r"CR_FETCH\w*\(f\d", ENGINE.load(graph).c_source)) for graph in (plain, made)]
+    assert fetched == [{"CR_FETCH_TO_WRITE(f0"}, {"CR_FETCH_TO_WRITE(f0", "CR_FETCH_TO_WRITE(f1"}]
+    for graph in (plain, made):
+        compare(graph, batch, np.random.default_rng(batch), 1e-4)
 
 
 def test_rows_that_alias_are_copied():

@@ -3,15 +3,17 @@
 An operand whose steps lie far apart comes from the second cache, or from farther away, without processors foreseeing it; so a
 tile fetches what it reads some steps later. What follows from a tile, such as an update, reads and writes arrays that lie as the
 result does, a few lines of each row: these lines are fetched row by row, spread over the steps of the sum. All at once they would
-fill the queue of reads on their way, and the tile would wait.
+fill the queue of reads on their way, and the tile would wait. Lines that are only written, as those of the result, are fetched as
+well: a processor reads a line before it writes into it, and what has been stored waits for that in a queue of some dozens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 
+from chainrule.core.dtypes import DType
 from chainrule.engines.cpu.indexing import Index, Var, variable
 from chainrule.engines.cpu.loops import Box, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
@@ -24,6 +26,8 @@ from chainrule.ir.sizes import Dim
 
 # How many steps before a tile needs it a line is fetched (a step takes about 25 cycles); shorter loops have too few to come.
 AHEAD, FEWEST_WITH_FETCHES = 16, 64
+# Steps of a tile, at least, between which rows of what follows are fetched: with fewer, it is done before a line has come.
+FEWEST_BETWEEN = 8
 # Bytes between steps from which on processors do not foresee them well, and lines of a first cache that fall on the same set.
 FAR_APART, WAYS = 512, 8
 
@@ -46,7 +50,7 @@ def lines_ahead(plan: Plan, counts: Sequence[int], operand: Operand) -> list[int
 
 @dataclass(frozen=True, slots=True)
 class Followers:
-    """Arrays that what follows from a tile reads where the result lies, each ``written`` as well or not.
+    """Arrays that a tile, or what follows from it, reads or writes where the result lies, each ``written`` or not.
 
     ``steps`` are from one row to the next, for each index of rows. The function of a tile takes a pointer to each of the arrays, to
     the element for the first result of the tile, and how many of its rows are fetched.
@@ -70,23 +74,44 @@ class Followers:
                 w.line(f"CR_FETCH{'_TO_WRITE' if written else ''}({name} + ({at + place}));")
 
 
-def following(plan: Plan, box: Box, place: Var, rows: Sequence[Var]) -> tuple[Followers | None, list[str], list[str]]:
-    """The arrays that lie as the result does, pointers to their elements for the first result of a tile, and the other lines to
-    fetch: addresses for each row and ``place``."""
-    assert plan.column is not None, "results in vectors lie in columns"
-    written = {store.pointer for store in box.stores}
+def followers_of(plan: Plan, written: Mapping[str, bool]) -> tuple[Followers | None, list[str]]:
+    """Arrays that lie as the result does, and pointers to them for a tile: those that are here, each ``written`` or not. None
+    where a tile has no rows of vectors, or is done before they come."""
+    if not written or plan.column is None or not plan.rows or not _has_time(plan):
+        return None, []
     steps = tuple(plan.out.coefficient(var) for var, _ in plan.rows)
+    return Followers(steps, tuple(written.values())), list(written)
+
+
+def _has_time(plan: Plan) -> bool:
+    return bool(plan.summed) and typical(plan.depth) >= FEWEST_BETWEEN
+
+
+def following(
+    plan: Plan, box: Box, place: Var, rows: Sequence[Var], stored: Mapping[str, DType]
+) -> tuple[Followers | None, list[str], list[str]]:
+    """The arrays that lie as the result does, pointers to their elements for the first result of a tile, and the other lines to
+    fetch: addresses for each row and ``place``. ``stored`` has the element types of the arrays that are written."""
+    assert plan.column is not None, "results in vectors lie in columns"
+    steps = [plan.out.coefficient(var) for var, _ in plan.rows]
     first = {this: variable(var) for this, (var, _) in zip(rows, plan.rows, strict=True)}
     first[place] = variable(plan.column) * plan.lanes
     computed = {statement.name for statement in box.statements}
+
+    def lies_alike(type: str, at: Index) -> bool:
+        moves = [at.coefficient(var) for var in (*rows, place)] == [*steps, 1]
+        return moves and type == C_TYPES[plan.dtype] and bool(rows) and _has_time(plan)
+
     alike: dict[str, bool] = {}
     others: dict[str, None] = {}
     for type, pointer, at in box.loads():
         if at.coefficient(place) != 1 or len(at.terms) == 1 or any(var.name in computed for var, _ in at.terms):
             continue
-        lies_alike = tuple(at.coefficient(var) for var in rows) == steps and type == C_TYPES[plan.dtype]
-        if lies_alike and rows and plan.summed:
-            alike[f"{pointer} + ({at.replace(first)})"] = pointer in written
+        if lies_alike(type, at):
+            alike[f"{pointer} + ({at.replace(first)})"] = pointer in stored
         else:
             others[f"{pointer} + ({at})"] = None
-    return Followers(steps, tuple(alike.values())) if alike else None, list(alike), list(others)
+    for store in box.stores:
+        if not store.adds and lies_alike(C_TYPES[stored[store.pointer]], store.at):
+            alike[f"{store.pointer} + ({store.at.replace(first)})"] = True
+    return *followers_of(plan, alike), list(others)

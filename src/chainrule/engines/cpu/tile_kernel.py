@@ -15,7 +15,7 @@ from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_ahead import Ahead
-from chainrule.engines.cpu.tile_fetches import Followers, following
+from chainrule.engines.cpu.tile_fetches import Followers, followers_of, following
 from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_parts import fetches
 from chainrule.engines.cpu.tile_plan import Plan
@@ -165,9 +165,10 @@ class KernelWriter:
             )
             arguments.append("finished")
         else:
-            arguments.append(
-                f"{self.target if self.target is not None else self.name(self.node.output)} + ({plan.out})"
-            )
+            target = f"{self.target if adds else self.name(self.node.output)} + ({plan.out})"
+            arguments.append(target)
+            if not adds:
+                followers, fetched = followers_of(plan, {target: True})
         arguments += [f"first_{split.name}", f"last_{split.name}"] if split is not None else ["0", "0"]
         arguments.append("fresh" if adds else "1")
         several = plan.column is not None and plan.panels > 1
@@ -276,7 +277,8 @@ class KernelWriter:
         known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
         place, rows = Var("place", plan.width), [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
         box = self._epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
-        followers, arguments, lines = following(plan, box, place, rows)
+        stored = {self.name(value): value.dtype for value in self._stored}
+        followers, arguments, lines = following(plan, box, place, rows, stored)
         if lines:
             count, line = cuts[-1].count, LINE_BYTES // BYTES[plan.dtype]
             with self._each_row(w, plan, cuts), w.block(f"for (long l = 0; l < {count} * {plan.lanes}; l += {line})"):
@@ -284,6 +286,10 @@ class KernelWriter:
                 for text in lines:
                     w.line(f"CR_FETCH({text});")
         return followers, arguments
+
+    @property
+    def _stored(self) -> list[Value]:
+        return [*([self.node.output] if self.keeps_result else []), *self.roots]
 
     def _epilogue(self, out: Index, finished: str) -> Box:
         body = self.body()
