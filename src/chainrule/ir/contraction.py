@@ -6,6 +6,9 @@
 outside the result are dropped. The gradient with respect to A is the same contraction with the places of A and out
 exchanged; differentiation only permutes the three maps.
 
+A term with a place outside is 0 for every finite factor. Beside an infinite or NaN factor an engine may multiply the zero, which
+gives NaN, or leave the term out: loops over the places of one operand reach outside of another, and which are taken is its choice.
+
 The notation is that of Vasilache et al., *Tensor Comprehensions* (2018) and Zerrell & Bruestle, *Stripe/PlaidML* (2019).
 """
 

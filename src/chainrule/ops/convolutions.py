@@ -42,7 +42,8 @@ def convolution(
     before + after - dilation·(window - 1) - 1) / stride⌋ + 1`` positions along an axis. (In signal processing this is a
     cross-correlation: the window is not flipped.) With groups, the channels are cut into as many runs, and each run of
     outputs sees its own run of inputs alone; ``groups = in`` is the depthwise convolution. A ``padding_mode`` of
-    "reflect", "replicate" or "circular" puts copies of x outside x, as :func:`chainrule.ops.pad` does. Raises
+    "reflect", "replicate" or "circular" puts copies of x outside x, as :func:`chainrule.ops.pad` does. Where a window reaches
+    outside, infinite or NaN factors may give NaN instead of what the others give. Raises
     :class:`ShapeError` for channels that do not fit and windows larger than the padded input.
     """
     array, window = as_array(x), as_array(weight)
