@@ -12,6 +12,7 @@ from chainrule.ops import *  # noqa: F403
 from chainrule.tabular import load as load
 from chainrule.trace import Array as Array
 from chainrule.trace import seed as seed
+from chainrule.trace import seeded as seeded
 from chainrule.train import AlternatingTrainer as AlternatingTrainer
 from chainrule.train import Callback as Callback
 from chainrule.train import EarlyStopping as EarlyStopping

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import chainrule as cr
+from chainrule import nn
 from chainrule.core.errors import ConfigError, TraceError
 from chainrule.core.trees import State
 from chainrule.trace import collect_state, is_training, phase, read_state, record_state, scope, using_key
@@ -209,3 +214,72 @@ def test_a_seeded_block_has_keys_of_its_own() -> None:
     assert [default_key().tolist() for _ in range(3)] == [key.tolist() for key in (*inner, third)]
     cr.seed(1)
     assert [default_key().tolist() for _ in range(2)] == [first.tolist(), second.tolist()]
+
+
+def test_the_seed_inside_a_block_is_that_of_the_block() -> None:
+    cr.seed(1)
+    first = default_key()
+    with seeded(7):
+        default_key()
+        cr.seed(8)
+        inner = default_key()
+    second = default_key()
+    with seeded(8):
+        assert np.array_equal(default_key(), inner)
+    cr.seed(1)
+    assert [default_key().tolist() for _ in range(2)] == [first.tolist(), second.tolist()]
+
+
+def trained(number: int, turn: Callable[[], None]) -> np.ndarray:
+    """Weights that depend on every default key: those they start from, and those of dropout in every step."""
+
+    def loss(weight, x):
+        return (nn.Dropout(0.5)(x @ weight, training=True) ** 2).mean()
+
+    with cr.seeded(number):
+        turn()
+        weight = nn.Linear(4, 3).weight
+        step = cr.compile(lambda weight, x: weight - 0.1 * cr.grad(loss)(weight, x), engine="reference")
+        for _ in range(5):
+            turn()
+            weight = step(weight, np.ones((8, 4), np.float32))
+    return weight
+
+
+def test_threads_that_train_at_once_do_not_disturb_each_other() -> None:
+    alone = [trained(number, lambda: None) for number in range(4)]
+    assert len({weight.tobytes() for weight in alone}) == 4
+    # All threads take each step together.
+    barrier = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda number: trained(number, barrier.wait), range(4)))
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_asynchronous_tasks_that_train_at_once_do_not_disturb_each_other() -> None:
+    async def draw(number: int) -> list[list[int]]:
+        with cr.seeded(number):
+            keys = []
+            for _ in range(3):
+                keys.append(default_key().tolist())
+                await asyncio.sleep(0)
+        return keys
+
+    async def both() -> list[list[list[int]]]:
+        return await asyncio.gather(draw(1), draw(2))
+
+    assert asyncio.run(both()) == [asyncio.run(draw(1)), asyncio.run(draw(2))]
+
+
+def test_threads_without_a_block_never_get_the_same_key() -> None:
+    cr.seed(0)
+    with ThreadPoolExecutor(4) as pool:
+        keys = list(pool.map(lambda _: tuple(default_key().tolist()), range(400)))
+    cr.seed(0)
+    assert sorted(keys) == sorted(tuple(default_key().tolist()) for _ in range(400))
+
+
+@pytest.mark.parametrize("number", [-1, 2**64, 1.0, True, "1", None])
+def test_a_seed_is_a_number_of_64_bits(number: Any) -> None:
+    with pytest.raises(ConfigError, match="a seed is an integer from 0 to 2"):
+        cr.seed(number)

@@ -13,6 +13,7 @@ from chainrule.trace.scope import is_training as is_training
 from chainrule.trace.scope import phase as phase
 from chainrule.trace.scope import scope as scope
 from chainrule.trace.seeds import seed as seed
+from chainrule.trace.seeds import seeded as seeded
 from chainrule.trace.state import collect_state as collect_state
 from chainrule.trace.state import read_state as read_state
 from chainrule.trace.state import record_state as record_state
@@ -33,5 +34,6 @@ __all__ = [
     "record_state",
     "scope",
     "seed",
+    "seeded",
     "using_key",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ class _Root:
 
 def key_from_seed(seed: int) -> NDArray:
     """The key of a seed from 0 to 2⁶⁴ - 1: its two words."""
-    if not 0 <= seed < 2**64:
-        raise ConfigError(f"a seed is an integer from 0 to 2**64 - 1, not {seed}")
-    return np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint32)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise ConfigError(f"a seed is an integer from 0 to 2**64 - 1, not {seed!r}")
+    return np.array([int(seed) & 0xFFFFFFFF, int(seed) >> 32], np.uint32)
 
 
 def fold_in(key: NDArray, data: int) -> NDArray:
@@ -42,31 +43,44 @@ def fold_in(key: NDArray, data: int) -> NDArray:
         return random_bits(key, np.asarray(data, np.uint32), (2,))
 
 
+# The sequence of the process, and that of the innermost block which this thread or asynchronous task is in.
 _root = _Root()
-_local = threading.local()  # roots of the blocks that this thread is in
+_block: ContextVar[_Root | None] = ContextVar("block", default=None)
 
 
 def seed(number: int) -> None:
-    """Start the sequence of default keys again: initial weights, dropout, and every draw without ``key=``."""
-    with _root.lock:
-        _root.key, _root.drawn = key_from_seed(number), 0
+    """Start the sequence of default keys again: initial weights, dropout, and every draw without ``key=``.
+
+    The sequence is one for the whole process, as PyTorch's: threads that draw at once never get the same key, but which of them gets
+    which depends on their pace. In a block of :func:`seeded` it is that block's.
+    """
+    root = _innermost()
+    with root.lock:
+        root.key, root.drawn = key_from_seed(number), 0
 
 
 @contextmanager
 def seeded(number: int) -> Iterator[None]:
-    """Inside the block, on this thread, default keys come from a sequence of their own; the outer one then goes on."""
-    roots = _local.__dict__.setdefault("roots", [])
-    roots.append(_Root(number))
+    """Inside the block default keys come from a sequence of its own; the outer one then goes on where it was.
+
+    The block is that of one thread or asynchronous task, so those that train at once, each in a block, have the bits of training
+    alone. Threads started inside do not inherit it.
+    """
+    token = _block.set(_Root(number))
     try:
         yield
     finally:
-        roots.pop()
+        _block.reset(token)
+
+
+def _innermost() -> _Root:
+    block = _block.get()
+    return _root if block is None else block
 
 
 def default_key() -> NDArray:
     """The next key of the innermost sequence that ``seeded`` or ``seed`` started."""
-    roots: list[_Root] = getattr(_local, "roots", [])
-    root = roots[-1] if roots else _root
+    root = _innermost()
     with root.lock:
         root.drawn += 1
         return fold_in(root.key, root.drawn)
