@@ -31,6 +31,7 @@ from chainrule.nn.activations import Softsign as Softsign
 from chainrule.nn.activations import Tanh as Tanh
 from chainrule.nn.activations import Tanhshrink as Tanhshrink
 from chainrule.nn.activations import Threshold as Threshold
+from chainrule.nn.adaptive_softmax import AdaptiveLogSoftmaxWithLoss as AdaptiveLogSoftmaxWithLoss
 from chainrule.nn.attention import MultiheadAttention as MultiheadAttention
 from chainrule.nn.cells import GRUCell as GRUCell
 from chainrule.nn.cells import LSTMCell as LSTMCell
