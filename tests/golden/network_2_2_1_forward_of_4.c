@@ -71,7 +71,7 @@ static void nest_1(void *context, long chunk) {
     float *restrict const hidden_7 = (float *)frame->slot[7];
     float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
     float *restrict const hidden_8 = (float *)frame->slot[8];
-    const long chunks = cr_chunks(32, 262144, 1), units = 1;
+    const long chunks = cr_chunks(416, 262144, 1), units = 1;
     const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);
     for (long unit = low; unit < high; unit++) {
         const long block = 0;
@@ -135,7 +135,7 @@ static void nest_3(void *context, long chunk) {
     float *restrict const y_5 = (float *)frame->slot[5];
     float *restrict const vectors_y_0 = (float *)(frame->scratch + 0);
     float *restrict const side_0 = (float *)(frame->scratch + 64);
-    const long chunks = cr_chunks(8, 262144, 1), units = 1;
+    const long chunks = cr_chunks(104, 262144, 1), units = 1;
     const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);
     float *const own_0 = side_0 + chunk * 64;
     for (long k = 0; k < 64; k++) own_0[k] = 0;
@@ -168,7 +168,7 @@ static void nest_3_after(void *context) {
     const long B = frame->B;
     float *restrict const t_7 = (float *)frame->slot[7];
     float *restrict const side_0 = (float *)(frame->scratch + 64);
-    const long chunks = cr_chunks(8, 262144, 1);
+    const long chunks = cr_chunks(104, 262144, 1);
     for (long part = 1; part < chunks; part++) {
         CR_INDEPENDENT
         for (long k = 0; k < 64; k++) side_0[k] += side_0[part * 64 + k];
@@ -349,9 +349,9 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     slot[8] = arena, arena += cr_round(32);
     struct frame frame = {slot, constants, arena, B, row, 0};
     nest_0(&frame, 0);
-    cr_parallel(nest_1, &frame, cr_chunks(32, 262144, 1));
+    cr_parallel(nest_1, &frame, cr_chunks(416, 262144, 1));
     nest_2(&frame, 0);
-    cr_parallel(nest_3, &frame, cr_chunks(8, 262144, 1));
+    cr_parallel(nest_3, &frame, cr_chunks(104, 262144, 1));
     nest_3_after(&frame);
     nest_4(&frame, 0);
 }

@@ -71,13 +71,13 @@ static void nest_1(void *context, long chunk) {
     float *restrict const params_hidden_bias_1 = (float *)frame->slot[1];
     float *restrict const hidden_12 = (float *)frame->slot[12];
     float *restrict const hidden_13 = (float *)frame->slot[13];
-    const long chunks = cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)), units = 1 * ((B + 16383) / 16384);
+    const long chunks = cr_chunks((104 * B), 262144, 1 * ((B + 1259) / 1260)), units = 1 * ((B + 1259) / 1260);
     const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);
     for (long unit = low; unit < high; unit++) {
         const long panel = 0;
         const long block = unit;
-        const long last_tile = cr_least((block + 1) * 4096, (B + 3) / 4);
-        for (long tile = block * 4096; tile < last_tile; tile++) {
+        const long last_tile = cr_least((block + 1) * 315, (B + 3) / 4);
+        for (long tile = block * 315; tile < last_tile; tile++) {
             const long row_end = cr_least(tile * 4 + 4, B);
             long rows_left = 4;
             for (long k0 = tile * 4; k0 < row_end; k0 += rows_left) {
@@ -641,7 +641,7 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     slot[18] = arena, arena += cr_round((8 * B));
     struct frame frame = {slot, constants, arena, B, row, 0};
     nest_0(&frame, 0);
-    cr_parallel(nest_1, &frame, cr_chunks((8 * B), 262144, 1 * ((B + 16383) / 16384)));
+    cr_parallel(nest_1, &frame, cr_chunks((104 * B), 262144, 1 * ((B + 1259) / 1260)));
     cr_parallel(nest_2, &frame, cr_chunks((6 * B), 65536, B));
     nest_3(&frame, 0);
     cr_parallel(nest_4, &frame, cr_chunks((32 * B), 65536, B));

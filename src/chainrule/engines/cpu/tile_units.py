@@ -14,6 +14,8 @@ from chainrule.ir.sizes import Dim, Size, product
 # Fused multiplications and additions in one chunk at least, and in one unit (a block of rows of a panel) about.
 TILE_GRAIN = 1 << 18
 UNIT = 1 << 17
+# Steps of a sum that take about as long as reading and writing, from the second cache or farther, what follows from a result.
+STEPS_OF_RESULT = 24
 # Half of the second cache of a core, in bytes, on most machines.
 SECOND_CACHE = 1 << 19
 # A dimension of a batch counts as this many where the order of loops is chosen.
@@ -47,7 +49,8 @@ class Units:
         for var, _ in self.rows[1:]:
             assert isinstance(var.extent, int), "only the first index of rows may be symbolic"
             points *= var.extent
-        per_unit = max(1, UNIT // max(1, typical(self.plan.depth) * self.plan.panel * points))
+        steps = typical(self.plan.depth) + STEPS_OF_RESULT
+        per_unit = max(1, UNIT // (steps * self.plan.panel * points))
         if isinstance(row.extent, Size):
             self.per_unit = per_unit
             self.tiles = f"({c_size(row.extent)} + {most - 1}) / {most}"
@@ -81,11 +84,20 @@ class Units:
     @property
     def work(self) -> Dim:
         """Multiplications, those with padding included."""
+        return self.plan.depth * self._results
+
+    @property
+    def effort(self) -> Dim:
+        """As many multiplications as take the time that all units do: results of short sums wait for memory."""
+        return (self.plan.depth + STEPS_OF_RESULT) * self._results
+
+    @property
+    def _results(self) -> Dim:
         plan = self.plan
         points = product(var.extent for var in (*plan.outer, *(var for var, _ in plan.rows)) if var.extent is not None)
         columns = plan.column.extent if plan.column is not None else 1
         assert isinstance(columns, int), "a number of vectors is constant"
-        return plan.depth * points * (columns * plan.lanes)
+        return points * (columns * plan.lanes)
 
     def decode(self, w: Writer) -> None:
         """The indices of a unit from its number."""

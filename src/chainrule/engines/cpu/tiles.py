@@ -366,7 +366,7 @@ class TileWriter:
             return
         units = Units(plan)
         w = Writer()
-        chunks = tile_chunks(units.work, units.count)
+        chunks = tile_chunks(units.effort, units.count)
         w.line(f"const long chunks = {chunks}, units = {units.count};")
         w.line("const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);")
         self._begin_sides(w)
