@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import chainrule as cr
 from chainrule import nn
 from chainrule.core import trees
+from chainrule.core.alignment import FEWEST_BYTES, LINE_BYTES
 from chainrule.core.errors import ConfigError, ShapeError, TraceError
 from chainrule.engines.cpu.engine import ENGINE as CPU
 from chainrule.transforms import Compiled, donation
@@ -261,20 +262,35 @@ def test_nothing_else_is_written_over(engine: str) -> None:
     np.testing.assert_array_equal(state["w"], kept)
 
 
-def test_the_state_may_be_passed_beside_itself(engine: str) -> None:
+@pytest.mark.parametrize("size", [3, FEWEST_BYTES])
+def test_the_state_may_be_passed_beside_itself(engine: str, size: int) -> None:
     compiled = cr.compile(lambda state, x: ([s * 2 for s in state], x + state[0]), donate="state", engine=engine)
-    state = [np.ones(3), np.ones(3)]
+    state = [np.ones(size), np.ones(size)]
     for _ in range(4):
-        state, _ = compiled(state, np.ones(3))
+        state, _ = compiled(state, np.ones(size))
     for look in (lambda array: array, lambda array: array[:], lambda array: array.view()):
         kept = state[0].copy()
         found, added = compiled(state, look(state[0]))
         np.testing.assert_array_equal(added, 2 * kept)
         np.testing.assert_array_equal(found[0], 2 * kept)
         state = found
-    shared = np.ones(3)
-    (first, second), _ = compiled([shared, shared], np.ones(3))
-    assert first.tolist() == second.tolist() == [2, 2, 2]
+    shared = np.ones(size)
+    (first, second), _ = compiled([shared, shared], np.ones(size))
+    assert (first == 2).all() and (second == 2).all()
+
+
+def test_a_large_state_moves_to_a_line_of_a_cache_and_stays_there(engine: str) -> None:
+    compiled = cr.compile(lambda state: state * 0.5, donate="state", engine=engine)
+    for _ in range(8):
+        state = np.ones(FEWEST_BYTES, np.float32)
+        places = set()
+        for _ in range(5):
+            state = compiled(state)
+            places.add(state.ctypes.data)
+        np.testing.assert_array_equal(state, np.float32(0.5**5))
+        if engine == "cpu":
+            (place,) = places
+            assert place % LINE_BYTES == 0
 
 
 def test_what_was_donated_is_forgotten_when_it_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import trees
+from chainrule.core.alignment import is_aligned, owns_memory
 from chainrule.core.tree_code import Code, write_building, write_reading
 from chainrule.engines.api import Program
 from chainrule.transforms import donation
@@ -135,7 +136,7 @@ def _write_operand(code: Code, name: str, leaf: Any, dtype: np.dtype[Any]) -> st
 def _write_privacy(code: Code, operands: Sequence[str], donated: frozenset[int]) -> None:
     """Check that the program may write over the donated operands as they are; see :func:`donation.writable`."""
     issued = code.constant(donation.issued.references.get)
-    root = code.constant(donation.root)
+    root, owns, aligned = map(code.constant, (donation.root, owns_memory, is_aligned))
     roots = []
     for name in (operands[k] for k in donated):
         roots.append(f"root_{name}")
@@ -144,7 +145,8 @@ def _write_privacy(code: Code, operands: Sequence[str], donated: frozenset[int])
         code.line(f"if known_{name} is not None and known_{name}() is {name}: root_{name} = id({name}.base)")
         code.line("else:")
         code.line(f"    flags = {name}.flags")
-        code.line("    if not (flags.owndata and flags.c_contiguous and flags.writeable): return MISS")
+        code.line(f"    if not ({owns}({name}) and flags.c_contiguous and flags.writeable): return MISS")
+        code.line(f"    if not {aligned}({name}): return MISS")
         code.line(f"    known_{name} = {code.constant(weakref.ref)}({name})")
         code.line(f"    root_{name} = number_{name}")
     code.line(f"memory = {{{', '.join(roots)}}}")

@@ -1,7 +1,8 @@
 """Donated arrays: given to a program that may write over them, and refused when they are used again.
 
 A program may only write over memory that nothing else sees. That holds for an array that owns its memory and for the results of
-earlier donating calls, which are issued here as fresh views of it; anything else is copied first.
+earlier donating calls, which are issued here as fresh views of it; anything else is copied first. So are arrays that do not begin at a
+line of a cache: what they hold would be read and written with every run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 from weakref import ref
 
 import numpy as np
+
+from chainrule.core.alignment import aligned_copy, is_aligned, owns_memory
 
 NDArray = np.ndarray[Any, Any]
 
@@ -69,7 +72,7 @@ def writable(arrays: Sequence[NDArray], donated: frozenset[int]) -> list[NDArray
     for owner in roots:
         uses[owner] = uses.get(owner, 0) + 1
     return [
-        array if number not in donated or (uses[roots[number]] == 1 and _is_private(array)) else np.array(array)
+        array if number not in donated or (uses[roots[number]] == 1 and _is_private(array)) else aligned_copy(array)
         for number, array in enumerate(arrays)
     ]
 
@@ -77,13 +80,14 @@ def writable(arrays: Sequence[NDArray], donated: frozenset[int]) -> list[NDArray
 def root(array: NDArray) -> int:
     """The identity of whatever owns the memory."""
     owner: Any = array
-    while isinstance(owner, np.ndarray) and owner.base is not None:
+    while isinstance(owner, np.ndarray) and not (owner.base is None or owns_memory(owner)):
         owner = owner.base
     return id(owner)
 
 
 def _is_private(array: NDArray) -> bool:
-    return array.flags.c_contiguous and array.flags.writeable and (array.flags.owndata or array in issued)
+    is_own = array in issued or owns_memory(array)
+    return is_own and array.flags.c_contiguous and array.flags.writeable and is_aligned(array)
 
 
 def exchange(results: list[NDArray], operands: Sequence[NDArray], donated: Sequence[NDArray]) -> None:

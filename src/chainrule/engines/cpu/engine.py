@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy import empty
 
+from chainrule.core.alignment import maker
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.api import AS_IT_IS, Preparation
@@ -101,7 +102,7 @@ class CpuProgram:
     def __call__(self, arrays: Sequence[NDArray]) -> list[NDArray]:
         form = self._form(arrays)
         operands = [np.require(array, requirements=("C", "A")) for array in arrays]
-        results = [np.empty(shape, dtype) if over is None else operands[over] for shape, dtype, over in form.results]
+        results = [make(shape, dtype) if over is None else operands[over] for make, shape, dtype, over in form.results]
         arena = self._arena(form.arena)
         table = _pointers((*operands, *results, *self._constants))
         self._run(table, arena.ctypes.data, form.batch)
@@ -123,7 +124,7 @@ class CpuProgram:
         form = self._forms.get(batch)
         if form is None or form.table is None:
             return None
-        results = [empty(shape, dtype) if over is None else arrays[over] for shape, dtype, over in form.results]
+        results = [make(shape, dtype) if over is None else arrays[over] for make, shape, dtype, over in form.results]
         arena = self._arena(form.arena)
         objects = (form.table, arena, *arrays, *results)
         failed = self._call(id(objects))
@@ -204,16 +205,26 @@ class CpuProgram:
         operands = [
             (shape_at(v.shape, batch), to_numpy(v.dtype), k in written) for k, v in enumerate(self._given.inputs)
         ]
+        types = [(shape_at(v.shape, batch), to_numpy(v.dtype)) for v in self._given.outputs]
         form = _Form(
             batch,
             call_table(batch, self._addresses_at, operands) if LAYOUT is not None else None,
             [
-                (shape_at(v.shape, batch), to_numpy(v.dtype), self._written_over.get(number))
-                for number, v in enumerate(self._given.outputs)
+                _Result(maker(shape, dtype), shape, dtype, self._written_over.get(number))
+                for number, (shape, dtype) in enumerate(types)
             ],
             self._library.cr_arena(batch) + _ALIGNMENT,
         )
         return self._forms.setdefault(batch, form)
+
+
+class _Result(NamedTuple):
+    """What makes an array for a result, its shape and element type, and the operand that it is written over, if any."""
+
+    make: Callable[[tuple[int, ...], np.dtype[Any]], NDArray]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    over: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +233,7 @@ class _Form:
 
     batch: int
     table: NDArray | None
-    results: list[tuple[tuple[int, ...], np.dtype[Any], int | None]]
+    results: list[_Result]
     arena: int
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule.core.alignment import maker
 from chainrule.core.dtypes import to_numpy
 from chainrule.core.errors import ShapeError
 from chainrule.engines.cpu.layout import call_table
@@ -86,9 +87,10 @@ class Schedule:
         return (table, arena, words, rows, *arrays, *results), results
 
     def _results(self, how: Repetition, operands: Sequence[NDArray]) -> list[NDArray]:
+        shapes = [shape if k in self._carried else (how.steps, *shape) for k, (_, shape, _) in enumerate(self._outputs)]
         return [
-            np.empty(shape if k in self._carried else (how.steps, *shape), dtype) if over is None else operands[over]
-            for k, (over, shape, dtype) in enumerate(self._outputs)
+            maker(shape, dtype)(shape, dtype) if over is None else operands[over]
+            for shape, (over, _, dtype) in zip(shapes, self._outputs, strict=True)
         ]
 
     def begin(self, how: Repetition, arrays: Sequence[NDArray]) -> Running:
@@ -105,7 +107,7 @@ class Schedule:
             examples[number] = _address(operands[number])
             if self._shuffled:
                 _, shape, dtype = self._inputs[number]
-                operands[number] = np.empty(shape, dtype)
+                operands[number] = maker(shape, dtype)(shape, dtype)
         return Running(how, operands, self._results(how, operands), examples, self._tables)
 
 
