@@ -48,6 +48,23 @@ def test_regression_metrics_equal_scikit_learn(case: tuple[np.ndarray, np.ndarra
         assert summary["r2"] == pytest.approx(expected, rel=1e-7, abs=1e-9)
 
 
+@pytest.mark.parametrize("power", [-1000, -500, -3, 500, 1000])
+def test_numbers_of_any_size_have_the_scores_of_others(power: int) -> None:
+    rng = np.random.default_rng(0)
+    true, pred = rng.normal(size=(2, 50, 2))
+    usual = metrics.regression_summary(true, pred)
+    unit = 2.0**power
+    scaled = metrics.regression_summary(unit * true, unit * pred)
+    for name, score in usual.items():
+        assert scaled[name] == (score if name == "r2" else unit * score)
+    # Each output has a unit of its own.
+    apart = metrics.regression_summary(true * [1, 2.0**-900], pred * [1, 2.0**-900])
+    assert apart["root_mean_squared_error"] == pytest.approx(
+        metrics.root_mean_squared_error(true[:, 0], pred[:, 0]) / 2, rel=1e-14
+    )
+    assert apart["r2"] == usual["r2"]
+
+
 def test_a_constant_target_has_no_r2_whatever_the_rounding() -> None:
     constant = np.full(7, 0.1)
     assert math.isnan(metrics.r2(constant, constant + 1.0))
@@ -67,7 +84,10 @@ def test_no_rows_or_no_weight_give_nan() -> None:
 def test_diverged_predictions_give_no_warning(wild: float) -> None:
     summary = metrics.regression_summary([1.0, 2.0, 3.0], [1.0, wild, -wild])
     assert not any(value == 0.0 for value in summary.values())
-    assert not math.isfinite(summary["root_mean_squared_error"])
+    if math.isfinite(wild):
+        assert summary["root_mean_squared_error"] == pytest.approx(wild * math.sqrt(2 / 3))
+    else:
+        assert not math.isfinite(summary["root_mean_squared_error"])
     assert summary["r2"] == -math.inf or math.isnan(summary["r2"])
 
 
