@@ -108,6 +108,9 @@ def test_things_that_are_no_files(tmp_path: Path, patients: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="pipe is not a regular file"):
         read_table(tmp_path / "pipe")
+    (tmp_path / "link.csv").symlink_to("nowhere.csv")
+    with pytest.raises(DataError, match=r"link.csv is a link to a file that does not exist$"):
+        read_table(tmp_path / "link.csv")
     with pytest.raises(DataError, match=r"cannot read .*: a part of its path is a file"):
         read_table(patients / "x.csv")
     (tmp_path / "t.parquet").write_text("a,b\n1,2\n")

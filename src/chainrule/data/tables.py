@@ -167,6 +167,8 @@ def _first_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(16)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise DataError(f"{shown_path(path)} is a link to a file that does not exist") from None
         neighbours = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError(f"{shown_path(path)} does not exist{did_you_mean(path.name, neighbours)}") from None
     except OSError as error:

@@ -97,18 +97,18 @@ class Report:
         try:
             content = json.loads(text, object_hook=_decode)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"The report is not valid JSON ({error}): write it again with Report.to_json.") from error
+            raise DataError(f"the report is not valid JSON: {error}") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise DataError("The JSON is not a report: report.json of a run folder starts with its format.")
+            raise DataError("the JSON is not a report, which starts with its format")
         if content.get("version") != _VERSION:
             raise DataError(
-                f"The report has version {content.get('version')!r} but this release reads version {_VERSION}: "
-                "open it with the release that wrote it."
+                f"the report has version {content.get('version')!r}, but this release reads version {_VERSION}; open it with the "
+                "release that wrote it"
             )
         known = {entry.name: content[entry.name] for entry in dataclasses.fields(cls) if entry.name in content}
         for name in ("title", "task", "target"):
             if name not in known:
-                raise DataError(f"The report lacks the field {name!r}: write it again with Report.to_json.")
+                raise DataError(f"the report lacks the field {name!r}")
         try:
             return cls(**known)
         except ConfigError as error:
@@ -134,10 +134,10 @@ def _field(name: str, given: Any) -> Any:
         return None if name in _MAY_BE_NONE else {} if name in _MAPPINGS else []
     if name in _MAPPINGS:
         if not isinstance(value, dict):
-            raise ConfigError(f"The report's {name} must be a mapping, not {type(value).__name__}.")
+            raise ConfigError(f"the report's {name} must be a mapping, not {type(value).__name__}")
         return value
     if not isinstance(value, list):
-        raise ConfigError(f"The report's {name} must be a list, not {type(value).__name__}.")
+        raise ConfigError(f"the report's {name} must be a list, not {type(value).__name__}")
     if name in _LISTS_OF_TEXT:
         return [str(entry) for entry in value]
     for place, entry in enumerate(value):
