@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from chainrule.core.errors import RunError
+from chainrule.engines.reference import ENGINE as REFERENCE
+
 from .conftest import Command, Result, patients
 
 
@@ -249,6 +252,18 @@ def test_predictions_do_not_replace_their_own_table(cli: Command, trained: Path,
     assert new.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "model.graph", "run.json", "report.html", "checkpoints/p.csv"])
+def test_what_is_written_does_not_replace_the_run(
+    name: str, cli: Command, trained: Path, new: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    refused(cli("predict", "run", new, "-o", f"run/../run/{name}"), name, "is a part of the run")
+    refused(cli("profile", "run", "--json", f"run/{name}"), name, "is a part of the run")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert cli("predict", "run", new, "-o", "run/predictions.csv").code == 0
+
+
 @pytest.mark.parametrize("output", ["none/p.csv", "."])
 def test_predictions_that_cannot_be_written(
     output: str, cli: Command, trained: Path, new: Path, tmp_path: Path
@@ -319,3 +334,40 @@ def test_training_that_meets_a_nan_keeps_the_last_good_weights(
     shown = cli("show", "run")
     assert "not finite" in shown.out
     assert "layers." in shown.out
+
+
+# --- errors between the folder and the first step ----------------------------------------------------------------------
+
+
+def fail(*_: object) -> None:
+    raise RunError("something is wrong")
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder(
+    cli: Command, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong is found when the step is compiled, and the folder is there already."""
+    monkeypatch.setattr(type(REFERENCE), "load", fail)
+    refused(cli("train", table, "--target", "outcome", "--out", "run", "-q"), "something is wrong")
+    assert left(tmp_path) == {"patients.csv"}
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "other"]])
+def test_further_training_that_cannot_begin_leaves_the_run_as_it_was(
+    out: list[str], cli: Command, trained: Path, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("chainrule.tabular.training.make_trainer", fail)
+    refused(cli("continue", "run", new, "-q", *out), "something is wrong")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_training_that_fails_after_its_first_steps_can_be_resumed(
+    cli: Command, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("chainrule.tabular.training.write_model", fail)
+        refused(cli("train", table, "--target", "outcome", "--out", "run", "--epochs", 2, "-q"), "something is wrong")
+    assert cli("resume", "run", "-q").code == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()

@@ -90,6 +90,8 @@ def test_a_toml_file_that_is_not_there_or_not_text_is_refused(tmp_path: Path) ->
     [
         ({"epochs": 2.5}, "epochs must be a whole number of at least 1, not 2.5"),
         ({"epochs": True}, "epochs must be"),
+        ({"epochs": 10**30}, "epochs must be at most 1000000, not 10{29}"),
+        ({"patience": 10**7}, "patience must be at most 1000000, not 10000000"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, or 'full'"),
         ({"batch_size": "all"}, "batch_size must be"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0"),

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeVar
 import click
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.names import escape_terminal, nearest, safe_file_name
+from chainrule.core.names import escape_terminal, nearest, safe_file_name, shown_path
 from chainrule.data.columns import KINDS
+from chainrule.tabular import is_part_of_run
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -63,6 +64,12 @@ def column_kinds(given: tuple[str, ...]) -> dict[str, str]:
         if kinds.setdefault(column, kind) != kind:
             raise ConfigError(f"--type gives column '{escape_terminal(column)}' two kinds, {kinds[column]} and {kind}")
     return kinds
+
+
+def refuse_part_of_run(run: Path, output: Path) -> None:
+    """Raise :class:`ConfigError` for a file to write that is one of the run's own."""
+    if is_part_of_run(run, output):
+        raise ConfigError(f"{shown_path(output)} is a part of the run; choose another file to write")
 
 
 def free_run_folder(data: Path, *, force: bool, parent: Path = DEFAULT_PARENT) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from chainrule import tabular
-from chainrule.cli.options import quiet_option, sql_option
+from chainrule.cli.options import quiet_option, refuse_part_of_run, sql_option
 from chainrule.cli.terminal import Terminal
 from chainrule.core.errors import ConfigError
 from chainrule.core.names import escape_terminal, shown_path
@@ -47,6 +47,7 @@ def predict(run: Path, data: Path, output: Path, sql: str | None, quiet: bool) -
     """
     if output.exists() and data.exists() and output.samefile(data):
         raise ConfigError(f"{shown_path(output)} is the table itself; write the predictions to another file")
+    refuse_part_of_run(run, output)
     terminal = Terminal(quiet=quiet)
     predictions = tabular.predict(run, data, sql=sql)
     if output == _STANDARD_OUTPUT:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from chainrule import tabular
+from chainrule.cli.options import refuse_part_of_run
 from chainrule.core.files import write_text
 from chainrule.core.names import escape_terminal
 
@@ -29,6 +30,8 @@ def profile(run: Path, repeats: int, json_file: Path | None) -> None:
     The step is compiled by the cpu engine, whatever engine the run was trained with. The data must be where they were,
     unchanged; where they are not, the inference graph is profiled instead, and the first line says so. Nothing is learned.
     """
+    if json_file is not None:
+        refuse_part_of_run(run, json_file)
     found = tabular.profile(run, repeats=repeats)
     click.echo(f"Profile of {escape_terminal(found.subject)}.\n")
     click.echo("\n".join(escape_terminal(line) for line in str(found.profile).splitlines()))

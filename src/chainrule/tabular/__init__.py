@@ -12,6 +12,7 @@ from chainrule.tabular.prediction import predict as predict
 from chainrule.tabular.profiling import RunProfile as RunProfile
 from chainrule.tabular.profiling import profile as profile
 from chainrule.tabular.run_folder import Run as Run
+from chainrule.tabular.run_folder import is_part_of_run as is_part_of_run
 from chainrule.tabular.settings import Settings as Settings
 from chainrule.tabular.training import Preparation as Preparation
 from chainrule.tabular.training import continue_training as continue_training

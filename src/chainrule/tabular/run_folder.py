@@ -35,6 +35,7 @@ from chainrule.core.names import shown_path
 from chainrule.data.columns import KINDS, Kind
 from chainrule.data.preprocessing import Preprocessing
 from chainrule.data.targets import Target
+from chainrule.runs.model_files import GRAPH_FILE, WEIGHTS_FILE
 from chainrule.tabular.evaluation import Evaluation
 from chainrule.tabular.plan import Plan
 from chainrule.tabular.settings import Settings
@@ -52,6 +53,7 @@ HISTORY = "history.json"
 EVALUATION = "evaluation.json"
 REPORT_DATA = "report.json"
 REPORT_PAGE = "report.html"
+FILES = (RUN, PREPROCESSING, TARGET, HISTORY, EVALUATION, REPORT_DATA, REPORT_PAGE, GRAPH_FILE, WEIGHTS_FILE)
 CHECKPOINTS = "checkpoints"
 START_WEIGHTS = "start.safetensors"
 
@@ -221,6 +223,13 @@ def _decoded(path: Path, decode: Callable[[Any], Decoded]) -> Decoded:
         return decode(read_json(path))
     except (DataError, KeyError, TypeError) as error:
         raise RunError(f"{shown_path(path)} is damaged: {error}") from None
+
+
+def is_part_of_run(folder: Path, path: Path) -> bool:
+    """Whether a path is one of the files of a run, or lies among its checkpoints."""
+    place = path.resolve()
+    parts = {folder.resolve() / name for name in (*FILES, CHECKPOINTS)}
+    return not parts.isdisjoint((place, *place.parents))
 
 
 def stage_folder(folder: Path, stage: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -157,14 +157,14 @@ def _share(settings: Settings, name: str, value: Any) -> None:
         raise _wrong(name, "at least 0 and less than 1", value)
 
 
-def _positive_whole(settings: Settings, name: str, value: Any) -> None:
-    if value is not None and not (_is_whole(value) and 1 <= value <= MOST_EPOCHS):
-        raise _wrong(name, "a whole number of at least 1", value)
+def _epochs(least: int) -> Callable[[Settings, str, Any], None]:
+    def check(settings: Settings, name: str, value: Any) -> None:
+        if value is not None and not (_is_whole(value) and value >= least):
+            raise _wrong(name, f"a whole number of at least {least}", value)
+        if value is not None and value > MOST_EPOCHS:
+            raise _wrong(name, f"at most {MOST_EPOCHS}", value)
 
-
-def _whole(settings: Settings, name: str, value: Any) -> None:
-    if value is not None and not (_is_whole(value) and 0 <= value <= MOST_EPOCHS):
-        raise _wrong(name, "a whole number of at least 0", value)
+    return check
 
 
 def _batch_size(settings: Settings, name: str, value: Any) -> None:
@@ -220,14 +220,14 @@ _CHECKS = {
     "sql": _text,
     "validation_share": _share,
     "test_share": _share,
-    "epochs": _positive_whole,
+    "epochs": _epochs(1),
     "batch_size": _batch_size,
     "learning_rate": _positive,
     "weight_decay": _not_negative,
     "dropout": _share,
     "hidden": _hidden,
     "activation": _activation,
-    "patience": _whole,
+    "patience": _epochs(0),
     "class_weight": _class_weight,
     "stop_at_loss": _positive,
     "clip_norm": _positive,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from chainrule.tabular.reporting import full_report, parameters, plan_report
 from chainrule.tabular.run_folder import DataRecord, Run, RunRecord, Status
 from chainrule.tabular.settings import Settings
 from chainrule.train import Callback, EarlyStopping, History, Trainer
+from chainrule.train.checkpoints import has_checkpoint
 from chainrule.transforms.engines import engine_named
 
 # More training of a trained network begins with a lower rate, so that it is refined rather than learned anew.
@@ -140,7 +143,8 @@ def train(
     )
     network = make_network(plan)
     _make_folder(folder, record, prepared, force=force)
-    return _Stage(folder, record, prepared, network, notes, callbacks).run(on_prepared)
+    with _undone_before_its_first_step(folder, record):
+        return _Stage(folder, record, prepared, network, notes, callbacks).run(on_prepared)
 
 
 def resume(
@@ -233,7 +237,8 @@ def continue_training(
     else:
         _make_folder(destination, record, prepared, force=force, start=weights)
     network = _starting_network(destination, record)
-    return _Stage(destination, record, prepared, network, notes, callbacks).run(on_prepared)
+    with _undone_before_its_first_step(destination, record, before if out is None else None):
+        return _Stage(destination, record, prepared, network, notes, callbacks).run(on_prepared)
 
 
 def prepared_before(folder: Path, record: RunRecord, source: object, purpose: str) -> Prepared:
@@ -330,7 +335,7 @@ class _Stage:
             "stop_at_loss": plan.stop_at_loss,
             "checkpoints": checkpoints,
         }
-        if any(checkpoints.glob("step-*.safetensors")):
+        if has_checkpoint(checkpoints):
             return trainer.resume(training, **arguments)
         return trainer.fit(training, **arguments)
 
@@ -413,6 +418,22 @@ def _make_folder(
         if start is not None:
             _save_start(partial, record, start)
         record.write(partial)
+
+
+@contextlib.contextmanager
+def _undone_before_its_first_step(folder: Path, record: RunRecord, before: RunRecord | None = None) -> Iterator[None]:
+    """An error that leaves nothing to go on with takes back what was written: the folder, or the stage of the run ``before``."""
+    try:
+        yield
+    except NonFiniteError:
+        raise
+    except Exception:
+        stage = run_folder.stage_folder(folder, record.stage)
+        if not has_checkpoint(stage, after=0):
+            if before is not None:
+                before.write(folder)
+            shutil.rmtree(folder if before is None else stage, ignore_errors=True)
+        raise
 
 
 def _save_start(folder: Path, record: RunRecord, weights: Mapping[str, NDArray[Any]]) -> None:

@@ -39,7 +39,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, step: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"the folder {folder} cannot be made: {error.strerror}") from None
-    path = folder / f"step-{step:012d}.safetensors"
+    path = folder / _name(step)
     arrays = {
         f"{group}{_SEPARATOR}{name}": array
         for group, members in checkpoint.groups.items()
@@ -55,6 +55,11 @@ def clear_checkpoints(folder: Path) -> None:
     """Remove every checkpoint of a folder."""
     for path in _newest_first(folder):
         path.unlink(missing_ok=True)
+
+
+def has_checkpoint(folder: Path, after: int = -1) -> bool:
+    """Whether there is a checkpoint of a later step than ``after``."""
+    return any(path.name > _name(after) for path in _newest_first(folder))
 
 
 def load_newest(folder: Path) -> Checkpoint:
@@ -84,6 +89,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, ValueError):
         raise WeightsError(f"{path.name} does not say how far training had come") from None
     return Checkpoint(groups, progress)
+
+
+def _name(step: int) -> str:
+    """Names are in the order of steps."""
+    return f"step-{step:012d}.safetensors" if step >= 0 else ""
 
 
 def _newest_first(folder: Path) -> list[Path]:
