@@ -171,11 +171,7 @@ class KernelWriter:
                 followers, fetched = followers_of(plan, {target: True})
         arguments += [f"first_{split.name}", f"last_{split.name}"] if split is not None else ["0", "0"]
         arguments.append("fresh" if adds else "1")
-        several = plan.column is not None and plan.panels > 1
-        arguments.append(
-            f"{plan.column.name} + {cuts[-1].count} == {plan.column.extent}" if several and plan.column else "1"
-        )
-        arguments.append("B")
+        arguments += [self._has_last(plan, cuts), "B"]
         ahead = [fetches(plan, split, operand) for operand in (plan.x, plan.y)]
         if any(ahead):
             first = f"tile == block * {units.per_unit} ? y_ahead : 0" if units.per_unit > 1 else "y_ahead"
@@ -209,6 +205,45 @@ class KernelWriter:
         with w.block("if (ends)"):
             self._epilogue_loops(w, plan, cuts)
 
+    def strip_tile(self, w: Writer, plan: Plan, cuts: Sequence[Cut], place: str) -> None:
+        """Put the sums of a tile where those of its strip wait for the others (``tile_strips.py``)."""
+        _prove_tile(plan)
+        followers, fetched = self._fetch_epilogue(w, plan, cuts)
+        inside = {*plan.summed, *(var for var, _ in plan.unrolled)}
+        inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
+        arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
+        arguments += [place, "0", "0", "1", self._has_last(plan, cuts), "B"]
+        if followers is not None:
+            arguments += [*fetched, str(max(cuts[0].sizes))]
+        self._call(w, plan, cuts, arguments, TileFunction(plan, (), False, True, None, followers))
+
+    def strip_rows(self, w: Writer, plan: Plan, row: Cut, place: str) -> None:
+        """What follows from the rows of a strip, each through all of its panels."""
+        whole = plan.out.replace({plan.column: Index()}) if plan.column is not None else plan.out
+        prove("result", whole + variable(Var("place", plan.width)), product(self.node.output.shape))
+        with (
+            self._each_row(w, plan, [row]),
+            w.block("for (long panel = first_panel; panel < last_panel; panel++)"),
+        ):
+            box, width, first = self._in_vectors(plan, [row, self.columns(w, plan)])
+            w.line(f"const {self.type} *const finished = {place};")
+            w.line(f"const long width = {width};")
+            w.line("CR_INDEPENDENT")
+            with w.block("for (long l = 0; l < width; l++)"):
+                w.line(f"const long place = {first};")
+                box.write(w)
+                box.write_stores(w)
+
+    def arrays_alike(self, plan: Plan) -> int:
+        """How many arrays what follows reads or writes where the result lies, element by element."""
+        followers, _, _ = self._following(plan)
+        return len(followers.written) if followers is not None else 0
+
+    def _has_last(self, plan: Plan, cuts: Sequence[Cut]) -> str:
+        """Whether a tile has the last vector of its rows."""
+        several = plan.column is not None and plan.panels > 1
+        return f"{plan.column.name} + {cuts[-1].count} == {plan.column.extent}" if several and plan.column else "1"
+
     def _call(
         self,
         w: Writer,
@@ -226,10 +261,9 @@ class KernelWriter:
             w.line(f"{condition}{name}({', '.join(arguments)});")
 
     def _epilogue_loops(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
-        rows = [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
-        known = {var: variable(this) for (var, _), this in zip(plan.rows, rows, strict=True)}
-        number = "0" if not rows else "r0" if len(rows) == 1 else f"(r0 * {cuts[1].count} + r1)"
         if plan.column is None:
+            known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
+            number = "0" if not plan.rows else "r0" if len(plan.rows) == 1 else f"(r0 * {cuts[1].count} + r1)"
             box = self._epilogue(plan.out.replace(known), number)
             with self._each_row(w, plan, cuts):
                 if self.sides:
@@ -237,19 +271,12 @@ class KernelWriter:
                 box.write(w)
                 box.write_stores(w)
             return
-        cut = cuts[-1]
-        most = max(cut.sizes)
-        panel = f"{cut.count} * {plan.lanes}" if len(cut.sizes) > 1 else str(most * plan.lanes)
-        out = plan.out.replace({**known, plan.column: Index()}) + variable(Var("place", plan.width))
-        box = self._epilogue(out, f"{number} * ({panel}) + l")
-        sums = TileSums(plan.dtype, plan.lanes, most, cut.count)
-        if rows:
+        sums = TileSums(plan.dtype, plan.lanes, max(cuts[-1].sizes), cuts[-1].count)
+        box, width, place = self._in_vectors(plan, cuts)
+        if plan.rows:
             sums.take_from(box)
-        limit = panel
-        if plan.width % plan.lanes:
-            limit = f"cr_least({panel}, {plan.width} - ({variable(plan.column) * plan.lanes}))"
-        w.line(f"const long width = {limit};")
-        loop, place = "for (long l = 0; l < width; l++)", str(variable(plan.column) * plan.lanes + variable(Var("l")))
+        w.line(f"const long width = {width};")
+        loop = "for (long l = 0; l < width; l++)"
         sums.begin(w)
         with self._each_row(w, plan, cuts):
             w.line("CR_INDEPENDENT")
@@ -259,6 +286,21 @@ class KernelWriter:
                 box.write_stores(w)
             sums.add(w)
         sums.end(w, loop, place)
+
+    def _in_vectors(self, plan: Plan, cuts: Sequence[Cut]) -> tuple[Box, str, str]:
+        """What follows from the elements of one row of a finished tile, how many there are, and the place of number ``l``."""
+        assert plan.column is not None, "results in vectors lie in columns"
+        rows = [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
+        known = {var: variable(this) for (var, _), this in zip(plan.rows, rows, strict=True)}
+        number = "0" if not rows else "r0" if len(rows) == 1 else f"(r0 * {cuts[1].count} + r1)"
+        cut = cuts[-1]
+        panel = f"{cut.count} * {plan.lanes}" if len(cut.sizes) > 1 else str(max(cut.sizes) * plan.lanes)
+        out = plan.out.replace({**known, plan.column: Index()}) + variable(Var("place", plan.width))
+        box = self._epilogue(out, f"{number} * ({panel}) + l")
+        limit = panel
+        if plan.width % plan.lanes:
+            limit = f"cr_least({panel}, {plan.width} - ({variable(plan.column) * plan.lanes}))"
+        return box, limit, str(variable(plan.column) * plan.lanes + variable(Var("l")))
 
     @contextmanager
     def _each_row(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> Iterator[None]:
@@ -274,11 +316,7 @@ class KernelWriter:
         as the result does is left to the tile, with these arguments."""
         if plan.column is None:
             return None, []
-        known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
-        place, rows = Var("place", plan.width), [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
-        box = self._epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
-        stored = {self.name(value): value.dtype for value in self._stored}
-        followers, arguments, lines = following(plan, box, place, rows, stored)
+        followers, arguments, lines = self._following(plan)
         if lines:
             count, line = cuts[-1].count, LINE_BYTES // BYTES[plan.dtype]
             with self._each_row(w, plan, cuts), w.block(f"for (long l = 0; l < {count} * {plan.lanes}; l += {line})"):
@@ -286,6 +324,14 @@ class KernelWriter:
                 for text in lines:
                     w.line(f"CR_FETCH({text});")
         return followers, arguments
+
+    def _following(self, plan: Plan) -> tuple[Followers | None, list[str], list[str]]:
+        assert plan.column is not None, "results in vectors lie in columns"
+        known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
+        place, rows = Var("place", plan.width), [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
+        box = self._epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
+        stored = {self.name(value): value.dtype for value in self._stored}
+        return following(plan, box, place, rows, stored)
 
     @property
     def _stored(self) -> list[Value]:

@@ -55,6 +55,7 @@ from chainrule.engines.cpu.tile_plan import (
 )
 from chainrule.engines.cpu.tile_regions import RegionWriter, plan_in_regions
 from chainrule.engines.cpu.tile_shape import NOMINAL
+from chainrule.engines.cpu.tile_strips import StripWriter
 from chainrule.engines.cpu.tile_units import TILE_GRAIN, Units, tile_chunks
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, at, divide, product
@@ -364,8 +365,13 @@ class TileWriter:
         if split is not None:
             self._parts(plan, split)
             return
-        units = Units(plan)
         w = Writer()
+        if StripWriter.suits(plan, self.kernel):
+            strips = StripWriter(w, plan, self.kernel)
+            strips.write()
+            self.tasks.append(Task(w.text, strips.chunks))
+            return
+        units = Units(plan)
         chunks = tile_chunks(units.effort, units.count)
         w.line(f"const long chunks = {chunks}, units = {units.count};")
         w.line("const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);")
