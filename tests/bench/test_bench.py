@@ -12,7 +12,7 @@ from bench.table import table_of
 from bench.workloads import ALL, PRODUCTS, WORKLOADS, Product, chosen
 
 from bench import __main__ as command
-from bench import lengths
+from bench import lengths, starts
 from chainrule.engines.cpu.engine import ENGINE
 
 needs_compiler = pytest.mark.skipif(ENGINE.problem() is not None, reason="there is no C compiler")
@@ -107,3 +107,32 @@ def test_lengths_are_measured(layer):
 def test_a_layer_that_lengths_does_not_know_is_named(capsys):
     assert lengths.main(["gru"]) == 2
     assert "there is no layer 'gru'; there are attention, plain" in capsys.readouterr().err
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["tiny", "tabular"])
+def test_starts_are_measured(name):
+    load = ENGINE.load
+    found = starts.measured(name, 0.0)
+    assert tuple(found) == starts.COLUMNS
+    assert min(found.values()) > 0
+    assert found["load"] <= found["start"] < found["load"] + found["first"]
+    assert ENGINE.load == load
+
+
+@needs_compiler
+def test_starts_are_of_processes_that_find_the_program(monkeypatch, capsys):
+    asked = []
+    measured = dict.fromkeys(starts.COLUMNS, 0.001)
+    monkeypatch.setattr(starts, "_in_a_process", lambda *given: asked.append(given) or measured)
+    assert starts.main(["mlp", "gru", "--processes", "2", "--seconds", "0.5"]) == 0
+    assert [(name, seconds) for name, _, seconds in asked] == [
+        (name, seconds) for name in ("mlp", "gru") for seconds in (0.0, 0.5, 0.5)
+    ]
+    assert len({folder for _, folder, _ in asked}) == 1
+    assert "| gru | 1 | 1 | 1 | 1 | 1 | 1 | 1 to 1 |" in capsys.readouterr().out
+
+
+def test_a_workload_that_starts_does_not_know_is_named(capsys):
+    assert starts.main(["resnet50"]) == 2
+    assert "there is no workload 'resnet50'; there are tiny-epoch" in capsys.readouterr().err

@@ -15,12 +15,14 @@ from chainrule import nn
 from chainrule.core import trees
 from chainrule.core.alignment import FEWEST_BYTES, LINE_BYTES
 from chainrule.core.errors import ConfigError, ShapeError, TraceError
+from chainrule.core.tree_code import Code
 from chainrule.engines.cpu.engine import ENGINE as CPU
-from chainrule.transforms import Compiled, donation
+from chainrule.transforms import Compiled, calls, donation
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 ENGINES = ["reference", pytest.param("cpu", marks=pytest.mark.skipif(CPU.problem() is not None, reason="no compiler"))]
 Log = list[str]
+WRITE = Code.function
 
 
 @pytest.fixture(params=ENGINES)
@@ -308,3 +310,21 @@ def test_what_was_donated_is_forgotten_when_it_has_gone(monkeypatch: pytest.Monk
         assert before in donation.given_away
     assert len(donation.given_away) < elsewhere[0] + 100
     assert len(donation.issued) < elsewhere[1] + 100
+
+
+def test_the_short_cut_is_short_where_hundreds_of_arrays_are_donated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python takes a millisecond to compile thirty lines, and the second call of every start waits for it."""
+    texts: list[str] = []
+    monkeypatch.setattr(
+        calls,
+        "Code",
+        type("Code", (calls.Code,), {"function": lambda self, p: texts.extend(self.lines) or WRITE(self, p)}),
+    )
+    compiled = cr.compile(
+        lambda state, x: ({k: v + x for k, v in state.items()}, x), donate="state", engine="reference"
+    )
+    state = {f"w{k}": np.zeros(3, np.float32) for k in range(300)}
+    for count in range(1, 6):
+        state, _ = compiled(state, np.ones(3, np.float32))
+        assert all((array == count).all() for array in state.values())
+    assert 10 < len(texts) < 30

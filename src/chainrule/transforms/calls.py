@@ -8,14 +8,12 @@ before it has done anything, and the general way finds out what: another structu
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from chainrule.core import trees
-from chainrule.core.alignment import is_aligned, owns_memory
 from chainrule.core.tree_code import Code, write_building, write_reading
 from chainrule.engines.api import Program
 from chainrule.transforms import donation
@@ -47,27 +45,33 @@ def write_call(
     read = _write_binding(code, signature, *call)
     if read is None:
         return None
-    operands = []
+    operands: list[str] = []
     for (name, leaf), dtype in zip(read, passed, strict=True):
         if dtype is None:
             wanted = code.constant(leaf)
             kind = code.constant(type(leaf))
             code.miss_if(f"{name} is not {wanted} and (type({name}) is not {kind} or {name} != {wanted})")
+        elif len(operands) in donated and type(leaf) is np.ndarray and leaf.dtype == dtype:
+            operands.append(name)  # checked by :func:`donation.held`
         else:
             operands.append(_write_operand(code, name, leaf, dtype))
+    code.line(f"operands = ({_listed(operands)})")
     if donated:
-        _write_privacy(code, operands, donated)
+        rest = [name for k, name in enumerate(operands) if k not in donated]
+        code.line(f"donated = ({_listed([operands[k] for k in donated])})")
+        code.line(f"held = {code.constant(donation.held)}(donated, ({_listed(rest)}))")
+        code.miss_if("held is None")
     run = "run" if program is None else code.constant(program.attempt)
-    code.line(f"results = {run}(({_listed(operands)}))")
+    code.line(f"results = {run}(operands)")
     code.miss_if("results is None")
+    if donated:
+        code.line(
+            f"{code.constant(donation.exchange_held)}(results, {code.constant([*written.items()])}, operands, held)"
+        )
     made = [code.name() if leaf is is_array else code.constant(leaf) for leaf in outputs]
     arrays = [name for name, leaf in zip(made, outputs) if leaf is is_array]
     if arrays:
         code.line(f"{_listed(arrays)} = results")
-    if donated:
-        _write_exchange(
-            code, [operands[k] for k in donated], {arrays[k]: operands[over] for k, over in written.items()}
-        )
     code.line(f"return {write_building(code, result, iter(made))}")
     return code.function("args, kwargs, run" if program is None else "args, kwargs")
 
@@ -131,43 +135,3 @@ def _write_operand(code: Code, name: str, leaf: Any, dtype: np.dtype[Any]) -> st
     code.miss_if(f"{name}.dtype is not {code.constant(leaf.dtype)}")
     code.line(f"{converted} = {name}.astype({code.constant(dtype)})")
     return converted
-
-
-def _write_privacy(code: Code, operands: Sequence[str], donated: frozenset[int]) -> None:
-    """Check that the program may write over the donated operands as they are; see :func:`donation.writable`."""
-    issued = code.constant(donation.issued.references.get)
-    root, owns, aligned = map(code.constant, (donation.root, owns_memory, is_aligned))
-    roots = []
-    for name in (operands[k] for k in donated):
-        roots.append(f"root_{name}")
-        code.line(f"number_{name} = id({name})")
-        code.line(f"known_{name} = {issued}(number_{name})")
-        code.line(f"if known_{name} is not None and known_{name}() is {name}: root_{name} = id({name}.base)")
-        code.line("else:")
-        code.line(f"    flags = {name}.flags")
-        code.line(f"    if not ({owns}({name}) and flags.c_contiguous and flags.writeable): return MISS")
-        code.line(f"    if not {aligned}({name}): return MISS")
-        code.line(f"    known_{name} = {code.constant(weakref.ref)}({name})")
-        code.line(f"    root_{name} = number_{name}")
-    code.line(f"memory = {{{', '.join(roots)}}}")
-    code.miss_if(f"len(memory) != {len(roots)}")
-    for name in (name for k, name in enumerate(operands) if k not in donated):
-        code.miss_if(f"(id({name}) if {name}.base is None else {root}({name})) in memory")
-
-
-def _write_exchange(code: Code, donated: Sequence[str], written: Mapping[str, str]) -> None:
-    """What :func:`donation.exchange` does, with the references that the checks have found."""
-    issued, given = code.constant(donation.issued.references), code.constant(donation.given_away.references)
-    for result, over in written.items():
-        code.line(f"if {result} is {over}:")
-        code.line(f"    {result} = {result}.view()")
-        code.line(f"    number = id({result})")
-        code.line(f"    {issued}[number] = {code.constant(weakref.ref)}({result})")
-        code.line(f"    if number in {given}: del {given}[number]")
-    for name in donated:
-        code.line(f"{given}[number_{name}] = known_{name}")
-        code.line(f"{issued}.pop(number_{name}, None)")
-    for known in (donation.issued, donation.given_away):
-        code.line(
-            f"if len({code.constant(known.references)}) > {code.constant(known)}.most: {code.constant(known.sweep)}()"
-        )

@@ -16,6 +16,9 @@ import numpy as np
 from chainrule.core.alignment import aligned_copy, is_aligned, owns_memory
 
 NDArray = np.ndarray[Any, Any]
+# The identities of arrays, and references to them.
+Held = tuple[list[int], list[Any]]
+Pairs = Sequence[tuple[int, int]]
 
 # Entries before those of arrays that have gone are removed for the first time.
 _MOST = 4096
@@ -88,6 +91,49 @@ def root(array: NDArray) -> int:
 def _is_private(array: NDArray) -> bool:
     is_own = array in issued or owns_memory(array)
     return is_own and array.flags.c_contiguous and array.flags.writeable and is_aligned(array)
+
+
+def held(donated: Sequence[NDArray], others: Sequence[NDArray]) -> Held | None:
+    """Who the donated arrays are, if nothing else sees their memory and :func:`writable` would return them; None where that is not so,
+    or they are no arrays, or were donated before.
+
+    Of arrays that earlier calls have issued, how they are laid out is left to the program to check.
+    """
+    numbers = [*map(id, donated)]
+    references = [*map(issued.references.get, numbers)]
+    roots = {id(x.base) for x, known in zip(donated, references) if known is not None and known() is x}
+    if len(roots) != len(numbers):
+        for k, (array, known) in enumerate(zip(donated, references)):
+            if known is None or known() is not array:
+                if type(array) is not np.ndarray or is_donated(array) or not _is_private(array):
+                    return None
+                references[k] = ref(array)
+                roots.add(numbers[k])
+        if len(roots) != len(numbers):
+            return None
+    if not roots.isdisjoint([id(x) if x.base is None else root(x) for x in others]):
+        return None
+    return numbers, references
+
+
+def exchange_held(results: list[NDArray], written: Pairs, operands: Sequence[NDArray], donated: Held) -> None:
+    """What :func:`exchange` does, where it is known that result n can only be operand k for these pairs (n, k)."""
+    known, given = issued.references, given_away.references
+    for n, k in written:
+        result = results[n]
+        if result is operands[k]:
+            results[n] = result = result.view()
+            number = id(result)
+            known[number] = ref(result)
+            if number in given:
+                del given[number]
+    for number, reference in zip(*donated):
+        given[number] = reference
+        if number in known:
+            del known[number]
+    for each in (issued, given_away):
+        if len(each.references) > each.most:
+            each.sweep()
 
 
 def exchange(results: list[NDArray], operands: Sequence[NDArray], donated: Sequence[NDArray]) -> None:

@@ -139,7 +139,7 @@ def _as_json(generated: Generated, graph: Graph) -> dict[str, Any]:
 
 def _from_json(read: dict[str, Any], graph: Graph, donated: frozenset[int]) -> Generated:
     """Raises one of several errors where this is not an entry for the graph."""
-    arrays = list(_constants(graph))
+    arrays = list(_constants(graph)) if read["constants"] else []
     constants = [arrays[found] if isinstance(found, int) else _array_from_json(**found) for found in read["constants"]]
     written_over = {int(result): int(operand) for result, operand in read["written_over"]}
     for result, operand in written_over.items():
