@@ -21,7 +21,7 @@ from chainrule.core.dtypes import dtype_name, to_numpy
 from chainrule.core.errors import GraphError
 from chainrule.core.source_code import code_digest
 from chainrule.engines.api import Preparation
-from chainrule.engines.cpu import parts, sections, straight
+from chainrule.engines.cpu import parts, recomputed, sections, straight
 from chainrule.engines.cpu.cache import entry_key, open_cache
 from chainrule.engines.cpu.debugging import watcher
 from chainrule.engines.cpu.emit import Source
@@ -98,6 +98,7 @@ def generated_key(graph: Graph, donated: frozenset[int], preparation: Preparatio
         str(straight.MOST_OPERATIONS),
         repr(sections.LIMITS),
         str(parts.PART),
+        str(recomputed.SMALLEST),
         toolchain.identity,
         code_digest(*_GENERATOR),
     )

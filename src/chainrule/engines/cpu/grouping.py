@@ -9,7 +9,7 @@ and the maps around them, run row by row (``rows.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 
 from chainrule.core.dtypes import BOOL, FLOATS
@@ -31,8 +31,8 @@ _DEEPEST = 100
 # An array with zeros between its elements: divisions, and conditions that keep what reads it from vectors.
 _SPREAD = 4
 # Writing an array takes as long as reading so many of its size, and so does computing this many additions for each element.
-_WRITING = 2
-_ADDITIONS_A_PASS = 12
+WRITING = 2
+ADDITIONS_A_PASS = 12
 _MAX_ROOTS = 12
 # A sum of more numbers than this is not added up along with what makes its operand: every chunk has a sum of its own.
 LARGEST_SIDE = 4096
@@ -95,7 +95,6 @@ class Grouping:
         cost: dict[Value, int] = dict.fromkeys(self.graph.inputs, 0)
         depth: dict[Value, int] = dict.fromkeys(self.graph.inputs, 0)
         readers = self._readers()
-        sources = _Sources(self, stored)
         for node in self.graph.nodes:
             grows = node.primitive.name == "broadcast" and product(node.inputs[0].shape) != product(node.output.shape)
             precious = [*node.inputs] if node.primitive.name == "random_bits" else [*node.inputs] if grows else []
@@ -112,12 +111,25 @@ class Grouping:
                 if depth[value] > _DEEPEST:
                     self.cuts.add(value)
                 if value in copies:
-                    dear = not sources.are_cheaper(value, cost[value], readers[value])
+                    dear = not self._is_cheaper(value, readers[value], stored)
                 else:
                     dear = cost[value] > limit and uses.get(value, 0) > 1
                 if value in self.cuts or dear:
                     stored.add(value)
         return stored
+
+    def _is_cheaper(self, value: Value, readers: int, stored: set[Value]) -> bool:
+        """Whether computing the value wherever it is read moves less than writing it once and reading it.
+
+        In passes over arrays of its size: writing is two, because what is written over is fetched first, and so many additions take
+        as long as one.
+        """
+        found = made_of(value, self, stored)
+        if found is None:
+            return False
+        sources, cost = found
+        once = sum(map(_elements, sources)) / _elements(value) + cost / ADDITIONS_A_PASS
+        return readers * once < once + WRITING + readers
 
     def _readers(self) -> dict[Value, int]:
         """How many nodes read a value, under whatever shape."""
@@ -255,42 +267,25 @@ class Grouping:
         return ordered
 
 
-class _Sources:
-    """What would be read to compute a value, instead of the value itself."""
-
-    def __init__(self, grouping: Grouping, stored: set[Value]) -> None:
-        self._grouping, self._stored = grouping, stored
-
-    def are_cheaper(self, value: Value, cost: int, readers: int) -> bool:
-        """Whether computing the value wherever it is read moves less than writing it once and reading it.
-
-        In passes over arrays of its size: writing is two, because what is written over is fetched first, and so many additions take
-        as long as one.
-        """
-        found = self._of(value)
-        if found is None:
-            return False
-        once = sum(map(_elements, found)) / _elements(value) + cost / _ADDITIONS_A_PASS
-        return readers * once < once + _WRITING + readers
-
-    def _of(self, value: Value) -> set[Value] | None:
-        """The arrays that a value is computed from, element by element; None where it is computed in another way."""
-        found: set[Value] = set()
-        seen: set[Value] = set()
-        waiting = [value]
-        while waiting:
-            source = self._grouping.canonical(waiting.pop())
-            if source in seen:
-                continue
+def made_of(value: Value, grouping: Grouping, stored: Collection[Value]) -> tuple[set[Value], int] | None:
+    """The stored values that a value is computed from, element by element, and how many additions that takes; None where it is
+    computed in another way."""
+    found: set[Value] = set()
+    cost, seen, waiting = 0, {value}, [value]
+    while waiting:
+        node = grouping.makers[waiting.pop()]
+        if node.primitive.name == "constant":
+            continue
+        if node.primitive.name not in ELEMENTWISE and node.primitive.name != "broadcast" and not same_bytes(node):
+            return None
+        cost += _cost(node)
+        for source in {grouping.canonical(operand) for operand in node.inputs} - seen:
             seen.add(source)
-            node = self._grouping.makers.get(source)
-            if source in self._stored or node is None:
+            if source in stored:
                 found.add(source)
-            elif node.primitive.name in ELEMENTWISE or node.primitive.name == "broadcast" or same_bytes(node):
-                waiting += node.inputs
-            elif node.primitive.name != "constant":
-                return None
-        return found
+            else:
+                waiting.append(source)
+    return found, cost
 
 
 def _elements(value: Value) -> int:

@@ -19,6 +19,7 @@ from chainrule.engines.cpu.joined_products import join_products
 from chainrule.engines.cpu.known_sums import use_known_sums
 from chainrule.engines.cpu.layouts import choose_layouts
 from chainrule.engines.cpu.memory import Memory, plan_memory
+from chainrule.engines.cpu.recomputed import recompute
 from chainrule.engines.cpu.sections import cut_into_sections
 from chainrule.engines.cpu.sunk_products import sink_products
 from chainrule.engines.cpu.tile_items import computed_by_item
@@ -99,6 +100,11 @@ def _group(lowering: Lowering) -> None:
 def _cut_into_sections(lowering: Lowering) -> None:
     # The bodies of loops are called by slabs that the loop makes (slabs.py).
     cut_into_sections(lowering.groupings[-1])
+
+
+def _recompute(lowering: Lowering) -> None:
+    # What the bodies of loops make for a slab stays in a cache.
+    recompute(lowering.groupings[-1])
 
 
 def _plan_memory(lowering: Lowering) -> None:
@@ -189,6 +195,13 @@ STEPS = (
         _cut_into_sections,
         _check_sections,
         lambda lowering: show.sections_text(lowering.groupings),
+    ),
+    Step(
+        "compute again",
+        "again",
+        _recompute,
+        _check_sections,
+        lambda lowering: show.nests_text(lowering.groupings),
     ),
     Step(
         "plan memory",
