@@ -113,7 +113,9 @@ def makers(graph, node):
 def everywhere(monkeypatch):
     """Every operand of a tiled product may be computed where it is read, and is."""
     monkeypatch.setattr(lowering, "computed_by_item", lambda node, pieces, vector_bytes: frozenset({0, 1}))
-    monkeypatch.setattr("chainrule.engines.cpu.grouping._Sources.are_cheaper", lambda self, value, cost, readers: True)
+    monkeypatch.setattr(
+        "chainrule.engines.cpu.grouping.Grouping._is_cheaper", lambda self, value, readers, stored: True
+    )
 
 
 def test_a_border_of_a_computed_operand_is_zero_also_where_all_is_copied_at_once(everywhere):

@@ -1,8 +1,8 @@
 """Maps that are computed again where they are read, instead of being written and read.
 
-The nest that makes an array may leave it to a later one which reads all that the array is made of in any case: a backward pass that reads
-``x`` for the derivative of a GELU can compute ``1 + erf(x/√2)`` itself. That costs arithmetic on what is in registers already, and
-saves a pass that writes and one that reads.
+The nest that makes an array may leave it to a later one which reads all that the array is made of in any case: a backward pass
+that reads ``x`` for the derivative of a GELU can compute ``1 + erf(x/√2)`` itself. That costs arithmetic on what is in registers
+already, and saves a pass that writes and one that reads.
 """
 
 from __future__ import annotations
