@@ -386,13 +386,13 @@ def test_the_same_architecture_passes_in_any_order() -> None:
     [
         (
             {"layers.0.weight": ((4, 9), np.float32)},
-            "'layers.0.weight' has shape (4, 9) in the file and (4, 8) in this",
+            "'layers.0.weight' has shape (4, 9) there and (4, 8) in this",
         ),
-        ({"layers.0.bias": ((), np.float32)}, "'layers.0.bias' has shape () in the file and (8,) in this network"),
-        ({"layers.0.bias": ((8,), np.float64)}, "'layers.0.bias' has elements of type float64 in the file and float32"),
+        ({"layers.0.bias": ((), np.float32)}, "'layers.0.bias' has shape () there and (8,) in this network"),
+        ({"layers.0.bias": ((8,), np.float64)}, "'layers.0.bias' has elements of type float64 there and float32"),
         (
             {"layers.1.bias": ((2,), np.float32)},
-            "'layers.1.bias' of shape (2,) is in the file, and this network has no",
+            "'layers.1.bias' of shape (2,) is there, and this network has no",
         ),
     ],
 )
@@ -403,5 +403,5 @@ def test_the_first_difference_is_named(change: dict[str, tuple[tuple[int, ...], 
 
 
 def test_a_missing_array_is_named_before_later_differences() -> None:
-    with pytest.raises(WeightsError, match=r"'layers\.0\.weight' of shape \(4, 8\) is missing from the file"):
+    with pytest.raises(WeightsError, match=r"'layers\.0\.weight' of shape \(4, 8\) is missing from it"):
         check_same_architecture(NETWORK, {"layers.0.bias": np.zeros(3), "more": np.zeros(1)}, "m")

@@ -250,6 +250,9 @@ def test_input_of_a_wrong_shape_names_the_layer_and_the_shape() -> None:
         (lambda: nn.Pad(1, "zeros"), "mode of Pad is one of constant, reflect, replicate, circular, not 'zeros'"),
         (lambda: nn.Pad("same"), "Pad needs a number from 0 on, or for each axis one or a pair of them, not 'same'"),
         (lambda: nn.Pad((1, (2, -1))), "padding is 'same', 'valid', an integer of at least 0"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=-1), "padding is 'same', 'valid', an integer of at least 0, .* not -1"),
+        (lambda: nn.Conv1d(3, 4, 3, padding="SAME"), "padding is 'same', 'valid', .* not 'SAME'"),  # type: ignore[arg-type]
+        (lambda: nn.ConvTranspose2d(3, 4, 3, padding=(1, 2, 3)), r"padding is .*, or 2 integers .* not \(1, 2, 3\)"),
         (lambda: nn.MaxPool2d(2, padding=2), "MaxPool2d needs padding of at most half of its window"),
     ],
 )

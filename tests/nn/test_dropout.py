@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -82,8 +84,8 @@ def test_an_infinite_element_that_is_dropped_is_zero() -> None:
     assert set(np.unique(found)) == {0, np.inf}
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_rates_that_are_no_probability_are_refused(rate: float) -> None:
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan"), "half", None])
+def test_rates_that_are_no_probability_are_refused(rate: Any) -> None:
     with pytest.raises(ConfigError, match="rate of Dropout"):
         nn.Dropout(rate)
 

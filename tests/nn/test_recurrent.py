@@ -10,7 +10,7 @@ import torch
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.core.errors import ConfigError, DTypeError, ShapeError
+from chainrule.core.errors import ConfigError, DataError, DTypeError, ShapeError
 from chainrule.core.trees import replace_leaves
 
 NDArray = np.ndarray[Any, Any]
@@ -343,3 +343,10 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         nn.LSTM(C, 0)
     with pytest.raises(ConfigError, match="nonlinearity of RNN is 'tanh' or 'relu', not 'sigmoid'"):
         nn.RNN(C, H, nonlinearity="sigmoid")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("lengths", "message"), [([6, 1], "row 0 holds 6"), ([1, -1], "row 1 holds -1")])
+@pytest.mark.parametrize("make", [lambda: nn.GRU(3, 4), lambda: nn.MultiheadAttention(3, 1)])
+def test_lengths_that_no_sequence_has_are_refused(make: Any, lengths: list[int], message: str) -> None:
+    with pytest.raises(DataError, match=f"lengths of sequences of 5 positions are 0 to 5, but {message}"):
+        make()(np.zeros((2, 5, 3), np.float32), lengths=np.array(lengths))

@@ -276,7 +276,7 @@ def test_weights_of_another_network_are_refused_with_both_shapes(copied_run: Pat
     width = len(weights["layers.0.weight"])
     weights["layers.0.weight"] = np.zeros((width, 32), np.float32)
     save_weights(copied_run / "model.safetensors", weights)
-    message = rf"another network: 'layers\.0\.weight' has shape \({width}, 32\) in the file and \({width}, 16\)"
+    message = rf"another network: 'layers\.0\.weight' has shape \({width}, 32\) there and \({width}, 16\)"
     with pytest.raises(WeightsError, match=message):
         tabular.load(copied_run)
 

@@ -224,8 +224,8 @@ def test_inputs_may_be_trees():
         ((np.zeros((3, 2)), np.zeros(3, int), np.zeros(3)), "not all zero"),
         ((np.zeros((3, 2)), np.zeros(3, int), -np.ones(3)), "must not be negative"),
         ((np.zeros((3, 2)), np.zeros(3, int), np.ones(2)), "weights of shape"),
-        ((np.array([["a", "b"]]), np.zeros(1)), "needs numbers"),
-        ((3.0, np.zeros(1)), "sizes are"),
+        ((np.array([["a", "b"]]), np.zeros(1)), "take numbers, not <U1"),
+        ((3.0, np.zeros(1)), "rows of arrays, not single numbers"),
     ],
 )
 def test_bad_data_is_one_clear_sentence(data, message):

@@ -275,11 +275,11 @@ def _mismatches(
 ) -> Iterator[tuple[str, str]]:
     for name, (shape, dtype) in expected.items():
         if name not in found:
-            yield name, f"of shape {tuple(shape)} is missing from the file"
+            yield name, f"of shape {tuple(shape)} is missing from it"
         elif found[name].shape != tuple(shape):
-            yield name, f"has shape {found[name].shape} in the file and {tuple(shape)} in this network"
+            yield name, f"has shape {found[name].shape} there and {tuple(shape)} in this network"
         elif found[name].dtype != np.dtype(dtype):
-            yield name, f"has elements of type {found[name].dtype} in the file and {np.dtype(dtype)} in this network"
+            yield name, f"has elements of type {found[name].dtype} there and {np.dtype(dtype)} in this network"
     for name, array in found.items():
         if name not in expected:
-            yield name, f"of shape {array.shape} is in the file, and this network has no such array"
+            yield name, f"of shape {array.shape} is there, and this network has no such array"

@@ -15,7 +15,7 @@ from chainrule.nn.initialisers import Initialiser, glorot_uniform, normal
 from chainrule.nn.linear import Linear
 from chainrule.nn.module import Module
 from chainrule.nn.positions import rotate
-from chainrule.nn.shapes import check_features
+from chainrule.nn.shapes import check_features, check_lengths
 from chainrule.ops import random
 from chainrule.ops.arrays import arange, broadcast_to, concatenate
 from chainrule.ops.attention import scaled_dot_product_attention, takes_blocks
@@ -267,6 +267,7 @@ def _mask(masks: tuple[Any, ...], scores: tuple[Any, ...]) -> Array | None:
     lengths, mask, pairs = masks
     keys: Array | None = None
     if lengths is not None:
+        check_lengths(lengths, scores[3])
         keys = arange(scores[3]) < as_array(lengths)[:, None]
     if mask is not None:
         chosen = as_array(mask)

@@ -16,6 +16,7 @@ from chainrule.ops.convolutions import (
     PerAxis,
     check_padding_mode,
     convolution,
+    padding_pairs,
     per_axis,
     transposed_convolution,
 )
@@ -44,7 +45,7 @@ class _Convolution(Module):
         check_padding_mode(type(self).__name__, padding_mode)
         self.padding_mode = padding_mode
         self.stride = per_axis(stride, self.rank, "stride")
-        self.padding = _setting(padding)
+        self.padding = _padding(padding, self.rank)
         self.dilation = per_axis(dilation, self.rank, "dilation")
         self.groups = int(groups)
         kernel = per_axis(kernel_size, self.rank, "kernel_size")
@@ -117,7 +118,7 @@ class _TransposedConvolution(Module):
         name = type(self).__name__
         _check_channels(name, in_channels, out_channels, groups)
         self.stride = per_axis(stride, self.rank, "stride")
-        self.padding = _setting(padding)
+        self.padding = _padding(padding, self.rank)
         self.output_padding = per_axis(output_padding, self.rank, "output_padding", least=0)
         self.dilation = per_axis(dilation, self.rank, "dilation")
         self.groups = int(groups)
@@ -177,8 +178,14 @@ def _check_channels(layer: str, in_channels: int, out_channels: int, groups: int
             raise ConfigError(f"{layer} cannot cut {name}={size} into groups={groups}; it should be a multiple")
 
 
+def _padding(padding: Any, rank: int) -> Any:
+    """Padding as it was given, checked, and such that it can be hashed."""
+    if padding != "same":
+        padding_pairs(padding, rank)
+    return _setting(padding)
+
+
 def _setting(padding: Any) -> Any:
-    """Padding as something that can be hashed."""
     return tuple(map(_setting, padding)) if isinstance(padding, list | tuple) else padding
 
 

@@ -11,6 +11,7 @@ from chainrule.core.trees import State, replace_leaves
 from chainrule.nn.cells import Carry, Cell, GRUCell, LSTMCell, RNNCell, check_sizes
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.module import Module
+from chainrule.nn.shapes import check_lengths
 from chainrule.ops import random
 from chainrule.ops.arrays import arange, concatenate, scatter_add, stack, take, zeros
 from chainrule.ops.loops import scan
@@ -261,5 +262,6 @@ def _counted(batch: Any, steps: Any, lengths: ArrayLike | None, mask: ArrayLike 
         raise ShapeError(f"lengths should have shape {show_shape((batch,))} (N,), not {show_shape(counts.shape)}")
     if counts.dtype.kind not in "iu":
         raise DTypeError(f"lengths are integers, not {counts.dtype}")
+    check_lengths(lengths, steps)
     before: Array = arange(steps, counts.dtype)[:, None] < counts
     return before[..., None]

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from chainrule.core.errors import ConfigError, ShapeError
-from chainrule.trace.array import Array
+from chainrule.ir.sizes import Dim
+from chainrule.ops.known import refuse_outside
+from chainrule.trace.array import Array, ArrayLike
 from chainrule.trace.values import show_shape
 
 _SPATIAL = {1: "time", 2: "height, width", 3: "depth, height, width"}
@@ -28,6 +30,12 @@ def check_features(x: Array, features: int) -> None:
         order = (0, *range(2, x.ndim), 1)
         problem += f", which looks channels-first; put the channels last with x.transpose{order}"
     raise ShapeError(problem)
+
+
+def check_lengths(lengths: ArrayLike, steps: Dim) -> None:
+    """Raise :class:`DataError` for a known length of a sequence that is negative, or more than there are positions."""
+    if isinstance(steps, int):
+        refuse_outside(lengths, 0, steps, f"lengths of sequences of {steps} positions are 0 to {steps}")
 
 
 def check_image(x: Array, rank: int, channels: int | None = None) -> None:

@@ -200,8 +200,6 @@ def padding_of(
     "same" adds what ``ceil(size / stride)`` positions need, the smaller half before, as PyTorch (for stride 1) and
     TensorFlow do.
     """
-    if padding == "valid":
-        padding = 0
     if padding == "same":
         reaches = [d * (k - 1) + 1 for k, d in zip(window, dilations, strict=True)]
         totals = [
@@ -209,7 +207,13 @@ def padding_of(
             for size, s, reach in zip(spatial, strides, reaches, strict=True)
         ]
         return tuple((total // 2, total - total // 2) for total in totals)
-    rank = len(spatial)
+    return padding_pairs(padding, len(spatial))
+
+
+def padding_pairs(padding: Padding, rank: int) -> tuple[tuple[int, int], ...]:
+    """Padding other than "same" as a pair for each axis; raises :class:`ConfigError` for what is none."""
+    if padding == "valid":
+        padding = 0
     given = list(padding) if isinstance(padding, list | tuple) else [padding] * rank
     pairs = [tuple(item) if isinstance(item, list | tuple) else (item, item) for item in given]
     if len(pairs) == rank and all(len(pair) == 2 and all(map(_is_count, pair)) for pair in pairs):

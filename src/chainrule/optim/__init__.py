@@ -34,6 +34,7 @@ from chainrule.optim.optimizer import Optimizer as Optimizer
 from chainrule.optim.optimizer import Transform as Transform
 from chainrule.optim.optimizer import apply_updates as apply_updates
 from chainrule.optim.optimizer import chain as chain
+from chainrule.optim.optimizer import check_optimizer as check_optimizer
 from chainrule.optim.optimizer import current_learning_rate as current_learning_rate
 from chainrule.optim.optimizer import learning_rate_factor as learning_rate_factor
 from chainrule.optim.optimizer import scale_learning_rate as scale_learning_rate

@@ -48,6 +48,14 @@ class Optimizer:
 Transform = Optimizer
 
 
+def check_optimizer(given: Any, what: str) -> None:
+    """Raise :class:`ConfigError` for what is no optimiser; ``what`` begins the sentence."""
+    if not isinstance(given, Optimizer):
+        name = getattr(given, "__name__", None)
+        called = f"the function {name}, which makes one when it is called" if name else repr(given)
+        raise ConfigError(f"{what} is an optimiser such as optim.Adam(1e-3), not {called}")
+
+
 def update_operation(function: Callable[P, R]) -> Callable[P, R]:
     """An operation whose nodes belong to the ``update`` phase of a step; on concrete arrays it computes at once."""
 
@@ -78,6 +86,8 @@ def chain(*transforms: Transform) -> Optimizer:
     The state is a dict of the states of the transforms, by position: ``"0"``, ``"1"``, ...
     The learning rate is that of the last transform that has one.
     """
+    for transform in transforms:
+        check_optimizer(transform, "a part of a chain")
 
     def init(params: Arrays) -> State:
         return {str(place): transform.init(params) for place, transform in enumerate(transforms)}

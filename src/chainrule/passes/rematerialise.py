@@ -49,8 +49,8 @@ def rematerialise(graph: Graph, limit: int, batch: int) -> Graph:
             best, best_peak = found, peak
     if best_peak > limit:
         raise ConfigError(
-            f"a step of {graph.name!r} on {batch} examples needs {best_peak / 1e6:.1f} MB of working memory even when it recomputes "
-            f"what it can, more than the limit of {limit / 1e6:.1f} MB; use smaller batches, or raise memory_limit"
+            f"a step of {graph.name!r} on {batch} examples needs {best_peak / 1e6:.3g} MB of working memory even when it recomputes "
+            f"what it can, more than the limit of {limit / 1e6:.3g} MB; use smaller batches, or raise memory_limit"
         )
     return best
 

@@ -6,22 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from chainrule.core import trees
 from chainrule.core.errors import ConfigError
 from chainrule.core.trees import Tree
 from chainrule.grad import STANDARD, RuleSet
 from chainrule.ops import random
-from chainrule.optim import Optimizer, apply_updates, current_learning_rate
+from chainrule.optim import Optimizer, apply_updates, check_optimizer, current_learning_rate
 from chainrule.trace import phase, using_key
-from chainrule.train.batches import Examples, inputs
+from chainrule.train.batches import Examples, by_batches, inputs
 from chainrule.train.history import History
 from chainrule.train.step import layer_of, predict, square_sum, trainable
 from chainrule.train.stepping import StepTrainer
 from chainrule.transforms import Compiled, compile, value_and_grad
-
-_EVALUATION_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -108,13 +104,7 @@ class AlternatingTrainer(StepTrainer):
         """The outputs of one of the models in inference mode."""
         if model not in self._state["model"]:
             raise ConfigError(f"there is no model {model!r}; there are {', '.join(self._state['model'])}")
-        given = inputs(x, self.dtype)
-        count = len(trees.leaves(given)[0])
-        parts = []
-        for start in range(0, count, _EVALUATION_BATCH):
-            rows = trees.tree_map(lambda leaf, start=start: leaf[start : start + _EVALUATION_BATCH], given)
-            parts.append(self._predict(self._state["model"][model], rows))
-        return trees.tree_map(lambda *leaves: np.concatenate(leaves), *parts)
+        return by_batches(lambda rows: self._predict(self._state["model"][model], rows), inputs(x, self.dtype))
 
 
 def make_alternating_step(turns: Sequence[Turn], rules: RuleSet) -> Callable[[Tree, Any, Tree, Tree, Any], Any]:
@@ -164,6 +154,7 @@ def _check(models: Mapping[str, Tree], turns: Sequence[Turn]) -> None:
     for turn in turns:
         if turn.model not in models:
             raise ConfigError(f"a turn is for the model {turn.model!r}, but the models are {', '.join(models)}")
+        check_optimizer(turn.optimizer, f"the optimizer of the turn {turn.label!r}")
         if turn.repeats < 1:
             raise ConfigError(f"repeats of a turn is a number of at least 1, not {turn.repeats!r}")
         if labels.count(turn.label) > 1:

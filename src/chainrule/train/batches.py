@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from chainrule.trace.seeds import DRAW_STREAM, fold_in
 
 NDArray = np.ndarray[Any, Any]
 
+# Rows at a time where nothing is learned.
+EVALUATION_BATCH = 1024
 _MANY_NUMBERS = 4096
 
 
@@ -47,15 +50,15 @@ def examples(data: Any, dtype: np.dtype[Any], what: str = "the data") -> Example
     Raises :class:`DataError` when sizes differ, nothing is there, or weights are negative or all zero.
     """
     if not isinstance(data, tuple | list) or len(data) not in (2, 3):
-        raise DataError(f"{what} must be a tuple (x, y) or (x, y, weights), not {type(data).__name__}")
+        size = f" of {len(data)}" if isinstance(data, tuple | list) else ""
+        raise DataError(f"{what} must be a tuple (x, y) or (x, y, weights), not {type(data).__name__}{size}")
     x = inputs(data[0], dtype)
     y = trees.tree_map(lambda leaf: _converted(leaf, dtype), data[1])
     weights = None if len(data) == 2 or data[2] is None else np.asarray(data[2]).astype(dtype)
-    sizes = [leaf.shape[0] if leaf.ndim else None for leaf in (*trees.leaves(x), *trees.leaves(y))]
-    if not sizes or None in sizes or len(set(sizes)) != 1:
+    sizes = [_rows(leaf) for leaf in (*trees.leaves(x), *trees.leaves(y))]
+    if len(set(sizes)) != 1:
         raise DataError(f"{what} must have the examples along the first axis of every array, but the sizes are {sizes}")
     count = sizes[0]
-    assert count is not None
     if count == 0:
         raise DataError(f"{what} has no examples")
     if weights is not None:
@@ -70,18 +73,46 @@ def inputs(x: Tree, dtype: np.dtype[Any]) -> Tree:
     """Inputs as arrays. A single array of floats gets the model's type; in a tree every array keeps its own."""
     if trees.flatten(x)[1] == trees.LEAF:
         return _converted(x, dtype)
-    return trees.tree_map(np.asarray, x)
+    arrays = trees.tree_map(np.asarray, x)
+    for leaf in trees.leaves(arrays):
+        _rows(leaf)
+    return arrays
+
+
+def _rows(leaf: NDArray) -> int:
+    """The number of examples in an array."""
+    if not leaf.ndim:
+        raise DataError(
+            "examples are rows of arrays, not single numbers or text; make an array of lists with numpy.asarray first"
+        )
+    return int(leaf.shape[0])
 
 
 def _converted(leaf: Any, dtype: np.dtype[Any]) -> NDArray:
     array = np.asarray(leaf)
     if array.dtype.kind not in "fiub" and not is_float(array.dtype):
         raise DataError(
-            f"training needs numbers, not {array.dtype}; encode text and dates first, or use `chainrule train`"
+            f"networks take numbers, not {array.dtype}; encode text and dates first, or use `chainrule train`"
         )
     # Rows that lie one after the other can be gathered by native code.
     wanted = dtype if is_float(array.dtype) else array.dtype
     return array.astype(wanted, order="C", copy=False)
+
+
+def by_batches(function: Callable[[Tree], Tree], x: Tree, size: int = EVALUATION_BATCH) -> Tree:
+    """What a function gives for so many rows of the inputs at a time, one after the other."""
+    count = _rows(trees.leaves(x)[0])
+    if count == 0:
+        # A program runs on a row at least.
+        row = trees.tree_map(lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype), x)
+        return trees.tree_map(lambda leaf: leaf[:0], function(row))
+    parts = [function(trees.tree_map(lambda leaf, rows=rows: leaf[rows], x)) for rows in slices(count, size)]
+    return trees.tree_map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def slices(count: int, size: int) -> list[slice]:
+    """So many rows at a time, up to a count."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def order_of_epoch(key: NDArray, epoch: int, count: int) -> NDArray:

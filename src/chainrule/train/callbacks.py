@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -71,6 +71,13 @@ def larger_is_better(monitor: str) -> bool:
     """Whether a quantity should grow, judged by its name: accuracies, scores, R², areas under curves do; losses do not."""
     name = monitor.removeprefix("val_")
     return any(part in name for part in ("accuracy", "auc", "f1", "r2", "score", "precision", "recall"))
+
+
+def checked_callbacks(given: Any) -> list[Callback]:
+    """Callbacks as a list; raises :class:`ConfigError` for what is none."""
+    if not isinstance(given, Sequence) or not all(isinstance(callback, Callback) for callback in given):
+        raise ConfigError(f"callbacks is a list of them, such as [cr.EarlyStopping()], not {given!r}")
+    return list(given)
 
 
 @final

@@ -14,7 +14,7 @@ import numpy as np
 
 from chainrule.core.errors import ConfigError
 from chainrule.train.batches import Examples, examples, order_of_epoch
-from chainrule.train.callbacks import BatchEvent, Callback
+from chainrule.train.callbacks import BatchEvent, Callback, checked_callbacks
 from chainrule.train.checkpoints import Checkpoint, clear_checkpoints, save_checkpoint
 from chainrule.train.history import EpochRecord, History
 from chainrule.train.journal import Stretch
@@ -30,6 +30,10 @@ _INTERRUPTED = "interrupted"
 # Between steps taken in one go, progress is shown, Ctrl-C is heeded and checkpoints are saved. Aiming at half of 50 ms leaves
 # room for steps that take longer than those before.
 _SECONDS_IN_ONE_GO = 0.025
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
 
 
 class Loop:
@@ -50,20 +54,20 @@ class Loop:
         checkpoints: Path | str | None = None,
         checkpoint_seconds: float = 5.0,
     ) -> None:
-        if epochs < 1:
-            raise ConfigError(f"epochs is a number of at least 1, not {epochs}")
+        if not _is_count(epochs):
+            raise ConfigError(f"epochs is a whole number of at least 1, not {epochs!r}")
         self.trainer = trainer
         self.data = examples(data, trainer.dtype, "the training data")
         validation = (
             None if validation_data is None else examples(validation_data, trainer.dtype, "the validation data")
         )
         self.validation = validation
-        self.epochs = epochs
-        self.batch = self.data.count if batch_size == "full" else batch_size
-        if not isinstance(self.batch, int) or self.batch < 1:
-            raise ConfigError(f"batch_size is a number of at least 1 or 'full', not {batch_size!r}")
+        self.epochs = int(epochs)
+        if batch_size != "full" and not _is_count(batch_size):
+            raise ConfigError(f"batch_size is a whole number of at least 1 or 'full', not {batch_size!r}")
+        self.batch = self.data.count if batch_size == "full" else int(batch_size)
         self.shuffle = shuffle and self.batch < self.data.count
-        self.callbacks = list(callbacks)
+        self.callbacks = checked_callbacks(callbacks)
         self.stop_at_loss = stop_at_loss
         self.stop_at_gradient_norm = stop_at_gradient_norm
         self.folder = None if checkpoints is None else Path(checkpoints)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from chainrule.core import trees
 from chainrule.core.dtypes import FLOATS
+from chainrule.core.errors import ConfigError
 from chainrule.core.trees import Tree
 from chainrule.grad import RuleSet
 from chainrule.ir.contraction import Contraction, plain
@@ -26,6 +29,15 @@ def trainable(model: Tree) -> dict[str, Any]:
     return {
         p.path: leaf for p, leaf in zip(places, leaves, strict=True) if not p.is_state and leaf.dtype.name in FLOATS
     }
+
+
+def check_model(model: Tree) -> None:
+    """Raise :class:`ConfigError` for what is no module, or no tree of modules and arrays."""
+    for leaf in trees.leaves(model):
+        if callable(leaf) or np.asarray(leaf).dtype.kind == "O":
+            kind = "class" if isinstance(leaf, type) else "function"
+            given = f"the {kind} {leaf.__name__}" if hasattr(leaf, "__name__") else repr(leaf)
+            raise ConfigError(f"a model is a module such as nn.Linear(4, 2), not {given}")
 
 
 def layer_of(path: str) -> str:

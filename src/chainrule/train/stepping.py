@@ -117,7 +117,7 @@ class StepTrainer(ABC):
 
     def load_model_arrays(self, arrays: Mapping[str, NDArray]) -> None:
         """Replace the model's arrays; raises :class:`WeightsError` naming the first that does not fit."""
-        self._replace(model=_refilled(self._state["model"], arrays, "the weights"))
+        self._replace(model=_refilled(self._state["model"], arrays, "the set of weights"))
 
     def state_arrays(self) -> dict[str, Mapping[str, NDArray]]:
         """Everything the next step depends on, in named groups: what a checkpoint holds (copies)."""

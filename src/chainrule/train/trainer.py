@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 
 from chainrule.core import trees
-from chainrule.core.errors import DataError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.core.trees import Tree
 from chainrule.grad import STANDARD, RuleSet
-from chainrule.optim import Optimizer, current_learning_rate
-from chainrule.train.batches import Examples, examples, inputs
-from chainrule.train.step import Loss, make_evaluation, make_step, predict, trainable
+from chainrule.optim import Optimizer, check_optimizer, current_learning_rate
+from chainrule.train.batches import EVALUATION_BATCH, Examples, by_batches, examples, inputs, slices
+from chainrule.train.step import Loss, check_model, make_evaluation, make_step, predict, trainable
 from chainrule.train.stepping import StepTrainer
 from chainrule.transforms import Compiled, compile
 
 _CHECKED_AT_ONCE = 2**22
-_EVALUATION_BATCH = 1024
 
 
 class Trainer(StepTrainer):
@@ -41,6 +40,10 @@ class Trainer(StepTrainer):
         rules: RuleSet = STANDARD,
         memory_limit: float | None = None,
     ) -> None:
+        if not callable(loss):
+            raise ConfigError(f"the loss of a Trainer is a function such as nn.losses.cross_entropy, not {loss!r}")
+        check_optimizer(optimizer, "the optimizer of a Trainer")
+        check_model(model)
         self.loss = loss
         self.optimizer = optimizer
         self.metrics = dict(metrics or {})
@@ -62,8 +65,8 @@ class Trainer(StepTrainer):
     def choose_engines(self, first: Examples, steps: int, validation: Examples | None, evaluations: int) -> str:
         why = super().choose_engines(first, steps, validation, evaluations)
         if validation is not None:
-            x, y, weights = validation.take(slice(0, _EVALUATION_BATCH))
-            calls = evaluations * -(-validation.count // _EVALUATION_BATCH)
+            x, y, weights = validation.take(slice(0, EVALUATION_BATCH))
+            calls = evaluations * -(-validation.count // EVALUATION_BATCH)
             self._evaluate.choose((self._state["model"], x, y, weights), calls)
         return why
 
@@ -87,25 +90,18 @@ class Trainer(StepTrainer):
                     f"{error} (counted from row {start} of the training data)" if start else str(error)
                 ) from None
 
-    def predict(self, x: Tree, batch_size: int = _EVALUATION_BATCH) -> Tree:
+    def predict(self, x: Tree, batch_size: int = EVALUATION_BATCH) -> Tree:
         """The model's outputs in inference mode."""
-        given = inputs(x, self.dtype)
-        count = len(trees.leaves(given)[0])
+        return by_batches(lambda rows: self._predict(self._state["model"], rows), inputs(x, self.dtype), batch_size)
 
-        def pick(rows: slice) -> Tree:
-            return trees.tree_map(lambda leaf: leaf[rows], given)
-
-        parts = [self._predict(self._state["model"], pick(rows)) for rows in _slices(count, batch_size)]
-        return trees.tree_map(lambda *leaves: np.concatenate(leaves), *parts)
-
-    def evaluate(self, data: Any, batch_size: int = _EVALUATION_BATCH) -> dict[str, float]:
+    def evaluate(self, data: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
         """The loss and the metrics in inference mode, as weighted means over the examples."""
         return self.evaluate_examples(examples(data, self.dtype, "the evaluation data"), batch_size)
 
-    def evaluate_examples(self, given: Examples, batch_size: int = _EVALUATION_BATCH) -> dict[str, float]:
+    def evaluate_examples(self, given: Examples, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
         totals: dict[str, float] = {}
         weight = 0.0
-        for rows in _slices(given.count, batch_size):
+        for rows in slices(given.count, batch_size):
             x, y, weights = given.take(rows)
             share = float(len(trees.leaves(x)[0]) if weights is None else weights.sum(dtype=np.float64))
             if share > 0:
@@ -113,7 +109,3 @@ class Trainer(StepTrainer):
                     totals[name] = totals.get(name, 0.0) + share * float(value)
                 weight += share
         return {name: total / weight for name, total in totals.items()}
-
-
-def _slices(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]

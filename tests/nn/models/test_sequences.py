@@ -289,3 +289,12 @@ def test_beam_search_equals_the_one_written_out(translator: Any) -> None:
             assert tuple(row[: len(tokens)]) == tokens
             assert given == pytest.approx(score, rel=1e-9)
             assert all(row[len(tokens) :] == END)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.models.GPT(7, 8, 8, 2, 1), lambda: nn.models.RecurrentLanguageModel(7, 4, 4)]
+)
+@pytest.mark.parametrize("prompt", [np.zeros((2, 0), int), np.array([1, 2])])
+def test_a_prompt_holds_a_token(make: Any, prompt: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match=r"a prompt has shape \(N, P\) with a token at least, not \("):
+        make().generate(prompt, 3)

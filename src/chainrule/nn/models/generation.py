@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.ops import random
 from chainrule.ops.arrays import arange, argmax, stack, take_along
 from chainrule.ops.math import log, where
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
+from chainrule.trace.values import show_shape
 
 
 @operation
@@ -34,6 +35,13 @@ def choose(
         uniform = random.uniform(array.shape, key=key, dtype="float32")
         array = array / temperature - log(-log(uniform + 2.0**-25))
     return argmax(array, -1)
+
+
+def check_prompt(prompt: Array) -> int:
+    """The number of tokens of a prompt; raises :class:`ShapeError` for one that does not have the shape (N, P)."""
+    if prompt.ndim != 2 or not isinstance(prompt.shape[1], int) or not prompt.shape[1]:
+        raise ShapeError(f"a prompt has shape (N, P) with a token at least, not {show_shape(prompt.shape)}")
+    return prompt.shape[1]
 
 
 def check_steps(steps: Any) -> int:

@@ -14,7 +14,7 @@ from chainrule.nn.decoding import DecodingCache
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.embedding import Embedding
 from chainrule.nn.initialisers import Initialiser, normal
-from chainrule.nn.models.generation import check_steps, choose
+from chainrule.nn.models.generation import check_prompt, check_steps, choose
 from chainrule.nn.module import Module
 from chainrule.nn.positions import LearnedPositions
 from chainrule.nn.transformer import TransformerEncoder
@@ -23,7 +23,6 @@ from chainrule.ops.arrays import concatenate
 from chainrule.ops.loops import scan
 from chainrule.ops.math import matmul
 from chainrule.trace.array import ArrayLike, as_array, operation
-from chainrule.trace.values import show_shape
 
 _SMALL = functools.partial(normal, std=0.02)
 
@@ -108,12 +107,11 @@ def _by_embedding(hidden: ArrayLike, weight: ArrayLike) -> Any:
 @operation
 def _generate(model: GPT, prompt: ArrayLike, steps: int, draw: Callable[..., Any], key: ArrayLike | None) -> Any:
     given = as_array(prompt)
-    if given.ndim != 2 or not isinstance(given.shape[1], int):
-        raise ShapeError(f"a prompt has shape (N, P), not {show_shape(given.shape)}")
-    length = given.shape[1] + check_steps(steps)
+    begun = check_prompt(given)
+    length = begun + check_steps(steps)
     if length > model.length:
         raise ShapeError(
-            f"a prompt of {given.shape[1]} tokens and {steps} more are longer than the {model.length} positions of the model"
+            f"a prompt of {begun} tokens and {steps} more are longer than the {model.length} positions of the model"
         )
     keys = None if key is None else as_array(random.split(key, steps))
     cache = DecodingCache(length)
@@ -125,6 +123,6 @@ def _generate(model: GPT, prompt: ArrayLike, steps: int, draw: Callable[..., Any
         following = draw(model(token[:, None], cache)[:, -1], key=own)
         return (following, cache.past), following
 
-    places = np.arange(given.shape[1], length - 1)
+    places = np.arange(begun, length - 1)
     _, rest = scan(step, (first, cache.past), (places, None if keys is None else keys[1:]))
     return concatenate([first[:, None], rest.transpose(1, 0)], 1)

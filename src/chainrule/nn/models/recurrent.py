@@ -10,7 +10,7 @@ from chainrule.core.errors import ConfigError
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.embedding import Embedding
 from chainrule.nn.linear import Linear
-from chainrule.nn.models.generation import check_steps, choose
+from chainrule.nn.models.generation import check_prompt, check_steps, choose
 from chainrule.nn.module import Module
 from chainrule.nn.recurrent import GRU, LSTM, RNN, Recurrent
 from chainrule.ops import random
@@ -114,7 +114,9 @@ def _generate(
     model: RecurrentLanguageModel, prompt: ArrayLike, steps: int, draw: Callable[..., Any], key: ArrayLike | None
 ) -> Any:
     keys = None if key is None else as_array(random.split(key, check_steps(steps)))
-    logits, state = model(as_array(prompt), return_state=True)
+    given = as_array(prompt)
+    check_prompt(given)
+    logits, state = model(given, return_state=True)
     first = draw(logits[:, -1], key=None if keys is None else keys[0])
 
     def step(carry: Any, own: Any) -> Any:
