@@ -32,6 +32,10 @@ def test_every_option_is_described(name: str) -> None:
     assert [option for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", section(name))] == []
 
 
+def test_every_command_is_in_the_table() -> None:
+    assert re.findall(r"^\| \[`(\w+) ", PAGE, re.M) == list(SUBCOMMANDS)
+
+
 def test_every_setting_is_described() -> None:
     names = [entry.name for entry in dataclasses.fields(Settings)]
     assert [name for name in names if not re.search(rf"\b{name}\b", section("train"))] == []
