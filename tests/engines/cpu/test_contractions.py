@@ -199,6 +199,20 @@ def test_lines_that_are_only_written_are_fetched_ahead(batch):
         compare(graph, batch, np.random.default_rng(batch), 1e-4)
 
 
+@pytest.mark.parametrize("batch", [1, 7, 64])
+@pytest.mark.parametrize("shape", [(BATCH, 200, 96), (BATCH, 200, 3), (600, 96, 512), (301, 77, 40)])
+def test_rows_of_the_next_tiles_are_fetched_ahead(shape, batch):
+    """Of a matrix whose rows are read along memory, in shares by the tiles that read the same rows."""
+    rows, depth, columns = shape
+    builder = Builder()
+    a = builder.input(ArrayType((rows, depth), "float32"))
+    b = builder.input(ArrayType((depth, columns), "float32"))
+    graph = builder.finish("products", [builder.matmul(a, b)])
+    source = ENGINE.load(graph).c_source
+    assert "const long turn = " in source and re.search(r"CR_FETCH\(x \+ \(\d+ \* near \+ 16 \* l \+ \d+\)\)", source)
+    compare(graph, batch, np.random.default_rng(batch), 1e-4)
+
+
 def test_rows_that_alias_are_copied():
     text = "[B, 64, 1024] i0:B i1:64 i2:1024 i3:300 | [i0, i1, i2] += [i0, i1, i3] * [i0, i3, i2]"
     graph = graph_of(*next(roles(text, (BATCH, 64, 300), (BATCH, 300, 1024))))

@@ -21,7 +21,7 @@ from chainrule.engines.cpu.tile_body import lines_of_step
 from chainrule.engines.cpu.tile_parts import MOST_FETCHES
 from chainrule.engines.cpu.tile_plan import ALIASING, Operand, Plan
 from chainrule.engines.cpu.tile_shape import FIRST_CACHE, LINE_BYTES
-from chainrule.engines.cpu.tile_units import typical
+from chainrule.engines.cpu.tile_units import Units, tiles_of, typical
 from chainrule.ir.sizes import Dim
 
 # How many steps before a tile needs it a line is fetched (a step takes about 25 cycles); shorter loops have too few to come.
@@ -72,6 +72,55 @@ class Followers:
         for place in range(0, counts[-1] * plan.lanes, LINE_BYTES // BYTES[plan.dtype]):
             for name, written in zip(self.names, self.written, strict=True):
                 w.line(f"CR_FETCH{'_TO_WRITE' if written else ''}({name} + ({at + place}));")
+
+
+@dataclass(frozen=True, slots=True)
+class RowsAhead:
+    """Rows of x that a later tile reads, as many elements ``away`` from those of this one.
+
+    ``steps`` are from one row to the next, for each index of rows, 0 where x does not move. A row has so many ``lines``; the tiles that
+    read the same rows fetch them in ``turns``, each its share of every row. The function of a tile takes the number of its turn.
+    """
+
+    away: int
+    steps: tuple[int, ...]
+    lines: int
+    turns: int
+
+    @classmethod
+    def of(cls, plan: Plan, units: Units) -> RowsAhead | None:
+        """Those of the next block, where each row is read along memory and rows are too many for the first cache."""
+        if plan.x.in_vectors or plan.unrolled or plan.tail or len(plan.summed) != 1 or not units.rows:
+            return None
+        (var,), bytes, turns = plan.summed, BYTES[plan.dtype], units.turns[1]
+        steps = [plan.x.at.coefficient(row) for row, _ in plan.rows]
+        known = tuple(step for step in steps if isinstance(step, int))
+        if plan.x.at.coefficient(var) != 1 or not isinstance(var.extent, int) or not isinstance(turns, int):
+            return None
+        if len(known) < len(steps) or not _has_time(plan) or typical(plan.x.size) * bytes <= FIRST_CACHE:
+            return None
+        row, most = units.rows[0]
+        away = known[[var for var, _ in plan.rows].index(row)] * most * units.per_unit
+        for row, most in units.rows[1:]:
+            if plan.x.at.coefficient(row) == 0:
+                turns *= tiles_of(row, most)
+        return cls(away, known, var.extent * bytes // LINE_BYTES, turns) if away else None
+
+    def fetch_row(self, w: Writer, plan: Plan, counts: Sequence[int]) -> None:
+        """The share of the row of number ``near``; indices of rows that x knows nothing of divide it further."""
+        at, share, shares = Index((), self.away), "turn", self.turns
+        left = prod(counts[:-1])
+        for step, count in zip(self.steps, counts, strict=False):
+            left //= count
+            number = "near" if left == 1 and count == prod(counts[:-1]) else f"(near / {left} % {count})"
+            if step:
+                at = at + variable(Var(number)) * step
+            else:
+                share, shares = f"({share} * {count} + {number})", shares * count
+        line = LINE_BYTES // BYTES[plan.dtype]
+        first, last = (f"{self.lines} * {place} / {shares}" for place in (share, f"({share} + 1)"))
+        with w.block(f"for (long l = {first}; l < {last}; l++)"):
+            w.line(f"CR_FETCH(x + ({at + variable(Var('l')) * line}));")
 
 
 def followers_of(plan: Plan, written: Mapping[str, bool]) -> tuple[Followers | None, list[str]]:

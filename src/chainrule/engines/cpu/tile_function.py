@@ -15,7 +15,7 @@ from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_ahead import Ahead
 from chainrule.engines.cpu.tile_body import Place, lines_of_step, places_of, sum_name, write_step
-from chainrule.engines.cpu.tile_fetches import AHEAD, Followers, lines_ahead
+from chainrule.engines.cpu.tile_fetches import AHEAD, Followers, RowsAhead, lines_ahead
 from chainrule.engines.cpu.tile_parts import MOST_FETCHES, fetches
 from chainrule.engines.cpu.tile_plan import Operand, Plan
 from chainrule.engines.cpu.tile_shape import LINE_BYTES
@@ -30,7 +30,8 @@ class TileFunction:
     ``adds`` to what is there unless the argument ``fresh`` is true; puts the sums side by side if ``gathered``, otherwise at the
     places of the output. ``split`` is the index of the sum that has bounds of its own; lines as many steps of it ahead as the
     arguments ``x_ahead`` and ``y_ahead`` say are fetched. Rows of the ``followers`` are fetched along with the steps of the sum.
-    ``ahead`` is what is fetched of the next item; as many tiles of this one as the argument ``done`` says have fetched theirs.
+    ``ahead`` is what is fetched of the next item; as many tiles of this one as the argument ``done`` says have fetched theirs. So are
+    ``rows_ahead``; the argument ``turn`` says which share of them.
     Where the last vector of the output has lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
     """
 
@@ -41,6 +42,7 @@ class TileFunction:
     split: Var | None = None
     followers: Followers | None = None
     ahead: Ahead | None = None
+    rows_ahead: RowsAhead | None = None
 
     def write(self) -> tuple[str, str]:
         """The name of the function, which follows from what it does, and its text."""
@@ -55,10 +57,11 @@ class TileFunction:
         if self.ahead is not None:
             self.ahead.begin(w)
         self._fetch_streams(w, 0)
-        if self.followers is not None:
-            self._fetching(w, self.followers)
-        else:
-            self._sum_loops(w, self.plan.summed)
+        if self._fetches_rows:
+            start, end = self._bounds(self.plan.summed[0])
+            w.line(f"const long between = ({end} - {start}) / {prod(self.counts[:-1])};")
+            w.line(f"long near = 0, next = {start};")
+        self._sum_loops(w, self.plan.summed)
         for place in self._places:
             self._store(w, place)
         parameters = f"const {type} *restrict x, const {type} *restrict y, {type} *restrict to"
@@ -69,6 +72,8 @@ class TileFunction:
             arguments += "".join(f", const {type} *{name}" for name in self.followers.names) + ", long fetched"
         if self.ahead is not None:
             arguments += ", const char *const *streams, long done"
+        if self.rows_ahead is not None:
+            arguments += ", long turn"
         text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
         name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
         return name, f"static void {name}{text}"
@@ -77,24 +82,29 @@ class TileFunction:
     def _places(self) -> list[Place]:
         return places_of(self.counts)
 
-    def _fetching(self, w: Writer, followers: Followers) -> None:
-        """The loops of the sum, in portions of its outermost one: before each of them a row of the followers is fetched."""
+    @property
+    def _fetches_rows(self) -> bool:
+        return self.followers is not None or self.rows_ahead is not None
+
+    def _fetch_rows(self, w: Writer) -> None:
+        """In the outermost loop of the sum, with as many steps between as there are: the rows of what is fetched besides.
+
+        A branch that is hardly ever taken costs less than a loop for every row, of which a processor does not foresee the end.
+        """
         var, rows = self.plan.summed[0], prod(self.counts[:-1])
-        start, end = self._bounds(var)
-        with w.block(f"for (long near = 0; near < {rows}; near++)"):
-            with w.block("if (near < fetched)"):
-                followers.fetch_row(w, self.plan, self.counts)
-            steps = end if start == "0" else f"({end} - {start})"
-            begin = f"{steps} / {rows} * near" if start == "0" else f"{start} + {steps} / {rows} * near"
-            w.line(f"const long begin = {begin};")
-            w.line(f"const long until = near < {rows - 1} ? begin + {steps} / {rows} : {end};")
-            self._sum_loops(w, self.plan.summed, ("begin", "until"))
+        with w.block(f"while ({var.name} >= next)"):
+            if self.followers is not None:
+                with w.block("if (near < fetched)"):
+                    self.followers.fetch_row(w, self.plan, self.counts)
+            if self.rows_ahead is not None:
+                self.rows_ahead.fetch_row(w, self.plan, self.counts)
+            w.line(f"next = ++near < {rows} ? next + between : {self._bounds(var)[1]};")
 
     def _bounds(self, var: Var) -> tuple[str, str]:
         assert var.extent is not None, "an index of a sum has an extent"
         return ("first", "end") if var == self.split else ("0", c_size(var.extent))
 
-    def _sum_loops(self, w: Writer, vars: Sequence[Var], bounds: tuple[str, str] | None = None) -> None:
+    def _sum_loops(self, w: Writer, vars: Sequence[Var]) -> None:
         plan, moving = self.plan, set(self.plan.summed)
         x, y = _only(plan.x.at, moving), _only(plan.y.at, moving)
         if plan.tail and len(vars) == 1:
@@ -111,7 +121,9 @@ class TileFunction:
             with w.block(""):
                 write_step(w, plan, self.counts, x, y)
             return
-        with w.loop(vars[0], *(bounds or self._bounds(vars[0]))):
+        with w.loop(vars[0], *self._bounds(vars[0])):
+            if self._fetches_rows and len(vars) == len(plan.summed):
+                self._fetch_rows(w)
             self._fetch_streams(w, len(plan.summed) - len(vars) + 1)
             if len(vars) > 1:
                 self._sum_loops(w, vars[1:])

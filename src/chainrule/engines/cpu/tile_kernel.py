@@ -15,13 +15,13 @@ from chainrule.engines.cpu.loops import Box, Store, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_ahead import Ahead
-from chainrule.engines.cpu.tile_fetches import Followers, followers_of, following
+from chainrule.engines.cpu.tile_fetches import Followers, RowsAhead, followers_of, following
 from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_parts import fetches
 from chainrule.engines.cpu.tile_plan import Plan
 from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_sums import TileSums
-from chainrule.engines.cpu.tile_units import Units
+from chainrule.engines.cpu.tile_units import Units, tiles_of
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Size, divide, product
 
@@ -56,12 +56,16 @@ class KernelWriter:
         self.target: str | None = None
         # What the tiles of the plan at hand fetch of the next item.
         self.ahead: Ahead | None = None
+        # And of the next rows.
+        self.rows_ahead: RowsAhead | None = None
         self.functions: dict[str, str] = {}
 
     def units(self, w: Writer, plan: Plan, units: Units, split: Var | None) -> None:
         """The loop over the units [low, high); ``split`` is the index of the sum that has bounds of its own."""
         with w.block("for (long unit = low; unit < high; unit++)"):
             units.decode(w)
+            if self.rows_ahead is not None:
+                w.line(f"const long turn = {units.turns[0]};")
             if split is not None:
                 _ahead(w, plan, units, split)
             self._columns(w, plan, units, split)
@@ -180,7 +184,11 @@ class KernelWriter:
             arguments += [*fetched, str(prod(max(cut.sizes) for cut in cuts[:-1]))]
         if self.ahead is not None:
             arguments += ["streams", "done++"]
-        self._call(w, plan, cuts, arguments, TileFunction(plan, (), adds, follows, split, followers, self.ahead))
+        if self.rows_ahead is not None:
+            others = [(row, tiles_of(row, most)) for row, most in units.rows[1:] if plan.x.at.coefficient(row) == 0]
+            arguments.append(f"turn * {others[0][1]} + tile_1" if others else "turn")
+        function = TileFunction(plan, (), adds, follows, split, followers, self.ahead, self.rows_ahead)
+        self._call(w, plan, cuts, arguments, function)
         if follows:
             self._epilogue_loops(w, plan, cuts)
 

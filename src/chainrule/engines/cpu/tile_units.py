@@ -38,7 +38,7 @@ class Units:
 
     def __post_init__(self) -> None:
         # Symbolic rows are outside, of others those that make more tiles.
-        self.rows = sorted(self.plan.rows, key=lambda row: _tiles(*row), reverse=True)
+        self.rows = sorted(self.plan.rows, key=lambda row: tiles_of(*row), reverse=True)
         if self.by_rows is None:
             self.by_rows = self._goes_by_rows
         if not self.rows:
@@ -56,7 +56,7 @@ class Units:
             self.tiles = f"({c_size(row.extent)} + {most - 1}) / {most}"
             self.blocks = f"(({c_size(row.extent)} + {most * per_unit - 1}) / {most * per_unit})"
             return
-        tiles = _tiles(row, most)
+        tiles = tiles_of(row, most)
         self.per_unit = min(per_unit, tiles)
         self.tiles = str(tiles)
         self.blocks = str(-(-tiles // self.per_unit))
@@ -75,11 +75,24 @@ class Units:
         return outer * self.plan.panels * int(self.blocks) if known and isinstance(outer, int) else None
 
     @property
+    def turns(self) -> tuple[str, Dim]:
+        """The number of a unit among those with the same rows that follow each other, as C, and how many there are."""
+        if not self.by_rows:
+            return "0", 1
+        turn = "0"
+        turns: Dim = 1
+        for name, extent in (*((var.name, var.extent) for var in self._panels), ("panel", self.plan.panels)):
+            if extent is not None and extent != 1:
+                turn = name if turns == 1 else f"({turn} * {c_size(extent)} + {name})"
+                turns = turns * extent
+        return turn, turns
+
+    @property
     def tiles_in_one(self) -> int | None:
         """The tiles of a unit, if their number is known; a few units have less."""
         if any(isinstance(var.extent, Size) for var, _ in self.rows):
             return None
-        return self.per_unit * prod(_tiles(*row) for row in self.rows[1:])
+        return self.per_unit * prod(tiles_of(*row) for row in self.rows[1:])
 
     @property
     def work(self) -> Dim:
@@ -137,7 +150,8 @@ class Units:
         return [var for var in self.plan.outer if self.plan.x.at.coefficient(var) == 0]
 
 
-def _tiles(var: Var, most: int) -> int:
+def tiles_of(var: Var, most: int) -> int:
+    """Tiles of so many at most in an index; a great many where its extent is a matter of the batch."""
     if isinstance(var.extent, Size):
         return 1 << 60
     assert var.extent is not None, "an index of rows has an extent"

@@ -32,6 +32,7 @@ from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
 from chainrule.engines.cpu.tile_ahead import Ahead, streams_of
 from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
+from chainrule.engines.cpu.tile_fetches import RowsAhead
 from chainrule.engines.cpu.tile_items import is_per_item, items_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_parts import fetch_first, parts_of, split_index
@@ -376,7 +377,9 @@ class TileWriter:
         w.line(f"const long chunks = {chunks}, units = {units.count};")
         w.line("const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);")
         self._begin_sides(w)
+        self.kernel.rows_ahead = RowsAhead.of(plan, units)
         self.kernel.units(w, plan, units, None)
+        self.kernel.rows_ahead = None
         self.tasks.append(Task(w.text, chunks, after=end_of(self.sides)))
 
     def _regions(self, plan: Plan) -> None:
