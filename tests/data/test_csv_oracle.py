@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chainrule.core.errors import DataError
@@ -149,6 +149,7 @@ COLUMN = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(COLUMN, st.sampled_from(["id", "x"]))
+@example(["2000-01-01", "6537-01-01T00:00:00.000496"], "x")
 def test_duckdb_converts_only_what_python_converts_alike(values: list[str], name: str) -> None:
     def outcome(fewest_rows: int) -> tuple[object, ...]:
         with mock.patch.object(columns_duckdb, "FEWEST_ROWS", fewest_rows):

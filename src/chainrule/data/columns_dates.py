@@ -79,15 +79,19 @@ def _seconds(matches: Sequence[tuple[re.Match[str], bool]], *, day_first: bool) 
         month, day = (second, first) if swapped else (first, second)
         try:
             days = date(int(match["year"]), month, day).toordinal() - _EPOCH_DAY
-            result[position] = days * _SECONDS_PER_DAY + _time_of_day(match)
+            # By way of whole microseconds, as DuckDB and data frames count, so that all round alike.
+            seconds = days * _SECONDS_PER_DAY + _time_of_day(match)
+            micros, nanos = divmod(int((match["fraction"] or "").ljust(9, "0")), 1000)
+            result[position] = (float(seconds * 10**6 + micros) + nanos / 1000) / 1e6
         except ValueError:
             return position
     return result
 
 
-def _time_of_day(match: re.Match[str]) -> float:
+def _time_of_day(match: re.Match[str]) -> int:
+    """Whole seconds since midnight, UTC."""
     if match["hour"] is None:
-        return 0.0
+        return 0
     hour, minute, second = int(match["hour"]), int(match["minute"]), int(match["second"] or 0)
     if match["half"] is not None:
         if not 1 <= hour <= 12:
@@ -95,8 +99,7 @@ def _time_of_day(match: re.Match[str]) -> float:
         hour = hour % 12 + (12 if match["half"].lower() == "pm" else 0)
     if hour > 23 or minute > 59 or second > 59:
         raise ValueError("no such time of day")
-    fraction = float(f"0.{match['fraction']}") if match["fraction"] else 0.0
-    return hour * 3600 + minute * 60 + second + fraction - _zone_offset(match["zone"])
+    return hour * 3600 + minute * 60 + second - _zone_offset(match["zone"])
 
 
 def _zone_offset(zone: str | None) -> int:
