@@ -150,6 +150,42 @@ def test_given_kinds_win_over_what_would_be_inferred() -> None:
     assert build({"x": texts}, {"x": "identifier"})[0]["x"].kind == "identifier"
 
 
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [
+        (["3%", "12.5%", "-4 %"], "%"),
+        (["$1,200.50", "$3.10"], "$"),
+        (["12 kg", "3kg"], "kg"),
+        (["1.234,50 €", "2 €"], "€"),
+        (["20 km/h", "30 km/h"], "km/h"),
+    ],
+)
+def test_numbers_with_a_unit_are_announced(texts: list[str | None], unit: str) -> None:
+    columns, notices = build({"x": texts * 3})
+    assert columns["x"].kind == "category"
+    assert len(notices) == 1
+    assert f"every value is a number with '{unit}' beside it (such as '{texts[0]}')" in notices[0]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["3%", "4$"],
+        ["3%", "4"],
+        ["3%", "x%"],
+        ["3%"],
+        ["a1", "a2"],
+        ["1-2", "3-4"],
+        ["12 31", "13 31"],
+        ["1e", "."],
+        ["%"],
+    ],
+)
+def test_other_texts_have_no_unit(texts: list[str | None]) -> None:
+    _, notices = build({"x": texts * 3})
+    assert not any("beside it" in notice for notice in notices)
+
+
 def test_an_ambiguous_separator_follows_the_other_columns() -> None:
     alone, notices = build({"x": ["1,234", "5,678"]})
     assert alone["x"].kind == "category"

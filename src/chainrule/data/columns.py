@@ -40,6 +40,7 @@ from chainrule.data.columns_numbers import (
     is_infinite,
     parse_numbers,
     read_numerals,
+    unit_of,
 )
 
 Kind = Literal["number", "category", "boolean", "date", "identifier"]
@@ -274,6 +275,11 @@ def _infer_text(text: _Text, numerals: Numerals, style: Style | None, places: Pl
             notices.append(
                 f"{where}: {shown(text.distinct[_separated(text.distinct)])} could have a decimal comma or a thousands "
                 "separator, so the column is not read as numbers; write its numbers with a decimal point"
+            )
+        elif (unit := unit_of(text.distinct)) is not None:
+            notices.append(
+                f"{where}: every value is a number with {shown(unit)} beside it (such as {shown(text.distinct[0])}), so the column "
+                "is not read as numbers; leave that away, and it is"
             )
         elif (dates := read_dates(text.distinct)).seconds is not None:
             return "date"

@@ -33,6 +33,8 @@ _PATTERNS: dict[Style, re.Pattern[str]] = {
     "comma": _number_pattern(",", r"\."),
 }
 _SEPARATORS = dict.fromkeys(map(ord, " \u00a0\u202f'’"))
+# A number with one sign or a short word on one side.
+_WITH_UNIT = re.compile(r"(?P<before>[^\w\s+.,-]?)\s*(?P<number>[+-]?[\d.,]*\d)\s*(?P<after>[^\d\s+.,-]{0,6})")
 _TO_PLAIN: dict[Style, dict[int, str | None]] = {
     "point": {**_SEPARATORS, ord(","): None, ord("−"): "-"},
     "comma": {**_SEPARATORS, ord("."): None, ord(","): ".", ord("−"): "-"},
@@ -82,6 +84,16 @@ def read_numerals(texts: Sequence[str]) -> Numerals:
     point, comma = _fits(texts, "point"), _fits(texts, "comma")
     better = point if point.sum() >= comma.sum() else comma
     return Numerals(bool(point.all()), bool(comma.all()), _separator(texts), better)
+
+
+def unit_of(texts: Sequence[str]) -> str | None:
+    """The sign or unit that stands before or behind every number, such as ``%``, ``$`` or ``kg``; None if texts are something else."""
+    found = [_WITH_UNIT.fullmatch(text) for text in texts]
+    pairs = {match.group("before", "after") if match else ("", "") for match in found}
+    if len(texts) < 2 or len(pairs) != 1 or pairs == {("", "")}:
+        return None
+    numbers = [match["number"] for match in found if match]
+    return "".join(pairs.pop()) if read_numerals(numbers).numeric else None
 
 
 def decide_style(columns: Iterable[Numerals], numerals: Numerals, *, comma_delimited: bool) -> Style | None:
