@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy import empty
 
 from chainrule.core.alignment import maker
 from chainrule.core.dtypes import to_numpy
@@ -20,6 +19,7 @@ from chainrule.engines.cpu.generated import generate, outcome
 from chainrule.engines.cpu.layout import LAYOUT, call_table
 from chainrule.engines.cpu.loading import load_library
 from chainrule.engines.cpu.lowering import lower, steps_of
+from chainrule.engines.cpu.pages import working_memory
 from chainrule.engines.cpu.peak import measured_peak
 from chainrule.engines.cpu.repetition import Schedule
 from chainrule.engines.cpu.timing import profile_of
@@ -190,8 +190,8 @@ class CpuProgram:
         try:
             arena = self._arenas.pop()
         except IndexError:
-            arena = empty(size, np.uint8)
-        return arena if arena.size >= size else empty(size, np.uint8)
+            arena = working_memory(size)
+        return arena if arena.size >= size else working_memory(size)
 
     def _form(self, arrays: Sequence[NDArray]) -> _Form:
         """What holds for all calls with the batch size of these arrays, which are checked."""
