@@ -117,6 +117,8 @@ def test_a_compiled_function_can_be_called_while_tracing():
     [
         (lambda: cr.compile(lambda x: x, batch="y"), ConfigError, "batch names 'y', but the function has parameters x"),
         (lambda: cr.compile(lambda x: x, donate=("z",)), ConfigError, "donate names 'z'"),
+        (lambda: cr.compile(3), ConfigError, "a function is compiled or traced, not 3"),
+        (lambda: cr.trace(None, 1.0), ConfigError, "a function is compiled or traced, not None"),
         (lambda: cr.compile(lambda x: x, engine="fast"), ConfigError, "no engine 'fast'; choose auto or reference"),
         (
             lambda: cr.compile(lambda x: x, batch="x")(np.array(1.0)),

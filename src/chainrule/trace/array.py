@@ -46,7 +46,6 @@ class Array:
     """An array that is being traced: a type without numbers. ``weak`` marks Python numbers, which adopt the other's type."""
 
     __slots__ = ("home", "value", "weak")
-    __array_ufunc__ = None  # NumPy arrays on the left of an operator defer to us
     __hash__ = object.__hash__
 
     def __init__(self, value: Value, home: Context, weak: bool = False) -> None:
@@ -111,6 +110,20 @@ class Array:
 
     def item(self) -> Any:
         raise self._no_number()
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **settings: Any) -> Array:
+        """Operators with a NumPy array or number on their left come here; other functions of NumPy are refused."""
+        reflected = _REFLECTED.get(ufunc) if method == "__call__" else None
+        # What `array += traced` says: the name on the left is then that of the result.
+        in_place = settings == {"out": (inputs[0],)}
+        if reflected is None or isinstance(inputs[0], Array) or not (in_place or not settings):
+            raise _not_of_numpy(ufunc.__name__, self)
+        return reflected(inputs[1], inputs[0])
+
+    def __array_function__(self, function: Callable[..., Any], *_: Any) -> Any:
+        if function in (np.shape, np.ndim):
+            return self.shape if function is np.shape else self.ndim
+        raise _not_of_numpy(function.__name__, self)
 
     def __iter__(self) -> Any:
         return (self[i] for i in range(len(self)))
@@ -253,6 +266,33 @@ class Array:
     def argmax(self, axis: int) -> Array:
         b, (x,) = _here(self)
         return Array(b.argmax(x, values.normal_axes(axis, self.ndim)[0]), b)
+
+
+_REFLECTED: Mapping[np.ufunc, Callable[[Array, Any], Array]] = {
+    np.add: Array.__radd__,
+    np.subtract: Array.__rsub__,
+    np.multiply: Array.__rmul__,
+    np.divide: Array.__rtruediv__,
+    np.floor_divide: Array.__rfloordiv__,
+    np.remainder: Array.__rmod__,
+    np.power: Array.__rpow__,
+    np.matmul: Array.__rmatmul__,
+    np.equal: Array.__eq__,
+    np.not_equal: Array.__ne__,
+    np.less: Array.__gt__,
+    np.less_equal: Array.__ge__,
+    np.greater: Array.__lt__,
+    np.greater_equal: Array.__le__,
+    np.bitwise_and: Array.__and__,
+    np.bitwise_or: Array.__or__,
+}
+
+
+def _not_of_numpy(name: str, array: Array) -> TraceError:
+    return TraceError(
+        f"numpy.{name} needs numbers, and {array!r} has none while the function is traced; use the functions of NumPy's names in "
+        "chainrule, such as chainrule.tanh, and methods such as x.sum()"
+    )
 
 
 ArrayLike = Array | np.ndarray[Any, Any] | np.generic | float | int | bool | Sequence[Any]

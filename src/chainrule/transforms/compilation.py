@@ -73,6 +73,8 @@ class Compiled(Generic[P, R]):
         batch: Iterable[str],
         memory_limit: float | None = None,
     ) -> None:
+        if not callable(function):
+            raise ConfigError(f"a function is compiled or traced, not {function!r}")
         self.function = function
         self._memory_limit = None if memory_limit is None else _bytes(memory_limit)
         self._engine: Engine = engine_named(engine)
