@@ -130,12 +130,12 @@ def trained_twice(x, w):
 
 @pytest.mark.parametrize("batch", [1, 5])
 def test_weights_that_items_read_in_wide_steps_lie_in_panels_updated_ones_too(batch):
-    x, w = normal(batch, 8, 8, 24), normal(4, 4, 24, 64) / 20
+    x, w = normal(batch, 8, 8, 20), normal(4, 4, 20, 64) / 20
     program = check(trained_twice, x, w, tolerance=1e-9)
     assert "in vectors of" not in program.c_source
     # Of the three weights all are read forwards, and the last one along its inputs as well.
     assert count(laid_out(trained_twice, x, w), "transpose") == 4
-    constant = laid_out(trained_twice, normal(16, 8, 8, 24), w, batch=())
+    constant = laid_out(trained_twice, normal(16, 8, 8, 20), w, batch=())
     assert count(constant, "transpose") == 1, "of a constant batch only the input is known to be no rows"
 
 

@@ -32,6 +32,9 @@ from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
 from chainrule.engines.cpu.timing import shared_out, timed, timing_text
 from chainrule.engines.cpu.vectors import transposition_text, vector_text
+from chainrule.engines.cpu.winograd import convolutions_of
+from chainrule.engines.cpu.winograd_gradients import GradientWriter
+from chainrule.engines.cpu.winograd_results import ResultsWriter
 from chainrule.engines.cpu.work import Work, work_of_nest
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
@@ -135,7 +138,8 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
     emitter = _Emitter(vector_bytes, profiled)
     for grouping, memory in plans[:-1]:
         # What is written out does not know the number of its row, from which random bits in a slab of a loop follow.
-        emitter.graph(grouping, memory, may_be_alone=not any(map(draws_by_row, grouping.graph.nodes)))
+        may_be_alone = not any(map(draws_by_row, grouping.graph.nodes))
+        emitter.graph(grouping, memory, is_program=False, may_be_alone=may_be_alone)
     grouping, memory = plans[-1]
     emitter.graph(grouping, memory)
     graph, number = grouping.graph, len(plans) - 1
@@ -171,14 +175,14 @@ class _Emitter:
         self.alone: dict[int, str] = {}
         self.nests, self.loops, self.sections = 0, 0, 0
 
-    def graph(self, grouping: Grouping, memory: Memory, *, may_be_alone: bool = True) -> None:
+    def graph(self, grouping: Grouping, memory: Memory, *, is_program: bool = True, may_be_alone: bool = True) -> None:
         """Write the functions of a graph whose bodies are already written."""
         first_constant = len(self.constants)
         self.constants.extend(memory.constants)
         self.makers.update(grouping.makers)
         calls = Writer()
         calls.depth = 1
-        lowering = _Lowering(self, grouping, memory, calls)
+        lowering = _Lowering(self, grouping, memory, calls, is_program=is_program)
         begins = {section.nests[0]: section for section in grouping.sections}
         ends = {section.nests[-1]: section for section in grouping.sections}
         for nest in grouping.nests:
@@ -251,7 +255,10 @@ class _Emitter:
 class _Lowering:
     """One graph: a function for every nest, and the calls of them in order."""
 
-    def __init__(self, emitter: _Emitter, grouping: Grouping, memory: Memory, calls: Writer) -> None:
+    def __init__(
+        self, emitter: _Emitter, grouping: Grouping, memory: Memory, calls: Writer, *, is_program: bool
+    ) -> None:
+        self.is_program = is_program
         self.emitter, self.grouping, self.memory, self.calls = emitter, grouping, memory, calls
         self.scratch: Dim = 0
         self.inner: list[str] = []
@@ -346,7 +353,9 @@ class _Lowering:
         if pieces is None:
             body, used, name = self._body(nest)
             return [(write_scattered(body, node, name(node.output)), used)]
-        if can_tile(node, pieces, self.emitter.vector_bytes):
+        bytes = self.emitter.vector_bytes
+        convolutions = convolutions_of(node, pieces, bytes) if self.is_program else None
+        if convolutions is not None or can_tile(node, pieces, bytes):
             first, used, name = self._body(nest)
 
             def body_again() -> Body:
@@ -354,18 +363,12 @@ class _Lowering:
 
             sides = sides_of(nest.sides, name)
             computed = frozenset(k for k, value in enumerate(node.inputs) if first.pointer(value) is None)
-            tiles = TileWriter(
-                node,
-                pieces,
-                self.emitter.vector_bytes,
-                body_again,
-                name,
-                nest.roots,
-                nest.keeps_result,
-                sides,
-                computed,
-            )
-            return [(task, used) for task in tiles.write()]
+            result = body_again, name, nest.roots, nest.keeps_result, sides, computed
+            # Only what has items is computed where it is copied: weights are not.
+            if convolutions is not None and (convolutions[0].gives_taps or 1 - convolutions[0].number not in computed):
+                writer = GradientWriter if convolutions[0].gives_taps else ResultsWriter
+                return [(task, used) for task in writer(node, convolutions, bytes, *result).write()]
+            return [(task, used) for task in TileWriter(node, pieces, bytes, *result).write()]
         tasks = []
         for piece in pieces:
             body, used, name = self._body(nest)

@@ -148,7 +148,7 @@ class CpuProgram:
             run,
             timed._library,
             timed._work,
-            [np.array(array) for array in arrays],
+            arrays,
             batch,
             repeats,
             measured_peak(self._toolchain),

@@ -27,6 +27,7 @@ from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.tile_plan import ALIASING, Way, can_tile
 from chainrule.engines.cpu.tile_shape import FIRST_CACHE, NOMINAL
 from chainrule.engines.cpu.tiles import Layout, TileWriter, follows
+from chainrule.engines.cpu.winograd import Convolution, convolutions_of
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction, IndexMap, affine
 from chainrule.ir.graph import Graph, Node, Value
@@ -137,6 +138,11 @@ class _Scope:
         pieces = solved(node)
         if pieces is None or not can_tile(node, pieces, self.vector_bytes):
             return node
+        convolutions = (
+            convolutions_of(node, pieces, self.vector_bytes, contiguous=False) if self.around is None else None
+        )
+        if convolutions is not None:
+            return self._along_vectors(node, convolutions[0])
         layout = TileWriter(node, pieces, self.vector_bytes, _nothing, _name_in(node), (), True).layout()
         inputs, spec = list(node.inputs), node.attributes["spec"]
         for number, value in enumerate(node.inputs):
@@ -152,6 +158,22 @@ class _Scope:
         if inputs == list(node.inputs):
             return node
         return Node(node.primitive, tuple(inputs), {**node.attributes, "spec": spec}, node.outputs, node.origin)
+
+    def _along_vectors(self, node: Node, convolution: Convolution) -> Node:
+        """A short convolution whose weights lie along the vectors of the result."""
+        number, spec = 1 - convolution.number, node.attributes["spec"]
+        value, places = node.inputs[number], convolution.operands[number]
+        if convolution.gives_taps or not self._is_constant(value):
+            return node
+        (axis,) = (k for k, place in enumerate(places) if place.coefficient(convolution.vector) != 0)
+        if axis == len(value.shape) - 1:
+            return node
+        size = value.shape[axis]
+        assert isinstance(size, int), "an axis in vectors has a constant size"
+        arrangement = Arrangement(axis, 0, size)
+        inputs = tuple(self.copy(value, arrangement) if k == number else x for k, x in enumerate(node.inputs))
+        attributes = {**node.attributes, "spec": arrangement.read(spec, number, 0)}
+        return Node(node.primitive, inputs, attributes, node.outputs, node.origin)
 
     # Copies, as far out as what they are made of is known.
 

@@ -25,6 +25,7 @@ from chainrule.engines.cpu.sunk_products import sink_products
 from chainrule.engines.cpu.tile_items import computed_by_item
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.widen import widen
+from chainrule.engines.cpu.winograd import convolutions_of
 from chainrule.ir.graph import Graph, Node
 
 
@@ -99,7 +100,12 @@ def _group(lowering: Lowering) -> None:
 
 def _cut_into_sections(lowering: Lowering) -> None:
     # The bodies of loops are called by slabs that the loop makes (slabs.py).
-    cut_into_sections(lowering.groupings[-1])
+    def transforms_weights(node: Node) -> bool:
+        return (
+            node.primitive.name == "contract" and convolutions_of(node, solved(node), lowering.vector_bytes) is not None
+        )
+
+    cut_into_sections(lowering.groupings[-1], transforms_weights)
 
 
 def _recompute(lowering: Lowering) -> None:

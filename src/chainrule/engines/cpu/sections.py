@@ -7,6 +7,7 @@ do neither, such as weight gradients, run between sections with the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chainrule.engines.cpu.grouping import LARGEST_SIDE, Grouping
@@ -51,9 +52,12 @@ class _Kept:
     totals: frozenset[Value]
 
 
-def cut_into_sections(grouping: Grouping) -> None:
-    """Bring the nests into an order in which those of each section follow each other, and note the sections."""
-    kept = {nest: _kept(nest, grouping) for nest in grouping.nests}
+def cut_into_sections(grouping: Grouping, alone: Callable[[Node], bool] = lambda node: False) -> None:
+    """Bring the nests into an order in which those of each section follow each other, and note the sections. Nests of nodes that
+    do for all rows what they would do for each slab run ``alone``."""
+    kept = {
+        nest: _kept(nest, grouping) if nest.node is None or not alone(nest.node) else None for nest in grouping.nests
+    }
     cut = _Cut(grouping, kept)
     for nest in grouping.nests:
         cut.add(nest)

@@ -272,7 +272,7 @@ class KernelWriter:
         if plan.column is None:
             known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
             number = "0" if not plan.rows else "r0" if len(plan.rows) == 1 else f"(r0 * {cuts[1].count} + r1)"
-            box = self._epilogue(plan.out.replace(known), number)
+            box = self.epilogue(plan.out.replace(known), number)
             with self._each_row(w, plan, cuts):
                 if self.sides:
                     w.line("const long l = 0;")
@@ -304,7 +304,7 @@ class KernelWriter:
         cut = cuts[-1]
         panel = f"{cut.count} * {plan.lanes}" if len(cut.sizes) > 1 else str(max(cut.sizes) * plan.lanes)
         out = plan.out.replace({**known, plan.column: Index()}) + variable(Var("place", plan.width))
-        box = self._epilogue(out, f"{number} * ({panel}) + l")
+        box = self.epilogue(out, f"{number} * ({panel}) + l")
         limit = panel
         if plan.width % plan.lanes:
             limit = f"cr_least({panel}, {plan.width} - ({variable(plan.column) * plan.lanes}))"
@@ -337,7 +337,7 @@ class KernelWriter:
         assert plan.column is not None, "results in vectors lie in columns"
         known = {var: variable(Var(f"this_{var.name}", var.extent)) for var, _ in plan.rows}
         place, rows = Var("place", plan.width), [Var(f"this_{var.name}", var.extent) for var, _ in plan.rows]
-        box = self._epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
+        box = self.epilogue(plan.out.replace({**known, plan.column: Index()}) + variable(place), "0")
         stored = {self.name(value): value.dtype for value in self._stored}
         return following(plan, box, place, rows, stored)
 
@@ -345,7 +345,7 @@ class KernelWriter:
     def _stored(self) -> list[Value]:
         return [*([self.node.output] if self.keeps_result else []), *self.roots]
 
-    def _epilogue(self, out: Index, finished: str) -> Box:
+    def epilogue(self, out: Index, finished: str) -> Box:
         body = self.body()
         element = body.emit(self.type, f"finished[{finished}]")
         size = product(self.node.output.shape)

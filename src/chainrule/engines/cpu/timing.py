@@ -110,15 +110,18 @@ def profile_of(
     repeats: int,
     peak: Peak,
 ) -> Profile:
-    """Run a program with clocks on these arrays, which it may write over, after a few runs that only warm the caches."""
+    """Run a program with clocks on copies of these arrays, the same in every run, after a few runs that only warm the caches."""
+    copies = [np.array(array) for array in arrays]
     seconds = np.zeros((repeats, len(work)))
     calls = np.zeros(len(work), np.dtype(ctypes.c_long))
     whole = np.zeros(repeats)
     library.cr_take_times.restype = None
     library.cr_take_times.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     for number in range(-_WARMING, repeats):
+        for copy, array in zip(copies, arrays, strict=True):
+            np.copyto(copy, array)
         begun = time.perf_counter()
-        run(arrays)
+        run(copies)
         whole[max(0, number)] = time.perf_counter() - begun
         library.cr_take_times(seconds[max(0, number)].ctypes.data, calls.ctypes.data)
     medians = np.median(seconds, axis=0)

@@ -1,0 +1,263 @@
+"""Contractions by Winograd's algorithms (``winograd.py``): transform tiles of both operands, multiply, transform the products.
+
+    V[a, t, c] = Σ_w X[a, w]·x[2t + w, c]      the operand read at position + tap, for the tiles t of a block
+    U[a, c, o] = Σ_k W[a, k]·y[k, c, o]        weights, once
+    M[a, t, o] = Σ_c V[a, t, c]·U[a, c, o]     a product for every a, in the tiles of registers of any other
+    z[2t + p, o] = Σ_a U[a, p]·M[a, t, o]      and what follows elementwise
+
+A gradient of weights transforms both operands block by block, adds up the products of all blocks, and transforms the sum. Blocks
+are rows of tiles of an item or, where these are small, several items, so that what is transformed stays in cache.
+
+A number that is not finite, or overflows on the way, spoils its whole tile. Where results are not finite they are computed again,
+from the definition; in gradients of weights, whose elements are sums over everything, they stay.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from chainrule.engines.cpu.body import Body
+from chainrule.engines.cpu.bounds import prove
+from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.nests import Task, write_loops
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.sides import Side
+from chainrule.engines.cpu.tile_ahead import Ahead, Stream, streams_of
+from chainrule.engines.cpu.tile_kernel import KernelWriter
+from chainrule.engines.cpu.tile_plan import Operand, Product, Way, plan_of, registers_of
+from chainrule.engines.cpu.tile_shape import LINE_BYTES
+from chainrule.engines.cpu.tile_units import Units
+from chainrule.engines.cpu.vectors import vector_type
+from chainrule.engines.cpu.winograd import Convolution
+from chainrule.engines.cpu.winograd_operands import Block, Source, count_of, loops, source_of
+from chainrule.ir.build import Builder
+from chainrule.ir.contraction import Contraction, plain
+from chainrule.ir.graph import ArrayType, Node, Value
+from chainrule.ir.sizes import Dim, product
+
+# Chunks at most, and elements in a chunk at least, of a transform of weights or of their gradient.
+CHUNKS, TRANSFORM_GRAIN = 64, 1 << 13
+MOST_VECTORS = 4
+
+
+class WinogradWriter(ABC):
+    """Writes the tasks of one contraction node whose pieces are all short convolutions; :meth:`write_tasks` adds them to ``tasks``."""
+
+    def __init__(
+        self,
+        node: Node,
+        convolutions: Sequence[Convolution],
+        vector_bytes: int,
+        body: Callable[[], Body],
+        name: Callable[[Value], str],
+        roots: Sequence[Value],
+        keeps_result: bool,
+        sides: Sequence[Side] = (),
+        computed: frozenset[int] = frozenset(),
+    ) -> None:
+        self.node, self.convolutions, self.vector_bytes, self.sides = node, convolutions, vector_bytes, sides
+        self.body, self.name, self.computed = body, name, computed
+        self.dtype = node.output.dtype
+        self.type, self.lanes = C_TYPES[self.dtype], vector_bytes // BYTES[self.dtype]
+        self.vector = vector_type(self.dtype, self.lanes)
+        self.result = KernelWriter(node, body, name, roots, keeps_result, sides)
+        self.functions: dict[str, str] = {}
+        self.tasks: list[Task] = []
+        wide = convolutions[0].vector.extent
+        assert isinstance(wide, int), "channels are counted"
+        self.wide = wide
+        vectors = wide // self.lanes
+        # Channels that are transformed back, and what follows from them computed, at a time.
+        self.panel = self.lanes * next(n for n in range(min(MOST_VECTORS, vectors), 0, -1) if vectors % n == 0)
+
+    def write(self) -> list[Task]:
+        self.write_tasks()
+        regions = {region.name: region for task in self.tasks for region in task.regions}
+        for task in self.tasks:
+            task.functions, task.regions = self.functions, list(regions.values())
+        return self.tasks
+
+    @abstractmethod
+    def write_tasks(self) -> None: ...
+
+    def source(self, which: int, number: int) -> Source:
+        computed = number in self.computed
+        return source_of(self.node, self.convolutions, which, number, self.body, self.name, computed)
+
+    # Blocks.
+
+    @contextmanager
+    def each_group(self, w: Writer, block: Block, item: Var, sources: Sequence[Source]) -> Iterator[None]:
+        """The loop over items, or groups of them, from ``first`` to ``last``, with copies of their operands."""
+        assert item.extent is not None, "a batch has a size"
+        if block.items > 1:
+            w.line(f"const long items = {c_size(item.extent)};")
+        with w.block("for (long group = first; group < last; group++)"):
+            w.line("const _Bool begins = group == first;")
+            if block.items == 1:
+                w.line(f"const long {item.name} = group;")
+            else:
+                w.line(f"const long members = cr_least({block.items}, items - {block.items} * group);")
+            if any(source.copy is not None for source in sources):
+                with self.each_member(w, block, item, sources):
+                    for source in sources:
+                        if source.copy is not None:
+                            write_loops(w, source.copy[1])
+            yield
+
+    @contextmanager
+    def each_member(self, w: Writer, block: Block, item: Var, sources: Sequence[Source]) -> Iterator[None]:
+        """A loop over the items of a group, in which pointers lead to the copies of each."""
+        if block.items == 1:
+            yield
+            return
+        with w.block("for (long member = 0; member < members; member++)"):
+            w.line(f"const long {item.name} = group * {block.items} + member;")
+            for source in sources:
+                if source.copy is not None:
+                    w.line(
+                        f"{self.type} *restrict const {source.pointer} = all_{source.pointer} + member * {source.copied};"
+                    )
+            yield
+
+    @contextmanager
+    def members(self, w: Writer, block: Block) -> Iterator[None]:
+        """Where the number of items of a group stands for the batch size."""
+        with w.block(""):
+            if block.items > 1:
+                w.line("const long B = members;")
+            yield
+
+    @contextmanager
+    def rows_of_tiles(self, w: Writer, block: Block, item: Var, sources: Sequence[Source]) -> Iterator[None]:
+        with self.each_member(w, block, item, sources), w.loop(Var("row_in_block", block.rows)):
+            w.line(f"const long row_of_tiles = block * {block.rows} + row_in_block;")
+            yield
+
+    def transform_block(self, w: Writer, block: Block, source: Source, target: str) -> None:
+        *others, _ = source.channels
+        place = block.index * source.depth + self.channel_place(source)
+        stride = block.tiles * source.depth
+        size = stride * source.convolution.multiplications
+        prove(
+            target, place + (source.convolution.multiplications - 1) * stride + variable(Var("lane", self.lanes)), size
+        )
+        inside = [Var("tile", block.columns), *others, self.vectors(source)]
+        with self.rows_of_tiles(w, block, source.convolution.item, [source]), loops(w, inside):
+            source.transform(w, target, place, stride, self.lanes)
+
+    def vectors(self, source: Source) -> Var:
+        return Var("vector", count_of(source.channels[-1]) // self.lanes)
+
+    def channel_place(self, source: Source) -> Index:
+        *others, _ = source.channels
+        shape = tuple(map(count_of, source.channels))
+        return linear([*map(variable, others), variable(self.vectors(source)) * self.lanes], shape)
+
+    def scratch(self, w: Writer, block: Block, sources: Sequence[Source], buffers: dict[str, int]) -> None:
+        """Memory of the thread for copies of items and what is transformed; the zeros around items are written once."""
+        copied = [source for source in sources if source.copy is not None]
+        several = "all_" if block.items > 1 else ""
+        sizes = {f"{several}{source.pointer}": block.items * source.copied for source in copied} | buffers
+        starts, end = {}, 0
+        for name, count in sizes.items():
+            starts[name] = end
+            end += -(-count * BYTES[self.dtype] // 64) * 64
+        w.line(f"char *const scratch = cr_scratch({end});")
+        for name, start in starts.items():
+            w.line(f"{self.type} *restrict const {name} = ({self.type} *)(scratch + {start});")
+        if not any(source.copy[0] for source in copied if source.copy is not None):
+            return
+        with w.block(f"for (long member = 0; member < {block.items}; member++)" if several else ""):
+            for source in copied:
+                if several:
+                    w.line(
+                        f"{self.type} *restrict const {source.pointer} = all_{source.pointer} + member * {source.copied};"
+                    )
+                for box in source.copy[0] if source.copy is not None else ():
+                    write_loops(w, box)
+
+    def multiply(
+        self,
+        w: Writer,
+        sizes: tuple[int, Dim, int, int],
+        names: tuple[str, str, str],
+        block: Block,
+        item: Var,
+        streams: Sequence[Stream],
+        *,
+        summed: bool,
+    ) -> None:
+        """``count`` products of what is transformed: tiles times weights, or x times y ``summed`` over tiles."""
+        (count, tiles, depth, wide), (x, y, target) = sizes, names
+        a, t, d = Var("a", count), Var("t", tiles), Var("d", depth)
+        v, column = Var("v", wide), Var("column", wide // self.lanes)
+        rows, steps = (d, t) if summed else (t, d)
+        node = _product_node(count, rows, steps, wide, self.dtype)
+        out = linear(map(variable, (a, rows, v)), node.output.shape)
+        left = linear(map(variable, (a, t, d)), (count, tiles, depth))
+        right = linear(map(variable, (a, steps, v)), node.inputs[1].shape)
+        known = {v: variable(column) * self.lanes}
+        size = product(node.inputs[1].shape)
+        one = Product(
+            Way(v, self.lanes, False, False),
+            out.replace(known),
+            Operand(x, left, count * tiles * depth, False),
+            Operand(y, right.replace(known), size),
+            [a, rows],
+            [steps],
+            column,
+            self.dtype,
+        )
+        plan, _ = plan_of(one, [], registers_of(self.vector_bytes))
+        units = Units(plan)
+        kernel = KernelWriter(node, self.body, lambda value: target, (), True)
+        kernel.target = target
+        with w.block(""):
+            w.line(f"const _Bool fresh = {'begins && block == 0' if summed else 1};")
+            w.line(f"const long units = {units.count}, low = 0, high = units;")
+            kernel.ahead = Ahead.of(streams, plan, units, 0.0, 1.0)
+            if kernel.ahead is not None:
+                if block.items > 1:
+                    w.line(f"const long {item.name} = group * {block.items} + {block.items - 1};")
+                kernel.ahead.declare(w)
+            kernel.units(w, plan, units, None)
+        self.functions |= kernel.functions
+
+
+def _product_node(count: int, rows: Var, steps: Var, wide: int, dtype: str) -> Node:
+    """The products as a node: ``count`` products of matrices."""
+    assert rows.extent is not None and steps.extent is not None, "matrices have sizes"
+    builder = Builder()
+    x = builder.input(ArrayType((count, rows.extent, steps.extent), dtype), "x")
+    y = builder.input(ArrayType((count, steps.extent, wide), dtype), "y")
+    shape = (count, rows.extent, wide)
+    spec = Contraction((*shape, steps.extent), plain(0, 1, 2), plain(0, 1, 3), plain(0, 3, 2), shape)
+    builder.contract(spec, x, y)
+    return builder.nodes[-1]
+
+
+def of_next_item(sources: Sequence[Source], item: Var, block: Block, which: int, pieces: int) -> list[Stream]:
+    """The part of what the copies of the next item read that the products of a piece fetch for a block."""
+    found = []
+    copied = streams_of([source.copy[1] for source in sources if source.copy is not None], item)
+    for stream in (*copied, *(source.of_next_item for source in sources if source.copy is None)):
+        lines = -(-stream.lines * block.items // (block.in_item * pieces))
+        found.append(Stream(f"{stream.start} + {LINE_BYTES * lines} * (block * {pieces} + {which})", lines))
+    return found
+
+
+def groups_of(items: Dim, block: Block) -> str:
+    count = c_size(items)
+    return count if block.items == 1 else f"(({count} + {block.items - 1}) / {block.items})"
+
+
+def cut_channels(w: Writer, var: Var, elements: int) -> str:
+    """The range [low, high) of an index that a chunk has, and how many chunks there are."""
+    extent = count_of(var)
+    chunks = max(1, min(extent, CHUNKS, elements // TRANSFORM_GRAIN))
+    w.line(f"const long low = cr_cut({extent}, chunk, {chunks}), high = cr_cut({extent}, chunk + 1, {chunks});")
+    return str(chunks)

@@ -1,0 +1,196 @@
+"""What Winograd's algorithms transform at a time, and how its tiles are read: blocks, copies of items, and the places in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from chainrule.core.dtypes import DType
+from chainrule.engines.cpu.body import Body
+from chainrule.engines.cpu.bounds import prove
+from chainrule.engines.cpu.indexing import Index, Var, linear, variable
+from chainrule.engines.cpu.lattice import margins
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.scalars import BYTES
+from chainrule.engines.cpu.tile_ahead import Stream
+from chainrule.engines.cpu.tile_copies import Copy, border_of_item
+from chainrule.engines.cpu.tile_plan import Border, bordered, no_border
+from chainrule.engines.cpu.tile_shape import LINE_BYTES
+from chainrule.engines.cpu.vectors import vector_type
+from chainrule.engines.cpu.winograd import TILE, Convolution, Matrix
+from chainrule.engines.cpu.winograd_transforms import write_transform
+from chainrule.ir.graph import Node, Value
+from chainrule.ir.sizes import BATCH, Dim, Size, product
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What is transformed at a time: so many ``rows`` of tiles of one item, or all tiles of several ``items``.
+
+    In the C of a block of several items, ``B`` is their number.
+    """
+
+    items: int
+    rows: int
+    columns: int
+    in_item: int
+
+    @classmethod
+    def of(cls, convolutions: Sequence[Convolution], least: int) -> Block:
+        """Blocks of ``least`` tiles or more, as few as come out even."""
+        rows = max(c.tiles[0] for c in convolutions)
+        columns = max(c.tiles[1] for c in convolutions)
+        if rows * columns < least:
+            return cls(-(-least // (rows * columns)), rows, columns, 1)
+        some = next(n for n in range(1, rows + 1) if rows % n == 0 and n * columns >= least)
+        return cls(1, some, columns, rows // some)
+
+    @property
+    def tiles(self) -> Dim:
+        return self.rows * self.columns if self.items == 1 else BATCH * (self.rows * self.columns)
+
+    @property
+    def most_tiles(self) -> int:
+        return self.items * self.rows * self.columns
+
+    @property
+    def index(self) -> Index:
+        """The number of the tile at hand, by the variables that :meth:`rows_of_tiles` and loops over ``tile`` declare."""
+        rows = variable(Var("row_in_block", self.rows)) * self.columns + variable(Var("tile", self.columns))
+        return rows if self.items == 1 else variable(Var("member", BATCH)) * (self.rows * self.columns) + rows
+
+
+@dataclass(slots=True)
+class Source:
+    """An operand as tiles read it: from ``pointer``, memory or a copy of one item, at ``place``.
+
+    ``channels`` are all indices but those of items, positions and taps, the one that vectors lie along last. ``copied`` are the
+    elements of the copy of an item.
+    """
+
+    convolution: Convolution
+    number: int
+    pointer: str
+    place: Index
+    size: Dim
+    channels: list[Var]
+    copy: Copy | None
+    copied: int
+    dtype: DType
+
+    @property
+    def depth(self) -> int:
+        found = product(var.extent for var in self.channels if var.extent is not None)
+        assert isinstance(found, int), "channels are counted"
+        return found
+
+    @property
+    def of_next_item(self) -> Stream:
+        """What the next item reads of an operand in memory."""
+        item = self.convolution.item
+        step = self.place.coefficient(item)
+        assert isinstance(step, int), "an item has a constant size"
+        start = f"(const char *)({self.pointer} + {step} * ({item.name} + 1))"
+        return Stream(start, -(-step * BYTES[self.dtype] // LINE_BYTES))
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        c = self.convolution
+        if self.number == c.number:
+            return [pair.algorithm.x for pair in c.pairs]
+        return [pair.algorithm.u if c.gives_taps else pair.algorithm.w for pair in c.pairs]
+
+    def transform(self, w: Writer, target: str, place: Index, stride: Dim, lanes: int) -> None:
+        """Transform the tile at hand for one vector of channels: element ``a`` goes to ``target[place + a·stride]``."""
+        vector = vector_type(self.dtype, lanes)
+        columns = len(self.matrices[1])
+
+        def load(i: int, j: int) -> str:
+            return f"*(const {vector}_anywhere *)({self.pointer} + ({self.at(i, j, lanes)}))"
+
+        def store(i: int, j: int, text: str) -> None:
+            w.line(f"*({vector}_anywhere *)({target} + ({place + stride * (i * columns + j)})) = {text};")
+
+        write_transform(w, self.matrices[0], self.matrices[1], self.dtype, lanes, load, store)
+
+    def at(self, i: int, j: int, lanes: int) -> Index:
+        """Where an element of the tile at hand is, for the ``vector``th vector along the last of the channels."""
+        known = {self.channels[-1]: variable(Var("vector", count_of(self.channels[-1]) // lanes)) * lanes}
+        for pair, k, tile in zip(self.convolution.pairs, (i, j), ("row_of_tiles", "tile"), strict=True):
+            if self.number == self.convolution.number or self.convolution.gives_taps:
+                known |= {pair.position: variable(Var(tile, pair.tiles)) * TILE + k, pair.tap: Index()}
+            else:
+                known[pair.tap] = Index((), k)
+        found = self.place.replace(known)
+        prove(self.pointer, found + variable(Var("lane", lanes)), self.size)
+        return found
+
+
+def source_of(
+    node: Node,
+    convolutions: Sequence[Convolution],
+    which: int,
+    number: int,
+    body: Callable[[], Body],
+    name: Callable[[Value], str],
+    is_computed: bool,
+) -> Source:
+    """How a convolution, one of those of a node, reads an operand. Items are copied if reads leave them, also those of the last tiles,
+    and if they are not in memory."""
+    value, c = node.inputs[number], convolutions[which]
+    border = _border(value, [index for one in convolutions for index in [_reached(one, number)]])
+    if border is None and is_computed:
+        border = no_border(value)
+    place, size = linear(c.operands[number], value.shape), product(value.shape)
+    pointer = name(value) if border is None else f"border_{'ab'[number]}"
+    copy, copied = None, 0
+    if border is not None:
+        shape = bordered(value.shape, border)
+        copy = border_of_item(body, value, border, pointer, c.item)
+        moved = [index + low for index, low in zip(c.operands[number], border[0], strict=True)]
+        place = linear(moved, shape).replace({c.item: Index()})
+        size = product(shape[1:])
+        assert isinstance(size, int), "the copy of an item has a constant size"
+        copied = size
+    of_pairs = {var for pair in c.pairs for var in (pair.position, pair.tap)}
+    own = {var for var, _ in place.terms} - of_pairs - {c.item}
+    channels = sorted((var for var in (*c.others, c.vector) if var in own), key=lambda var: place.coefficient(var) == 1)
+    return Source(c, number, pointer, place, size, channels, copy, copied, value.dtype)
+
+
+def _reached(c: Convolution, number: int) -> tuple[Index, ...]:
+    """What the tiles of a convolution read of an operand, those included that are partly beyond its end."""
+    whole = {pair.position: variable(Var(pair.position.name, pair.tiles * TILE)) for pair in c.pairs}
+    return tuple(index.replace(whole) for index in c.operands[number])
+
+
+def _border(value: Value, places: Sequence[tuple[Index, ...]]) -> Border | None:
+    low: list[Dim] = [0] * len(value.shape)
+    high: list[Dim] = [0] * len(value.shape)
+    for indices in places:
+        for axis, (index, size) in enumerate(zip(indices, value.shape, strict=True)):
+            if not index.within(size):
+                found = margins(index, size)
+                assert found is not None, "positions and taps have known ends"
+                low[axis], high[axis] = _larger(low[axis], found[0]), _larger(high[axis], found[1])
+    return (low, high) if any(d != 0 for d in (*low, *high)) else None
+
+
+def _larger(x: Dim, y: Dim) -> Dim:
+    assert not isinstance(x, Size) and not isinstance(y, Size), "an item has a constant size"
+    return max(x, y)
+
+
+def count_of(var: Var) -> int:
+    assert isinstance(var.extent, int), "channels are counted"
+    return var.extent
+
+
+@contextmanager
+def loops(w: Writer, vars: Sequence[Var], first: tuple[str, str | None] = ("0", None)) -> Iterator[None]:
+    """Loops within each other, the outermost with these bounds."""
+    with ExitStack() as stack:
+        for number, var in enumerate(vars):
+            stack.enter_context(w.loop(var, *(first if number == 0 else ("0", None))))
+        yield

@@ -1,0 +1,195 @@
+"""Results that have positions, by Winograd's algorithms: convolutions, and the gradients of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+from chainrule.engines.cpu.bounds import prove
+from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
+from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.nests import Region, Task, regions_of
+from chainrule.engines.cpu.scalars import BYTES
+from chainrule.engines.cpu.sides import end_of
+from chainrule.engines.cpu.tile_ahead import Stream
+from chainrule.engines.cpu.tile_shape import LINE_BYTES
+from chainrule.engines.cpu.tile_sums import TileSums
+from chainrule.engines.cpu.tile_units import TILE_GRAIN
+from chainrule.engines.cpu.winograd import TILE, Convolution
+from chainrule.engines.cpu.winograd_blocks import WinogradWriter, cut_channels, groups_of, of_next_item
+from chainrule.engines.cpu.winograd_operands import Block, Source, loops
+from chainrule.engines.cpu.winograd_transforms import transposed, write_transform
+from chainrule.ir.sizes import Dim
+
+# Tiles of a block at least.
+FEWEST_TILES = 12
+
+
+@final
+class ResultsWriter(WinogradWriter):
+    """Blocks of tiles times weights, for all pieces."""
+
+    def write_tasks(self) -> None:
+        w, block = Writer(), Block.of(self.convolutions, FEWEST_TILES)
+        number, item = self.convolutions[0].number, self.convolutions[0].item
+        sources = [(self.source(k, number), self.source(k, 1 - number)) for k in range(len(self.convolutions))]
+        regions = [self._transform_weights(x, weights, f"weights_{k}") for k, (x, weights) in enumerate(sources)]
+        assert item.extent is not None, "a batch has a size"
+        work: Dim = 0
+        for c, (x, _) in zip(self.convolutions, sources, strict=True):
+            work = work + item.extent * (
+                block.rows * block.in_item * block.columns * c.multiplications * x.depth * self.wide
+            )
+        groups = groups_of(item.extent, block)
+        ranges = f"(in_slab ? 1 : cr_chunks({c_size(work)}, {TILE_GRAIN}, {groups}))"
+        shares = f"(in_slab ? 1 : cr_shares({c_size(work)}, {TILE_GRAIN}, %s, {block.in_item}))"
+        w.line(f"const long ranges = {ranges}, shares = {shares % 'ranges'};")
+        w.line("const long range = chunk / shares, share = chunk % shares;")
+        w.line(f"const long first = cr_cut({groups}, range, ranges), last = cr_cut({groups}, range + 1, ranges);")
+        for side in self.sides:
+            side.begin(w)
+        most = max(c.multiplications for c in self.convolutions) * block.most_tiles
+        x = sources[0][0]
+        buffers = {
+            "tiles": most * x.depth,
+            "products": most * self.wide,
+            "finished": TILE * TILE * block.columns * self.panel,
+        }
+        self.scratch(w, block, [x], buffers)
+        with self.each_group(w, block, item, [x]):
+            w.line(
+                f"const long from = cr_cut({block.in_item}, share, shares), to = cr_cut({block.in_item}, share + 1, shares);"
+            )
+            for k, (x, weights) in enumerate(sources):
+                with w.block("for (long block = from; block < to; block++)"):
+                    self._piece(w, k, block, x, weights, regions[k].name)
+        task = Task(w.text, f"{ranges} * {shares % ranges}", after=end_of(self.sides))
+        task.regions = [*regions, *regions_of(self.sides)]
+        self.tasks.append(task)
+
+    def _piece(self, w: Writer, which: int, block: Block, x: Source, weights: Source, region: str) -> None:
+        """One piece for one block."""
+        c = self.convolutions[which]
+        with self.members(w, block):
+            self.transform_block(w, block, x, "tiles")
+            streams = [
+                *of_next_item([x], c.item, block, which, len(self.convolutions)),
+                *self._of_what_follows(c, block),
+            ]
+            sizes = c.multiplications, block.tiles, x.depth, self.wide
+            self.multiply(w, sizes, ("tiles", region, "products"), block, c.item, streams, summed=False)
+        with self.rows_of_tiles(w, block, c.item, [x]), w.loop(Var("panel", self.wide // self.panel)):
+            self._transform_back(w, c, block)
+            first = c.pairs[0]
+            w.line(f"const long rows = cr_least({TILE}, {first.positions} - {TILE} * row_of_tiles);")
+            with w.block(f"if (cr_sum_{self.dtype}x{self.lanes}(watch) != 0)"):
+                self._define(w, c, x, weights, block)
+            self._follow(w, c, block)
+
+    def _transform_weights(self, x: Source, source: Source, name: str) -> Region:
+        """U, whose channels are in the order of those of x."""
+        c, others = source.convolution, x.channels
+        source.channels = [*others, c.vector]
+        region = Region(name, self.dtype, c.multiplications * source.depth)
+        w = Writer()
+        chunks = cut_channels(w, others[0], source.depth)
+        place = self.channel_place(source)
+        prove(name, place + (c.multiplications - 1) * source.depth + variable(Var("lane", self.lanes)), region.count)
+        with loops(w, [*others, self.vectors(source)], ("low", "high")):
+            source.transform(w, name, place, source.depth, self.lanes)
+        self.tasks.append(Task(w.text, chunks, regions=[region], comment=f"{source.pointer}, transformed"))
+        return region
+
+    def _transform_back(self, w: Writer, c: Convolution, block: Block) -> None:
+        """The products of a row of tiles, as results; ``watch`` is not 0 where one of them is not finite."""
+        vector, stride = Var("vector", self.panel // self.lanes), block.tiles * self.wide
+        panel = variable(Var("panel", self.wide // self.panel)) * self.panel
+        place = block.index * self.wide + panel + variable(vector) * self.lanes
+        size, columns = c.pairs[1].algorithm.size, TILE * block.columns
+        to = variable(Var("tile", block.columns)) * (TILE * self.panel) + variable(vector) * self.lanes
+        prove(
+            "products",
+            place + stride * (c.multiplications - 1) + variable(Var("lane", self.lanes)),
+            stride * c.multiplications,
+        )
+
+        def load(i: int, j: int) -> str:
+            return f"*(const {self.vector} *)(products + ({place + stride * (i * size + j)}))"
+
+        def store(i: int, j: int, text: str) -> None:
+            w.line(f"const {self.vector} z{i}_{j} = {text};")
+            w.line(f"watch += z{i}_{j} * 0;")
+            w.line(f"*({self.vector} *)(finished + ({to + (i * columns + j) * self.panel})) = z{i}_{j};")
+
+        w.line(f"{self.vector} watch = {{0}};")
+        matrices = [transposed(pair.algorithm.u) for pair in c.pairs]
+        with self.members(w, block), loops(w, [Var("tile", block.columns), vector]):
+            write_transform(w, matrices[0], matrices[1], self.dtype, self.lanes, load, store)
+
+    def _define(self, w: Writer, c: Convolution, x: Source, weights: Source, block: Block) -> None:
+        """The results of a row of tiles by the definition of the contraction."""
+        first, second = c.pairs
+        lane = Var("l", self.panel)
+        known = {c.vector: variable(Var("panel", self.wide // self.panel)) * self.panel + variable(lane)}
+        places = [source.place.replace(known) for source in (x, weights)]
+        for source, place in zip((x, weights), places, strict=True):
+            prove(source.pointer, place, source.size)
+        with self._results(w, c):
+            result = f"finished[{self._finished(c, block)}]"
+            with w.loop(lane):
+                w.line(f"{result} = 0;")
+            with loops(w, [first.tap, second.tap, *(var for var in c.others if var.extent != 1)]):
+                w.line("CR_INDEPENDENT")
+                with w.loop(lane):
+                    w.line(f"{result} += {x.pointer}[{places[0]}] * {weights.pointer}[{places[1]}];")
+
+    def _follow(self, w: Writer, c: Convolution, block: Block) -> None:
+        """What follows from the results of a row of tiles."""
+        out = linear(c.out, self.node.output.shape).replace({c.vector: variable(Var("place", self.wide))})
+        box = self.result.epilogue(out, self._finished(c, block))
+        count = self.panel // self.lanes
+        sums = TileSums(self.dtype, self.lanes, count, str(count))
+        sums.take_from(box)
+        loop, place = f"for (long l = 0; l < {self.panel}; l++)", f"panel * {self.panel} + l"
+        sums.begin(w)
+        with self._results(w, c):
+            w.line("CR_INDEPENDENT")
+            with w.block(loop):
+                w.line(f"const long place = {place};")
+                box.write(w)
+                box.write_stores(w)
+            sums.add(w)
+        sums.end(w, loop, place)
+
+    @contextmanager
+    def _results(self, w: Writer, c: Convolution) -> Iterator[None]:
+        """Loops over the positions of a row of tiles."""
+        first, second = c.pairs
+        with w.block("for (long row = 0; row < rows; row++)"):
+            w.line(f"const long {first.position.name} = {TILE} * row_of_tiles + row;")
+            with w.loop(second.position):
+                yield
+
+    def _finished(self, c: Convolution, block: Block) -> str:
+        return f"(row * {TILE * block.columns} + {c.pairs[1].position.name}) * {self.panel} + l"
+
+    def _of_what_follows(self, c: Convolution, block: Block) -> list[Stream]:
+        """What follows from the results of a block reads and writes where these lie, if the results of a block lie together."""
+        first, second = c.pairs
+        out = linear(c.out, self.node.output.shape).replace({c.vector: variable(Var("place", self.wide))})
+        rows, row = TILE * block.rows, second.positions * self.wide
+        steps = out.coefficient(first.position), out.coefficient(second.position), out.coefficient(c.item)
+        if block.items > 1 or self.panel != self.wide or steps[:2] != (row, self.wide):
+            return []
+        box = self.result.epilogue(out, "0")
+        places = [(pointer, at) for type, pointer, at in box.loads() if type == self.type]
+        places += [(store.pointer, store.at) for store in box.stores if not store.adds]
+        start = {
+            first.position: variable(Var("block", block.in_item)) * rows,
+            second.position: Index(),
+            Var("place", self.wide): Index(),
+        }
+        lines = -(-rows * row * BYTES[self.dtype] // LINE_BYTES)
+        alike = {f"(const char *)({p} + {at.replace(start)})": None for p, at in places if at == out}
+        return [Stream(text, lines) for text in alike]
