@@ -12,6 +12,7 @@ from chainrule.core.trees import tree_map
 from chainrule.engines.cpu.engine import ENGINE
 from chainrule.engines.cpu.inline import inline_calls
 from chainrule.engines.cpu.loading import load_runtime
+from chainrule.engines.cpu.loop_ahead import looks_ahead
 from chainrule.engines.cpu.lowering import lower
 from chainrule.engines.cpu.slabs import has_independent_rows, runs_at_once, slabs_of
 from chainrule.engines.cpu.toolchain import NoToolchain, find_toolchain
@@ -57,6 +58,32 @@ def test_recurrent_layers_run_in_slabs_forwards_and_backwards(kind):
     found = [slabs_of(node) for node in scans(inline_calls(graph))]
     assert len(found) == 2
     assert all("B" in text for text in found)
+
+
+def test_products_fetch_what_the_next_step_reads_and_writes():
+    """Forward a row of x is read, backward what the forward loop has left; each writes what it leaves, also backwards in time."""
+    text = ENGINE.load(gradients_of("lstm")(3)[0]).c_source
+    loops = re.findall(r"ahead.ranges = slabs > 1 && step < 11 \? (\d+) : 0;\s+ahead.written = (\d+);", text)
+    (ranges, read), (later, read_later) = ((int(count), int(first)) for count, first in loops)
+    assert read == 1 and later - read_later == 1
+    assert (
+        ranges - read == read_later + 1
+    )  # the backward loop reads all but the states, which a weight's gradient reads
+    assert "(t + (step < 11))" in text and "(t - (step < 11))" in text
+    assert text.count("if (after) cr_fetch_ahead(after") >= 2
+
+
+@pytest.mark.parametrize(("width", "is_fetched"), [(16, True), (1 << 15, False)])
+def test_steps_that_the_second_cache_has_no_room_for_are_not_fetched(width, is_fetched):
+    def function(w, h, x):
+        return ops.scan(lambda h, x: (h @ w, x[:, :16] + h), h, ops.transpose(x, (1, 0, 2)))
+
+    shapes = (16, 16), (5, 16), (5, 20, width)
+    arrays = [np.zeros(shape, np.float32) for shape in shapes]
+    compiled = cr.compile(function, batch=("h", "x"), engine="reference")
+    (scan,) = scans(optimise(compiled.graph_and_arrays(*arrays)[0]))
+    assert slabs_of(scan) != "1"
+    assert looks_ahead(scan) == is_fetched
 
 
 @pytest.mark.parametrize("kind", LAYERS)

@@ -15,6 +15,7 @@ from chainrule.engines.cpu.formula import formula_of, formulas_of
 from chainrule.engines.cpu.functions import Functions, layout_of
 from chainrule.engines.cpu.grouping import Grouping
 from chainrule.engines.cpu.indexing import c_size
+from chainrule.engines.cpu.loop_ahead import AHEAD_TEXT, looks_ahead
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.map_nests import write_map
 from chainrule.engines.cpu.memory import Memory
@@ -39,7 +40,8 @@ from chainrule.engines.cpu.work import Work, work_of_nest
 from chainrule.ir.graph import Graph, Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
 
-PRELUDE = """
+PRELUDE = (
+    """
 struct frame {
     char **slot;
     char **constants;
@@ -47,10 +49,13 @@ struct frame {
     long B;
     long row; /* the first of these rows in the whole batch */
     _Bool in_slab; /* there are other slabs of it, so one thread runs this one */
+    struct ahead *ahead; /* in the body of a loop */
 };
 
 #define CR_INDEPENDENT _Pragma("GCC ivdep")
-
+"""
+    + AHEAD_TEXT
+    + """
 static inline long cr_least(long x, long y) { return x < y ? x : y; }
 static inline long cr_round(long bytes) { return (bytes + 63) / 64 * 64; }
 static inline long cr_cut(long extent, long chunk, long chunks) { return extent * chunk / chunks; }
@@ -116,6 +121,7 @@ static inline const uint32_t *cr_random_words(uint32_t key0, uint32_t key1, uint
     return words + place % 2;
 }
 """
+)
 
 
 @dataclass(slots=True)
@@ -136,6 +142,8 @@ def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *,
     """The source of a program, from the plans for the bodies of its loops, each before what runs it, and for itself; with
     a clock around every loop nest if ``profiled``."""
     emitter = _Emitter(vector_bytes, profiled)
+    loops = [node for grouping, _ in plans for node in grouping.graph.nodes if node.primitive.name == "scan"]
+    emitter.looking_ahead.update(node.attributes["body"] for node in loops if looks_ahead(node))
     for grouping, memory in plans[:-1]:
         # What is written out does not know the number of its row, from which random bits in a slab of a loop follow.
         may_be_alone = not any(map(draws_by_row, grouping.graph.nodes))
@@ -172,6 +180,8 @@ class _Emitter:
         self.constants: list[Value] = []
         self.makers: dict[Value, Node] = {}
         self.numbers: dict[Graph, int] = {}
+        # The bodies of loops that fetch what their next step needs.
+        self.looking_ahead: set[Graph] = set()
         self.alone: dict[int, str] = {}
         self.nests, self.loops, self.sections = 0, 0, 0
 
@@ -234,12 +244,13 @@ class _Emitter:
                     w.line("return;")
             w.line(f"char *slot[{max(1, total)}];")
             given = len(graph.inputs) + len(graph.outputs)
+            ahead = f", (struct ahead *)arrays[{given}]" if graph in self.looking_ahead else ""
             w.line(f"for (long k = 0; k < {given}; k++) slot[k] = arrays[k];")
             for k in range(len(memory.constants)):
                 w.line(f"slot[{given + k}] = constants[{first_constant + k}];")
             for k, size in enumerate(memory.arena):
                 w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
-            w.line("struct frame frame = {slot, constants, arena, B, row, 0};")
+            w.line(f"struct frame frame = {{slot, constants, arena, B, row, 0{ahead}}};")
             if "in_slab" in calls.text:
                 w.line("const _Bool in_slab = 0;")
             if moved:
@@ -368,7 +379,9 @@ class _Lowering:
             if convolutions is not None and (convolutions[0].gives_taps or 1 - convolutions[0].number not in computed):
                 writer = GradientWriter if convolutions[0].gives_taps else ResultsWriter
                 return [(task, used) for task in writer(node, convolutions, bytes, *result).write()]
-            return [(task, used) for task in TileWriter(node, pieces, bytes, *result).write()]
+            in_loop = self.grouping.graph in self.emitter.looking_ahead
+            tiles = TileWriter(node, pieces, bytes, *result, in_loop=in_loop)
+            return [(task, used) for task in tiles.write()]
         tasks = []
         for piece in pieces:
             body, used, name = self._body(nest)

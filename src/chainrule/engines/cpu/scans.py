@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from chainrule.engines.cpu.indexing import c_size
+from chainrule.engines.cpu.loop_ahead import looks_ahead, say_what_is_next
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import bytes_of
 from chainrule.engines.cpu.scalars import C_TYPES
@@ -79,6 +80,15 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, 
         for k, numbers in enumerate(tables):
             w.line(f"static const int rows_{k}[] = {{{', '.join(map(str, numbers))}}};")
         chosen = {value: f"rows_{list(tables).index(tuple(rows[value][1]))}" for value in steps if value in rows}
+
+        def part(value: Value, inner: Value, step: str) -> str:
+            """Where the part of an operand or result for a step begins."""
+            return (
+                place(rows[value][0], inner, f"{chosen[value]}[{step}]")
+                if value in chosen
+                else place(value, inner, step)
+            )
+
         turn = "task / slabs" if is_cut else "task"
         begin, end = (turn, f"{turn} + 1") if at_once else ("0", str(length))
         with w.block(f"for (long step = {begin}; step < {end}; step++)"):
@@ -86,15 +96,23 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, 
             given = [place(*pair) for pair in zip(node.inputs[:consts], body.inputs)]
             for c, pair in enumerate(zip(first, carried, strict=True)):
                 given.append(f"step ? carry[{c}][(step + 1) % 2] : {place(*pair)}")
-            for value, inner in zip(steps, body.inputs[consts + carries :], strict=True):
-                source, step = (rows[value][0], f"{chosen[value]}[t]") if value in rows else (value, "t")
-                given.append(place(source, inner, step))
+            given += [part(*pair, "t") for pair in zip(steps, body.inputs[consts + carries :], strict=True)]
             for c, pair in enumerate(zip(node.outputs, carried)):
                 own = " && !slab" if is_cut and not _has_rows(pair[1]) else ""
                 given.append(f"step == {length - 1}{own} ? {place(*pair)} : carry[{c}][step % 2]")
             for k, pair in enumerate(zip(node.outputs[carries:], stacked, strict=True)):
                 given.append(f"slab ? spare_{k} : {place(*pair, 't')}" if k in spares else place(*pair, "t"))
-            _call(w, number, given, "frame->row + row" if is_cut else "frame->row")
+            ahead = "0"
+            if looks_ahead(node):
+                after = f"(t {'-' if node.attributes['reverse'] else '+'} (step < {length - 1}))"
+                written = zip(node.outputs[carries:], stacked, strict=True)
+                both = [
+                    [(part(value, inner, after), c_size(bytes_of(inner))) for value, inner in pairs if _has_rows(inner)]
+                    for pairs in (zip(steps, body.inputs[consts + carries :], strict=True), written)
+                ]
+                say_what_is_next(w, length - 1, *both)
+                ahead = "(char *)&ahead"
+            _call(w, number, [*given, ahead], "frame->row + row" if is_cut else "frame->row")
         if not length:
             for source, target in zip(first, node.outputs):
                 w.line(f"memcpy(slot[{slot_of(target)}], slot[{slot_of(source)}], {c_size(bytes_of(target))});")
@@ -137,7 +155,7 @@ def write_fixed_point(
         with w.block(f"for (int close = 0; step < {node.attributes['max_iterations']} && !close; step++)"):
             given = [*sources[:consts], *(f"carry[{c}][(step + 1) % 2]" for c in range(len(states)))]
             given += [f"carry[{c}][step % 2]" for c in range(len(states))]
-            _call(w, number, given, "frame->row")
+            _call(w, number, [*given, "0"], "frame->row")
             w.line("close = 1;")
             for c, value in enumerate(states):
                 type, size = C_TYPES[value.dtype], "fabsf" if value.dtype == "float32" else "fabs"
@@ -173,7 +191,8 @@ def _double_buffers(w: Writer, carried: Sequence[Value]) -> None:
 
 
 def _call(w: Writer, number: int, given: Sequence[str], row: str) -> None:
-    w.line(f"char *given[{max(1, len(given))}];")
+    """The call of a body for its operands, its results, and what is to be fetched for the next step, or 0."""
+    w.line(f"char *given[{len(given)}];")
     for k, text in enumerate(given):
         w.line(f"given[{k}] = {text};")
     w.line(f"graph_{number}(given, frame->constants, top, B, {row});")

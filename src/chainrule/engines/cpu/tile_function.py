@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
+from chainrule.engines.cpu.loop_ahead import STEPS_A_LINE
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_ahead import Ahead
@@ -32,6 +33,7 @@ class TileFunction:
     arguments ``x_ahead`` and ``y_ahead`` say are fetched. Rows of the ``followers`` are fetched along with the steps of the sum.
     ``ahead`` is what is fetched of the next item; as many tiles of this one as the argument ``done`` says have fetched theirs. So are
     ``rows_ahead``; the argument ``turn`` says which share of them.
+    Where it is ``in_loop``, lines of what the argument ``after`` says are, too.
     Where the last vector of the output has lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
     """
 
@@ -43,6 +45,7 @@ class TileFunction:
     followers: Followers | None = None
     ahead: Ahead | None = None
     rows_ahead: RowsAhead | None = None
+    in_loop: bool = False
 
     def write(self) -> tuple[str, str]:
         """The name of the function, which follows from what it does, and its text."""
@@ -74,6 +77,8 @@ class TileFunction:
             arguments += ", const char *const *streams, long done"
         if self.rows_ahead is not None:
             arguments += ", long turn"
+        if self.in_loop:
+            arguments += ", struct ahead *after"
         text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
         name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
         return name, f"static void {name}{text}"
@@ -98,6 +103,8 @@ class TileFunction:
                     self.followers.fetch_row(w, self.plan, self.counts)
             if self.rows_ahead is not None:
                 self.rows_ahead.fetch_row(w, self.plan, self.counts)
+            if self.in_loop:
+                w.line(f"if (after) cr_fetch_ahead(after, between / {STEPS_A_LINE});")
             w.line(f"next = ++near < {rows} ? next + between : {self._bounds(var)[1]};")
 
     def _bounds(self, var: Var) -> tuple[str, str]:

@@ -49,8 +49,9 @@ class KernelWriter:
         roots: Sequence[Value],
         keeps_result: bool,
         sides: Sequence[Side] = (),
+        in_loop: bool = False,
     ) -> None:
-        self.sides = sides
+        self.sides, self.in_loop = sides, in_loop
         self.node, self.body, self.name, self.roots, self.keeps_result = node, body, name, roots, keeps_result
         self.type = C_TYPES[node.output.dtype]
         self.target: str | None = None
@@ -187,7 +188,10 @@ class KernelWriter:
         if self.rows_ahead is not None:
             others = [(row, tiles_of(row, most)) for row, most in units.rows[1:] if plan.x.at.coefficient(row) == 0]
             arguments.append(f"turn * {others[0][1]} + tile_1" if others else "turn")
-        function = TileFunction(plan, (), adds, follows, split, followers, self.ahead, self.rows_ahead)
+        in_loop = self.in_loop and followers is not None
+        if in_loop:
+            arguments.append("frame->ahead")
+        function = TileFunction(plan, (), adds, follows, split, followers, self.ahead, self.rows_ahead, in_loop)
         self._call(w, plan, cuts, arguments, function)
         if follows:
             self._epilogue_loops(w, plan, cuts)

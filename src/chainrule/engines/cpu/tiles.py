@@ -90,6 +90,7 @@ class TileWriter:
         keeps_result: bool,
         sides: Sequence[Side] = (),
         computed: frozenset[int] = frozenset(),
+        in_loop: bool = False,
     ) -> None:
         assert not sides or len(pieces) == 1, "sums run along with the only piece"
         self.sides = sides
@@ -100,7 +101,7 @@ class TileWriter:
         self.type = C_TYPES[node.output.dtype]
         self.regions: list[Region] = []
         self.tasks: list[Task] = []
-        self.kernel = KernelWriter(node, body, name, roots, keeps_result, sides)
+        self.kernel = KernelWriter(node, body, name, roots, keeps_result, sides, in_loop)
 
     def layout(self) -> Layout:
         """The cheapest way to run it."""
