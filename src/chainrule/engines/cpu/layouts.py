@@ -148,7 +148,9 @@ class _Scope:
         for number, value in enumerate(node.inputs):
             if not self._is_constant(value):
                 continue
-            found = _arrangement(node, number, layout, self.around is not None and self.steps >= FEWEST_ITERATIONS)
+            # What a thread would lay out in panels for itself it would lay out in every step.
+            again = self.steps >= FEWEST_ITERATIONS or any(planned and planned[0].in_panels for planned in layout.plans)
+            found = _arrangement(node, number, layout, self.around is not None and again)
             if found is not None:
                 arrangement, index = found
                 spec = arrangement.read(spec, number, index)

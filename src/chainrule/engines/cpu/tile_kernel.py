@@ -79,6 +79,10 @@ class KernelWriter:
             return
         self._rows(w, plan, units, [self.columns(w, plan)], split)
 
+    def rows_of_panel(self, w: Writer, plan: Plan, units: Units, column: Cut) -> None:
+        """The tiles from number ``block`` to ``last_tile`` of one panel."""
+        self._rows(w, plan, units, [column], None)
+
     def columns(self, w: Writer, plan: Plan) -> Cut:
         """The first vector of a panel, and how many it has."""
         assert plan.column is not None, "only vectors of the output make panels"
@@ -157,9 +161,7 @@ class KernelWriter:
         prove("result", whole + variable(Var("place", plan.width)), size)
         follows = self.target is None and bool(self.roots or self.sides)
         adds = self.target is not None
-        inside = {*plan.summed, *(var for var, _ in plan.unrolled)}
-        inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
-        arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
+        arguments = _operands(plan)
         followers: Followers | None = None
         fetched: list[str] = []
         if follows:
@@ -221,9 +223,7 @@ class KernelWriter:
         """Put the sums of a tile where those of its strip wait for the others (``tile_strips.py``)."""
         _prove_tile(plan)
         followers, fetched = self._fetch_epilogue(w, plan, cuts)
-        inside = {*plan.summed, *(var for var, _ in plan.unrolled)}
-        inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
-        arguments = [f"{operand.pointer} + ({_without(operand.at, inside)})" for operand in (plan.x, plan.y)]
+        arguments = _operands(plan)
         arguments += [place, "0", "0", "1", self._has_last(plan, cuts), "B"]
         if followers is not None:
             arguments += [*fetched, str(max(cuts[0].sizes))]
@@ -378,10 +378,20 @@ def _ahead(w: Writer, plan: Plan, units: Units, split: Var) -> None:
         w.line(f"const long y_ahead = {y} ? ahead : 0;")
 
 
+def _operands(plan: Plan) -> list[str]:
+    """Where a tile begins to read each operand."""
+    inside = {*plan.summed, *(var for var, _ in plan.unrolled)}
+    inside |= {var for var, _ in plan.x.at.terms if var.name == "row_in_tile"}
+    of_y = inside | {plan.column} if plan.in_panels and plan.column is not None else inside
+    return [f"{operand.pointer} + ({_without(operand.at, own)})" for operand, own in ((plan.x, inside), (plan.y, of_y))]
+
+
 def _prove_tile(plan: Plan) -> None:
     """All that a tile reads of both operands."""
     for operand in (plan.x, plan.y):
         at = operand.at
+        if plan.in_panels and plan.column is not None:
+            at = at.replace({plan.column: variable(Var(plan.column.name, plan.vectors))})
         if plan.tail:
             last = plan.summed[-1]
             assert isinstance(last.extent, int), "vectors along a sum are counted"

@@ -69,7 +69,8 @@ class Plan:
     ``rows`` are indices with the most that a tile has of them; ``column`` counts vectors of the output, ``vectors`` of them in a
     tile at most (no column where vectors lie along the sum). ``summed`` are the loops of the sum, ``unrolled`` the indices (with
     counts) that a step of it has within itself. ``tail`` is what is left of the last vector along the sum.
-    ``in_regions`` says that blocks of both operands are copied for one region of the result after another (``tile_regions.py``).
+    ``in_regions`` says that blocks of both operands are copied for one region of the result after another (``tile_regions.py``),
+    ``in_panels`` that the columns of y that a panel has are copied before its rows are summed (``tile_panels.py``).
     """
 
     out: Index
@@ -87,6 +88,7 @@ class Plan:
     tail: int = 0
     rows_packed: bool = False
     in_regions: bool = False
+    in_panels: bool = False
 
     @property
     def depth(self) -> Dim:

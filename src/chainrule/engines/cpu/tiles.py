@@ -13,9 +13,10 @@ thread that uses them at once, unless there are too few steps of a sum in an ite
 operand that is copied may be computed on the way (``tile_items.py``). What follows the contraction elementwise is computed on
 the finished tile.
 
-Large products of two matrices run in regions, for which blocks of both operands are copied (``tile_regions.py``). A long sum into few
-results is split into parts, added up in order. Their number depends on sizes alone, so that results do not
-depend on the number of threads.
+Large products of two matrices run in regions, for which blocks of both operands are copied (``tile_regions.py``), others in panels
+of one that threads copy for themselves (``tile_panels.py``); updates run in strips of several tiles (``tile_strips.py``). A long sum
+into few results is split into parts, added up in order. Their number depends on sizes alone, so that results do not depend on the
+number of threads.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, bor
 from chainrule.engines.cpu.tile_fetches import RowsAhead
 from chainrule.engines.cpu.tile_items import is_per_item, items_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
+from chainrule.engines.cpu.tile_panels import PanelWriter, plan_in_panels
 from chainrule.engines.cpu.tile_parts import fetch_first, parts_of, split_index
 from chainrule.engines.cpu.tile_plan import (
     COPY,
@@ -154,7 +156,7 @@ class TileWriter:
         return Layout(way, borders, items, plans, cost)
 
     def _in_regions(self, way: Way) -> Layout | None:
-        """Blocks of the operands copied for one region after another, for large products of two matrices."""
+        """Blocks of the operands copied for one region after another, or panels of one, for large products of two matrices."""
         piece, *others = self.pieces
         if others or piece.is_zero or self.computed or way.along_sum:
             return None
@@ -165,7 +167,8 @@ class TileWriter:
         p.column = Var("column", way.vectors)
         p.kept.remove(way.vector)
         p.out = p.out.replace({way.vector: variable(p.column) * way.lanes})
-        found = plan_in_regions(p, registers_of(self.vector_bytes))
+        registers = registers_of(self.vector_bytes)
+        found = plan_in_regions(p, registers) or plan_in_panels(p, registers)
         return Layout(way, [None, None], [], [(found[0], [])], found[1]) if found is not None else None
 
     def _product(self, way: Way, borders: Sequence[Border | None], items: Sequence[Var], piece: Piece) -> Product:
@@ -356,6 +359,9 @@ class TileWriter:
         if plan.in_regions:
             self._regions(plan)
             return
+        if plan.in_panels:
+            self._panels(plan)
+            return
         self._pack(packings)
         if self._gathers_rows(plan):
             region = f"rows_{number}"
@@ -390,6 +396,14 @@ class TileWriter:
         self._scratch(w, regions.cut.buffers)
         regions.write()
         self.tasks.append(Task(w.text, str(regions.chunks), after=end_of(self.sides)))
+
+    def _panels(self, plan: Plan) -> None:
+        w = Writer()
+        panels = PanelWriter(w, plan, self.kernel)
+        self._begin_sides(w)
+        self._scratch(w, [panels.buffer])
+        panels.write()
+        self.tasks.append(Task(w.text, panels.chunks, after=end_of(self.sides)))
 
     def _begin_sides(self, w: Writer) -> None:
         for side in self.sides:
