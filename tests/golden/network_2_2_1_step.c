@@ -285,15 +285,19 @@ static void nest_6(void *context, long chunk) {
     }
 }
 
-static void tile_5055031da6(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_f84e3e13f3(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
     cr_float32x4 c0 = {0};
-    if (!fresh) {
-        memcpy(&c0, to + 0, 8);
-    }
     for (long k0 = first; k0 < end; k0++) {
         const float x0 = x[k0];
         cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k0));
         c0 += x0 * y0;
+    }
+    if (!fresh) {
+        {
+            cr_float32x4 before = {0};
+            memcpy(&before, to + 0, 8);
+            c0 += before;
+        }
     }
     memcpy(to + 0, &c0, 8);
 }
@@ -341,7 +345,7 @@ static void nest_8(void *context, long chunk) {
         for (long unit = low; unit < high; unit++) {
             const long block = 0;
             const long panel = 0;
-            tile_5055031da6(d_output_15 + (0), border_a + (0), target + (0), first_k0, last_k0, fresh, 1, B);
+            tile_f84e3e13f3(d_output_15 + (0), border_a + (0), target + (0), first_k0, last_k0, fresh, 1, B);
         }
     }
 }
@@ -410,19 +414,35 @@ static void nest_10_after(void *context) {
     for (long k = 0; k < 2; k++) d_hidden_8[k] = side_0[k];
 }
 
-static void tile_e085cc8daf(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B) {
+static void tile_a46e055d10(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B, const float *f0, long fetched) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0};
-    if (!fresh) {
-        memcpy(&c0_0, to + 0, 8);
-        memcpy(&c1_0, to + 2, 8);
-    }
+    const long between = (end - first) / 2;
+    long near = 0, next = first;
     for (long k0 = first; k0 < end; k0++) {
+        while (k0 >= next) {
+            if (near < fetched) {
+                CR_FETCH_TO_WRITE(f0 + (2 * near));
+            }
+            next = ++near < 2 ? next + between : end;
+        }
         const float x0 = x[2 * k0];
         cr_float32x4 y0 = *(const cr_float32x4_anywhere *)(y + (4 * k0));
         CR_ONCE(y0);
         c0_0 += x0 * y0;
         const float x1 = x[2 * k0 + 1];
         c1_0 += x1 * y0;
+    }
+    if (!fresh) {
+        {
+            cr_float32x4 before = {0};
+            memcpy(&before, to + 0, 8);
+            c0_0 += before;
+        }
+        {
+            cr_float32x4 before = {0};
+            memcpy(&before, to + 2, 8);
+            c1_0 += before;
+        }
     }
     memcpy(to + 0, &c0_0, 8);
     memcpy(to + 2, &c1_0, 8);
@@ -474,7 +494,7 @@ static void nest_12(void *context, long chunk) {
             const long last_tile = cr_least((block + 1) * 1, 1);
             for (long tile = block * 1; tile < last_tile; tile++) {
                 const long k2 = tile * 2 / 1;
-                tile_e085cc8daf(x_4 + (k2), border_b + (0), target + (2 * k2), first_k0, last_k0, fresh, 1, B);
+                tile_a46e055d10(x_4 + (k2), border_b + (0), target + (2 * k2), first_k0, last_k0, fresh, 1, B, target + (2 * k2), 2);
             }
         }
     }

@@ -53,10 +53,6 @@ class TileFunction:
         w = Writer()
         w.depth = 1
         w.line(f"{vector} " + ", ".join(f"{sum_name(place)} = {{0}}" for place in self._places) + ";")
-        if self.adds and self.plan.column is not None:
-            with w.block("if (!fresh)"):
-                for place in self._places:
-                    self._move(w, place, stores=False)
         if self.ahead is not None:
             self.ahead.begin(w)
         self._fetch_streams(w, 0)
@@ -65,6 +61,11 @@ class TileFunction:
             w.line(f"const long between = ({end} - {start}) / {prod(self.counts[:-1])};")
             w.line(f"long near = 0, next = {start};")
         self._sum_loops(w, self.plan.summed)
+        if self.adds and self.plan.column is not None:
+            # Not before the sum, which would wait for them.
+            with w.block("if (!fresh)"):
+                for place in self._places:
+                    self._add(w, place)
         for place in self._places:
             self._store(w, place)
         parameters = f"const {type} *restrict x, const {type} *restrict y, {type} *restrict to"
@@ -145,12 +146,14 @@ class TileFunction:
 
     def _fetch(self, w: Writer, side: str, operand: Operand, at: Index) -> None:
         """The lines that the step some steps ahead reads of an operand."""
-        if self.split is None or self.plan.in_regions:
-            for offset in lines_ahead(self.plan, self.counts, operand):
-                ahead = at.replace({self.plan.summed[-1]: variable(self.plan.summed[-1]) + AHEAD})
-                w.line(f"CR_FETCH_NEAR({side} + ({ahead + offset}));")
-            return
-        if not fetches(self.plan, self.split, operand):
+        near = lines_ahead(self.plan, self.counts, operand)
+        if near and self.split is not None and operand.in_vectors:
+            # The last vector may end in one more line, which comes from afar.
+            near = [*near, lines_of_step(self.plan, self.counts, operand, 1)[-1] + self.plan.lanes - 1]
+        for offset in near:
+            ahead = at.replace({self.plan.summed[-1]: variable(self.plan.summed[-1]) + AHEAD})
+            w.line(f"CR_FETCH_NEAR({side} + ({ahead + offset}));")
+        if self.split is None or not fetches(self.plan, self.split, operand):
             return
         lines = lines_of_step(self.plan, self.counts, operand, LINE_BYTES)
         if len(lines) <= MOST_FETCHES:
@@ -172,22 +175,35 @@ class TileFunction:
     def _store(self, w: Writer, place: Place) -> None:
         plan = self.plan
         if plan.column is not None:
-            self._move(w, place, stores=True)
+            self._move(w, place, sum_name(place), stores=True)
             return
         target = f"to[{self._offset(place)}]"
         before = f"(fresh ? 0 : {target}) + " if self.adds else ""
         w.line(f"{target} = {before}cr_sum_{plan.dtype}x{plan.lanes}({sum_name(place)});")
 
-    def _move(self, w: Writer, place: Place, stores: bool) -> None:
+    def _add(self, w: Writer, place: Place) -> None:
+        """Add what is there to one vector of the tile."""
+        vector = vector_type(self.plan.dtype, self.plan.lanes)
+        if not self._may_be_part(place):
+            w.line(f"{sum_name(place)} += *({vector}_anywhere *)(to + {self._offset(place)});")
+            return
+        with w.block(""):
+            w.line(f"{vector} before = {{0}};")
+            self._move(w, place, "before", stores=False)
+            w.line(f"{sum_name(place)} += before;")
+
+    def _may_be_part(self, place: Place) -> bool:
+        """Whether a vector may have lanes beyond the end of the output."""
+        return self.plan.width % self.plan.lanes != 0 and place[-1] == self.counts[-1] - 1 and not self.gathered
+
+    def _move(self, w: Writer, place: Place, name: str, stores: bool) -> None:
         """Store or load one vector of the tile, or the part of it that there is."""
         plan = self.plan
-        vector, name = vector_type(plan.dtype, plan.lanes), sum_name(place)
         address = f"to + {self._offset(place)}"
-        whole = f"*({vector}_anywhere *)({address})"
+        whole = f"*({vector_type(plan.dtype, plan.lanes)}_anywhere *)({address})"
         text = f"{whole} = {name};" if stores else f"{name} = {whole};"
-        rest = plan.width % plan.lanes
-        if rest and place[-1] == self.counts[-1] - 1 and not self.gathered:
-            bytes = rest * BYTES[plan.dtype]
+        if self._may_be_part(place):
+            bytes = plan.width % plan.lanes * BYTES[plan.dtype]
             part = f"memcpy({address}, &{name}, {bytes});" if stores else f"memcpy(&{name}, {address}, {bytes});"
             text = f"if (last) {part} else {text}" if plan.panels > 1 else part
         w.line(text)

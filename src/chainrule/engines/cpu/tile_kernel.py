@@ -174,7 +174,7 @@ class KernelWriter:
         else:
             target = f"{self.target if adds else self.name(self.node.output)} + ({plan.out})"
             arguments.append(target)
-            if not adds:
+            if not adds or split is not None:
                 followers, fetched = followers_of(plan, {target: True})
         arguments += [f"first_{split.name}", f"last_{split.name}"] if split is not None else ["0", "0"]
         arguments.append("fresh" if adds else "1")
