@@ -57,6 +57,7 @@ CHOICES: dict[str, Sequence[Any]] = {
     "grouping._MAX_ROOTS": (2, 12),
     "grouping.LARGEST_SIDE": (16, 4096),
     "grouping.ADDITIONS_A_PASS": (1, 12, 1000),
+    "recomputed.SMALLEST": (0, 1 << 19),
     "map_nests._SHORTEST": (1, 16),
     "map_nests._MOST_RESIDUES": (2, 16),
     "pieces._SHORT": (1, 16),

@@ -206,7 +206,7 @@ STEPS = (
         "compute again",
         "again",
         _recompute,
-        _check_sections,
+        _each(checks.check_nests),
         lambda lowering: show.nests_text(lowering.groupings),
     ),
     Step(
