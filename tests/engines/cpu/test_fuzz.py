@@ -6,13 +6,14 @@ thing is met at small sizes.
 """
 
 import os
+import sys
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.engines.cpu.exact_programs import exact_program, operands_of
-from tests.engines.cpu.larger_programs import larger_program, limited, limits_of
+from tests.engines.cpu.larger_programs import CHOICES, larger_program, limited, limits_of
 
 from chainrule.core.errors import ChainruleError
 from chainrule.engines.cpu.engine import CpuEngine
@@ -24,6 +25,12 @@ from chainrule.passes import optimise
 from chainrule.passes.prune import prune
 
 MANY = 200_000  # elements in the largest array of a run with several threads
+
+
+def test_the_limits_that_are_drawn_are_those_of_the_engine():
+    for path in CHOICES:
+        home, name = path.split(".")
+        assert hasattr(sys.modules[f"chainrule.engines.cpu.{home}"], name), path
 
 
 def check_seed(seed, toolchain):
