@@ -39,8 +39,7 @@ class Block:
     @classmethod
     def of(cls, convolutions: Sequence[Convolution], least: int) -> Block:
         """Blocks of ``least`` tiles or more, as few as come out even."""
-        rows = max(c.tiles[0] for c in convolutions)
-        columns = max(c.tiles[1] for c in convolutions)
+        rows, columns = tiles_along(convolutions)
         if rows * columns < least:
             return cls(-(-least // (rows * columns)), rows, columns, 1)
         some = next(n for n in range(1, rows + 1) if rows % n == 0 and n * columns >= least)
@@ -66,7 +65,7 @@ class Source:
     """An operand as tiles read it: from ``pointer``, memory or a copy of one item, at ``place``.
 
     ``channels`` are all indices but those of items, positions and taps, the one that vectors lie along last. ``copied`` are the
-    elements of the copy of an item.
+    elements of the copy of an item, ``tiles`` those that a block has along each axis, of its pieces' largest.
     """
 
     convolution: Convolution
@@ -77,6 +76,7 @@ class Source:
     channels: list[Var]
     copy: Copy | None
     copied: int
+    tiles: tuple[int, int]
     dtype: DType
 
     @property
@@ -117,9 +117,10 @@ class Source:
     def at(self, i: int, j: int, lanes: int) -> Index:
         """Where an element of the tile at hand is, for the ``vector``th vector along the last of the channels."""
         known = {self.channels[-1]: variable(Var("vector", count_of(self.channels[-1]) // lanes)) * lanes}
-        for pair, k, tile in zip(self.convolution.pairs, (i, j), ("row_of_tiles", "tile"), strict=True):
+        indices = Var("row_of_tiles", self.tiles[0]), Var("tile", self.tiles[1])
+        for pair, k, tile in zip(self.convolution.pairs, (i, j), indices, strict=True):
             if self.number == self.convolution.number or self.convolution.gives_taps:
-                known |= {pair.position: variable(Var(tile, pair.tiles)) * TILE + k, pair.tap: Index()}
+                known |= {pair.position: variable(tile) * TILE + k, pair.tap: Index()}
             else:
                 known[pair.tap] = Index((), k)
         found = self.place.replace(known)
@@ -139,7 +140,8 @@ def source_of(
     """How a convolution, one of those of a node, reads an operand. Items are copied if reads leave them, also those of the last tiles,
     and if they are not in memory."""
     value, c = node.inputs[number], convolutions[which]
-    border = _border(value, [index for one in convolutions for index in [_reached(one, number)]])
+    tiles = tiles_along(convolutions)
+    border = _border(value, [_reached(one, number, tiles) for one in convolutions])
     if border is None and is_computed:
         border = no_border(value)
     place, size = linear(c.operands[number], value.shape), product(value.shape)
@@ -156,12 +158,20 @@ def source_of(
     of_pairs = {var for pair in c.pairs for var in (pair.position, pair.tap)}
     own = {var for var, _ in place.terms} - of_pairs - {c.item}
     channels = sorted((var for var in (*c.others, c.vector) if var in own), key=lambda var: place.coefficient(var) == 1)
-    return Source(c, number, pointer, place, size, channels, copy, copied, value.dtype)
+    return Source(c, number, pointer, place, size, channels, copy, copied, tiles, value.dtype)
 
 
-def _reached(c: Convolution, number: int) -> tuple[Index, ...]:
-    """What the tiles of a convolution read of an operand, those included that are partly beyond its end."""
-    whole = {pair.position: variable(Var(pair.position.name, pair.tiles * TILE)) for pair in c.pairs}
+def tiles_along(convolutions: Sequence[Convolution]) -> tuple[int, int]:
+    """Tiles along each axis that all pieces are computed in: a piece may have a position less than another."""
+    return max(c.tiles[0] for c in convolutions), max(c.tiles[1] for c in convolutions)
+
+
+def _reached(c: Convolution, number: int, tiles: tuple[int, int]) -> tuple[Index, ...]:
+    """What the tiles of a convolution read of an operand, those included that are partly or wholly beyond its end."""
+    whole = {
+        pair.position: variable(Var(pair.position.name, count * TILE))
+        for pair, count in zip(c.pairs, tiles, strict=True)
+    }
     return tuple(index.replace(whole) for index in c.operands[number])
 
 
