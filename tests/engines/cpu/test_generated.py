@@ -356,6 +356,14 @@ def test_every_function_is_in_one_part_and_the_cut_depends_on_the_text_alone(mon
     assert "CR_EXPORT" in cut[0] and not any("CR_EXPORT" in part for part in cut[1:])
 
 
+def test_a_source_for_two_parts_is_cut_for_four_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = ENGINE.load(many(0)).c_source
+    dealt = sum(len(found.group()) for found in parts._DEALT.finditer(text))
+    for wanted, made in ((1, 1), (2, 4), (3, 4), (4, 5)):
+        monkeypatch.setattr(parts, "PART", dealt // wanted)
+        assert len(parts.parts_of(text)) == made
+
+
 def test_a_part_that_does_not_compile_is_reported(tmp_path: Path) -> None:
     found = find_toolchain()
     assert isinstance(found, Toolchain)

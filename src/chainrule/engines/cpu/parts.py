@@ -10,7 +10,8 @@ import re
 
 # Reading what every part begins with takes a compiler as long as compiling some 4000 characters of loop nests.
 PART = 32_000
-_MOST_PARTS = 24
+# Besides the first part, which takes as long as one of them where there are loops: four processors have one each.
+_FEWEST_PARTS, _MOST_PARTS = 3, 24
 
 _BODY = r"\{\n(?:(?!\}).*\n)*\}\n"
 # Functions that are dealt out: of loop nests, and of the tiles that they share.
@@ -29,9 +30,10 @@ _HIDDEN = '__attribute__((visibility("hidden"))) '
 def parts_of(source: str) -> list[str]:
     """The source in one part, if it is small, or in several; ``CR_PART`` is to be defined before all parts but the first."""
     dealt = list(_DEALT.finditer(source))
-    count = min(_MOST_PARTS, len(dealt), sum(len(found.group()) for found in dealt) // PART)
-    if count < 2:
+    count = sum(len(found.group()) for found in dealt) // PART
+    if min(count, len(dealt)) < 2:
         return [source]
+    count = min(max(count, _FEWEST_PARTS), _MOST_PARTS, len(dealt))
     head = source[: dealt[0].start()]
     if "CR_EXPORT" in head:
         return [source]  # what is seen from outside is there once
