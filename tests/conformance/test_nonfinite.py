@@ -2,6 +2,9 @@
 
 Where a window reaches beyond its operand, an engine may multiply by the zero that stands there or leave the term out. So there,
 and only there, NaN may stand for what the other terms give.
+
+Algorithms with fewer multiplications add and subtract what stands side by side first. With them what is not finite also makes NaN
+of its neighbours in a tile, of the same channels, and an infinity may become NaN; it never vanishes.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ SETTINGS = [
     (2, 2, (2, 1)),
     ((1, 2), "same", 1),
 ]
-# The first is a plain loop nest on the cpu engine, the others run in tiles.
-CHANNELS = [(1, 1), (8, 16), (3, 24)]
+# The first is a plain loop nest on the cpu engine, the others run in tiles; the last have enough for fewer multiplications.
+CHANNELS = [(1, 1), (8, 16), (3, 24), (16, 16)]
+BATCH = 8
 ENGINES_HERE = [name for name, engine in ENGINES.items() if engine.problem() is None]
 SPECIAL = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
 FINITE, PLUS, MINUS, NAN = range(4)
@@ -76,6 +80,16 @@ def convolution_and_gradients(
     return found
 
 
+def beside(wrong: NDArray, taps: bool) -> NDArray:
+    """All taps of the same channels, or what is less than a tile with its border away."""
+    if taps:
+        return np.broadcast_to(wrong.any((0, 1)), wrong.shape)
+    reached = np.zeros_like(wrong)
+    for item, row, column, channel in np.argwhere(wrong):
+        reached[item, max(0, row - 3) : row + 4, max(0, column - 3) : column + 4, channel] = True
+    return reached
+
+
 @pytest.mark.parametrize("engine", ENGINES_HERE)
 @pytest.mark.parametrize("channels", CHANNELS, ids=str)
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
@@ -87,7 +101,7 @@ def test_what_is_not_finite_reaches_its_results(engine: str, channels: tuple[int
         return y, *gradients
 
     random = np.random.default_rng(0)
-    x = random.uniform(0.5, 1, (2, *SIZE, channels[0])).astype("float32")
+    x = random.uniform(0.5, 1, (BATCH if min(channels) >= 16 else 2, *SIZE, channels[0])).astype("float32")
     w = random.uniform(0.5, 1, (*WINDOW, *channels)).astype("float32")
     y = cr.convolution(x, w, stride, padding, dilation)
     g = random.uniform(0.5, 1, y.shape).astype("float32")
@@ -110,6 +124,9 @@ def test_what_is_not_finite_reaches_its_results(engine: str, channels: tuple[int
             results, convolution_and_gradients(*operands, strides, before, dilations), strict=True
         ):
             wanted, seen = kinds(expected), kinds(result)
-            assert ((seen == wanted) | (met & (seen == NAN))).all()
+            as_wanted = (seen == wanted) | (met & (seen == NAN))
+            if engine == "cpu" and min(channels) >= 16:
+                as_wanted |= (seen != FINITE) & beside(wanted != FINITE, result.shape == w.shape)
+            assert as_wanted.all()
             finite = (wanted == FINITE) & (seen == FINITE)
             np.testing.assert_allclose(result[finite], expected[finite], rtol=1e-5)
