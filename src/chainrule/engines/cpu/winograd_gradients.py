@@ -5,38 +5,49 @@ from __future__ import annotations
 from typing import final
 
 from chainrule.engines.cpu.bounds import prove
-from chainrule.engines.cpu.indexing import Var, c_size, linear, variable
+from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.nests import Region, Task, regions_of
+from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.sides import end_of
 from chainrule.engines.cpu.tile_units import TILE_GRAIN
 from chainrule.engines.cpu.winograd import Convolution
 from chainrule.engines.cpu.winograd_blocks import WinogradWriter, cut_channels, groups_of, of_next_item
-from chainrule.engines.cpu.winograd_operands import Block, Source, count_of, loops
+from chainrule.engines.cpu.winograd_operands import Block, Source, count_of, loops, share_of
 from chainrule.engines.cpu.winograd_transforms import transposed, write_transform
 
-# Tiles of a block at least and at most, and the results for each: these are read and written for every block.
+# Tiles of a block at least and at most, and the results for each: these are read and written for every block. What is transformed
+# for a block has so many bytes at most.
 FEWEST_SUMMED, MOST_SUMMED, RESULTS_OF_TILE = 16, 256, 16
-# Parts of a sum over items at most.
-PARTS = 16
+MOST_BYTES = 1 << 21
+# Parts of a sum over items at most, and the elements of all of them; where that leaves fewer chunks than these, channels are divided.
+PARTS, MOST_ELEMENTS, FEWEST_CHUNKS = 16, 1 << 20, 8
 
 
 @final
 class GradientWriter(WinogradWriter):
-    """Products of blocks of both operands, added up in parts."""
+    """Products of blocks of both operands, added up in parts.
+
+    Every part of a sum has a place for all results. Where these are many there are few parts, and every chunk takes a share of the
+    channels of x.
+    """
 
     def write_tasks(self) -> None:
         (c,) = self.convolutions
         w, sources = Writer(), [self.source(0, k) for k in (0, 1)]
         x, y = sources if c.vector in sources[1].channels else sources[::-1]
-        block = Block.of([c], min(MOST_SUMMED, max(FEWEST_SUMMED, x.depth * y.depth // RESULTS_OF_TILE)))
+        parts = max(1, min(PARTS, MOST_ELEMENTS // (c.multiplications * x.depth * y.depth)))
+        shares = _divisor(count_of(x.channels[-1]) // self.lanes, -(-FEWEST_CHUNKS // parts))
+        channel, x = x.channels[-1], x.divided(shares)
+        most = MOST_BYTES // (c.multiplications * (x.depth + y.depth) * BYTES[self.dtype])
+        block = Block.of([c], max(FEWEST_SUMMED, min(MOST_SUMMED, most, x.depth * y.depth // RESULTS_OF_TILE)))
         size, extent = c.multiplications * x.depth * y.depth, c.item.extent
         assert extent is not None, "a batch has a size"
-        work = extent * (block.rows * block.in_item * block.columns * size)
+        work = extent * (block.rows * block.in_item * block.columns * size * shares)
         groups = groups_of(extent, block)
-        ranges = f"cr_least(cr_chunks({c_size(work)}, {TILE_GRAIN}, {groups}), {PARTS})"
-        w.line(f"const long ranges = {ranges};")
-        w.line(f"const long first = cr_cut({groups}, chunk, ranges), last = cr_cut({groups}, chunk + 1, ranges);")
+        ranges = f"cr_least(cr_chunks({c_size(work)}, {TILE_GRAIN}, {groups}), {parts})"
+        w.line(f"const long ranges = {ranges}, range = chunk / {shares}, share = chunk % {shares};")
+        w.line(f"const long first = cr_cut({groups}, range, ranges), last = cr_cut({groups}, range + 1, ranges);")
         w.line(f"{self.type} *const target = parts + chunk * {size};")
         w.line(f"if (first == last) memset(target, 0, {size} * sizeof *target);")
         room = c.multiplications * block.most_tiles
@@ -47,59 +58,67 @@ class GradientWriter(WinogradWriter):
             sizes = c.multiplications, block.tiles, x.depth, y.depth
             streams = of_next_item([x, y], c.item, block, 0, 1)
             self.multiply(w, sizes, ("x_tiles", "y_tiles", "target"), block, c.item, streams, summed=True)
-        region = Region("parts", self.dtype, size * PARTS)
-        self.tasks.append(Task(w.text, ranges, regions=[region]))
-        self._finish_gradient(c, x, y, region, ranges)
+        region = Region("parts", self.dtype, size * shares * parts)
+        self.tasks.append(Task(w.text, f"{ranges} * {shares}", regions=[region]))
+        out = linear(c.out, self.node.output.shape).replace({channel: share_of(channel, shares)[0]})
+        self._finish(c, out, x, y, region, ranges, shares)
 
-    def _finish_gradient(self, c: Convolution, x: Source, y: Source, region: Region, ranges: str) -> None:
+    def _finish(
+        self, c: Convolution, out: Index, x: Source, y: Source, region: Region, ranges: str, shares: int
+    ) -> None:
         """Add up the parts, transform the sum, and compute what follows from it."""
         w = Writer()
         channels = [*x.channels, *y.channels]
         shape = tuple(map(count_of, channels))
-        rows = [var for var in channels if var.extent != 1 and var != c.vector]
+        first_row, *rows = [var for var in channels if var.extent != 1 and var != c.vector]
         stride, taps = x.depth * y.depth, [len(pair.algorithm.w[0]) for pair in c.pairs]
-        chunks = cut_channels(w, rows[0], stride)
+        size, extent = c.multiplications * stride, count_of(first_row)
+        chunks = cut_channels(w, Var("row", shares * extent), stride * shares)
         w.line(f"const long ranges = {ranges};")
         for side in self.sides:
             side.begin(w)
-        with w.block("for (long part = 1; part < ranges; part++)"), w.loop(Var("a", c.multiplications)):
-            inner = stride // count_of(rows[0])
-            w.line(f"{self.type} *restrict const sum = parts + a * {stride};")
-            w.line(f"const {self.type} *restrict const term = sum + part * {c.multiplications * stride};")
-            w.line("CR_INDEPENDENT")
-            w.line(f"for (long k = low * {inner}; k < high * {inner}; k++) sum[k] += term[k];")
         w.line(f"{self.type} finished[{taps[0] * taps[1] * self.panel}] __attribute__((aligned(64)));")
-        vector, size = Var("vector", self.panel // self.lanes), c.pairs[1].algorithm.size
+        vector, columns = Var("vector", self.panel // self.lanes), c.pairs[1].algorithm.size
         panel = variable(Var("panel", self.wide // self.panel)) * self.panel
-        place = linear(
+        place = variable(Var("share", shares)) * size + linear(
             [variable(v).replace({c.vector: panel + variable(vector) * self.lanes}) for v in channels], shape
         )
-        prove(
-            "parts",
-            place + (c.multiplications - 1) * stride + variable(Var("lane", self.lanes)),
-            c.multiplications * stride,
-        )
+        prove("parts", place + (c.multiplications - 1) * stride + variable(Var("lane", self.lanes)), size * shares)
 
         def load(i: int, j: int) -> str:
-            return f"*(const {self.vector} *)(parts + ({place + (i * size + j) * stride}))"
+            return f"*(const {self.vector} *)(parts + ({place + (i * columns + j) * stride}))"
 
         def store(i: int, j: int, text: str) -> None:
             to = variable(vector) * self.lanes + (i * taps[1] + j) * self.panel
             w.line(f"*({self.vector} *)(finished + ({to})) = {text};")
 
         matrices = [transposed(pair.algorithm.w) for pair in c.pairs]
-        out = linear(c.out, self.node.output.shape).replace({c.vector: variable(Var("place", self.wide))})
         first, second = (pair.tap for pair in c.pairs)
+        out = out.replace({c.vector: variable(Var("place", self.wide))})
         box = self.result.epilogue(out, f"({first.name} * {taps[1]} + {second.name}) * {self.panel} + l")
-        with loops(w, [*rows, Var("panel", self.wide // self.panel)], ("low", "high")):
-            with w.loop(vector):
-                write_transform(w, matrices[0], matrices[1], self.dtype, self.lanes, load, store)
-            with loops(w, [first, second]):
+        with w.block("for (long row = low; row < high; row++)"):
+            w.line(f"const long share = row / {extent}, {first_row.name} = row % {extent};")
+            with w.block("for (long part = 1; part < ranges; part++)"), w.loop(Var("a", c.multiplications)):
+                inner = stride // extent
+                start = f"share * {size} + a * {stride} + {first_row.name} * {inner}"
+                w.line(f"{self.type} *restrict const sum = parts + {start};")
+                w.line(f"const {self.type} *restrict const term = sum + part * {size * shares};")
                 w.line("CR_INDEPENDENT")
-                with w.block(f"for (long l = 0; l < {self.panel}; l++)"):
-                    w.line(f"const long place = panel * {self.panel} + l;")
-                    box.write(w)
-                    box.write_stores(w)
+                w.line(f"for (long k = 0; k < {inner}; k++) sum[k] += term[k];")
+            with loops(w, [*rows, Var("panel", self.wide // self.panel)]):
+                with w.loop(vector):
+                    write_transform(w, matrices[0], matrices[1], self.dtype, self.lanes, load, store)
+                with loops(w, [first, second]):
+                    w.line("CR_INDEPENDENT")
+                    with w.block(f"for (long l = 0; l < {self.panel}; l++)"):
+                        w.line(f"const long place = panel * {self.panel} + l;")
+                        box.write(w)
+                        box.write_stores(w)
         task = Task(w.text, chunks, after=end_of(self.sides), comment="the parts of the sum, transformed")
         task.regions = [region, *regions_of(self.sides)]
         self.tasks.append(task)
+
+
+def _divisor(number: int, least: int) -> int:
+    """The least divisor of a number that is not below another, or the number."""
+    return next((n for n in range(1, number) if number % n == 0 and n >= least), number)

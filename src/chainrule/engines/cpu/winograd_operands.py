@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chainrule.core.dtypes import DType
 from chainrule.engines.cpu.body import Body
@@ -78,6 +78,12 @@ class Source:
     copied: int
     tiles: tuple[int, int]
     dtype: DType
+
+    def divided(self, shares: int) -> Source:
+        """The part of the channels that belongs to a ``share``."""
+        *others, last = self.channels
+        whole, own = share_of(last, shares)
+        return replace(self, place=self.place.replace({last: whole}), channels=[*others, own])
 
     @property
     def depth(self) -> int:
@@ -190,6 +196,12 @@ def _border(value: Value, places: Sequence[tuple[Index, ...]]) -> Border | None:
 def _larger(x: Dim, y: Dim) -> Dim:
     assert not isinstance(x, Size) and not isinstance(y, Size), "an item has a constant size"
     return max(x, y)
+
+
+def share_of(var: Var, shares: int) -> tuple[Index, Var]:
+    """An index as that of a ``share`` and what is left, and the variable for what is left."""
+    own = Var(var.name, count_of(var) // shares)
+    return variable(Var("share", shares)) * count_of(own) + variable(own), own
 
 
 def count_of(var: Var) -> int:

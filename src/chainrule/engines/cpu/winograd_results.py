@@ -22,8 +22,9 @@ from chainrule.engines.cpu.winograd_operands import Block, Source, loops
 from chainrule.engines.cpu.winograd_transforms import transposed, write_transform
 from chainrule.ir.sizes import Dim
 
-# Tiles of a block at least.
-FEWEST_TILES = 12
+# Tiles of a block at least; more where transformed weights of more bytes are read for each block.
+FEWEST_TILES, MORE_TILES = 12, 32
+MANY_BYTES = 1 << 18
 
 
 @final
@@ -31,11 +32,13 @@ class ResultsWriter(WinogradWriter):
     """Blocks of tiles times weights, for all pieces."""
 
     def write_tasks(self) -> None:
-        w, block = Writer(), Block.of(self.convolutions, FEWEST_TILES)
-        number, item = self.convolutions[0].number, self.convolutions[0].item
+        w, number, item = Writer(), self.convolutions[0].number, self.convolutions[0].item
         sources = [(self.source(k, number), self.source(k, 1 - number)) for k in range(len(self.convolutions))]
         regions = [self._transform_weights(x, weights, f"weights_{k}") for k, (x, weights) in enumerate(sources)]
         assert item.extent is not None, "a batch has a size"
+        most_weights = max(c.multiplications * y.depth for c, (_, y) in zip(self.convolutions, sources, strict=True))
+        many = most_weights * BYTES[self.dtype] > MANY_BYTES
+        block = Block.of(self.convolutions, MORE_TILES if many else FEWEST_TILES)
         work: Dim = 0
         for c, (x, _) in zip(self.convolutions, sources, strict=True):
             work = work + item.extent * (
