@@ -15,7 +15,7 @@ from chainrule.engines.cpu import pages
 from chainrule.engines.cpu.pages import LARGE, working_memory
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux for pages")
-PAGES = 10
+PAGES = 14
 SIZE = PAGES * LARGE + 12345
 Calls = list[tuple[int, int, int]]
 
@@ -54,7 +54,7 @@ def test_large_pages_that_come_soon_are_what_is_used(calls: Calls, monkeypatch: 
     assert type(memory) is np.ndarray and memory.shape == (SIZE,) and memory.dtype == np.uint8
     assert memory.ctypes.data % LARGE == 0
     assert of_memory(calls, memory) == [
-        (0, PAGES, mmap.MADV_HUGEPAGE), *((k, 1, pages._POPULATE_WRITE) for k in range(4))
+        (0, PAGES, mmap.MADV_HUGEPAGE), *((k, 1, pages._POPULATE_WRITE) for k in range(12))
     ]  # fmt: skip
     memory[:] = 3
     assert (memory == 3).all()

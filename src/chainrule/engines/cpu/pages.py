@@ -26,14 +26,14 @@ NDArray = np.ndarray[Any, Any]
 LARGE = 1 << 21
 SMALL = mmap.PAGESIZE
 # Less is handed out in a few milliseconds either way.
-FEWEST_BYTES = 8 * LARGE
+FEWEST_BYTES = 12 * LARGE
 # Seconds before small pages are replaced: the first run is over by then.
 PAUSE = 0.5
 
 # Of Linux 5.14 and 6.1; earlier ones refuse, and do nothing.
 _POPULATE_WRITE, _COLLAPSE = 23, 25
 # Pages that are tried out: even where they are slow, the first may have been used before.
-_SMALL_TRIED, _LARGE_TRIED = 16, 4
+_SMALL_TRIED, _LARGE_TRIED = 16, 12
 
 
 def working_memory(size: int) -> NDArray:
