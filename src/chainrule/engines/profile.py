@@ -31,7 +31,8 @@ class Row:
     ``seconds`` is the median over the runs of the time of all its ``calls`` in one run. ``flops`` counts every elementwise
     operation as one and every multiplication with its addition as two; ``bytes`` is the size of everything that the nest reads and
     writes, each array once per call. ``share`` is the time that the peak would need (for the arithmetic or for the memory,
-    whichever is longer) over the time taken; it exceeds 1 where the data were in a cache, which is faster than memory.
+    whichever is longer) over the time taken; it exceeds 1 where the data were in a cache, which is faster than memory, and where
+    a convolution takes fewer multiplications than its definition, whose operations are counted.
     """
 
     layer: str

@@ -71,11 +71,23 @@ CHOICES: dict[str, Sequence[Any]] = {
 }
 
 
-def limits_of(seed: int) -> dict[str, Any]:
+# Of convolutions by Winograd's algorithms; whole numbers stay exact in them, and are quarters at worst.
+WINOGRAD: dict[str, Sequence[Any]] = {
+    "winograd.FEWEST_POSITIONS": (3, 4),
+    "winograd.FEWEST_ITEMS": (1, 8),
+    "winograd_blocks.TRANSFORM_GRAIN": (1, 1 << 13),
+    "winograd_results.FEWEST_TILES": (1, 5, 12, 100),
+    "winograd_gradients.FEWEST_SUMMED": (1, 16, 100),
+    "winograd_gradients.PARTS": (2, 16),
+    "tile_units.TILE_GRAIN": (1, 1000, 1 << 18),
+}
+
+
+def limits_of(seed: int, choices: dict[str, Sequence[Any]] = CHOICES) -> dict[str, Any]:
     """Some of the limits, drawn; what is left out stays."""
     source = random.Random(seed)
     share = source.choice((0.2, 0.5, 1.0))
-    return {name: source.choice(values) for name, values in CHOICES.items() if source.random() < share}
+    return {name: source.choice(values) for name, values in choices.items() if source.random() < share}
 
 
 @contextmanager
@@ -97,8 +109,14 @@ def larger_program(seed: int) -> tuple[Graph, frozenset[int]]:
     return _LargerWriter(random.Random(seed)).program(f"larger {seed} {limits_of(seed)}")
 
 
+def convolution_program(seed: int) -> tuple[Graph, frozenset[int]]:
+    """A program with convolutions whose channels fill vectors, as Winograd's algorithms need them; see :func:`larger_program`."""
+    return _ConvolutionWriter(random.Random(seed)).program(f"convolutions {seed} {limits_of(seed, WINOGRAD | CHOICES)}")
+
+
 class _LargerWriter(ProgramWriter):
     sizes, largest = SIZES, LARGEST
+    channels, kernels, filters = (1, 2, 3, 16, 17), (1, 2, 3, 4), (1, 3, 8, 16, 17, 32)
 
     def __init__(self, source: random.Random, depth: int = 1) -> None:
         super().__init__(source, depth)
@@ -232,7 +250,7 @@ class _LargerWriter(ProgramWriter):
         """A convolution over (B, height, width, channels), its input's gradient or its weights'."""
         x = self.pick(lambda v: len(v.shape) == 4 and v.dtype not in (BOOL, UINT32) and v.shape[0] == BATCH)
         if x is None or self.random.random() < 0.2:
-            shape = (*(self.random.choice((1, 4, 5, 8, 9)) for _ in range(2)), self.random.choice((1, 2, 3, 16, 17)))
+            shape = (*(self.random.choice((1, 4, 5, 8, 9)) for _ in range(2)), self.random.choice(self.channels))
             flat = self.given(ArrayType((BATCH, *shape), self.random.choice(self.types))) if self.depth else None
             if flat is None:
                 return None
@@ -240,9 +258,9 @@ class _LargerWriter(ProgramWriter):
         n, height, width, channels = x.shape
         if not all(isinstance(d, int) and d for d in (height, width, channels)):
             return None
-        kernel, stride = self.random.choice((1, 2, 3, 4)), self.random.choice((1, 1, 2))
+        kernel, stride = self.random.choice(self.kernels), self.random.choice((1, 1, 2))
         dilation, before = self.random.choice((1, 1, 1, 2)), self.random.choice((0, 1, 1, 2))
-        filters = self.random.choice((1, 3, 8, 16, 17, 32))
+        filters = self.random.choice(self.filters)
         places: list[Dim] = []
         for size in (height, width):
             assert isinstance(size, int)
@@ -419,3 +437,10 @@ class _LargerWriter(ProgramWriter):
         )
         self.pool.extend(value for value in results if self.is_small(value.shape))
         return None
+
+
+class _ConvolutionWriter(_LargerWriter):
+    channels, kernels, filters = (16, 16, 32, 48), (2, 3, 3, 3, 4, 6), (16, 16, 32, 48)
+
+    def kinds(self) -> Sequence[Callable[[], Value | None]]:
+        return (*(self.convolve,) * 12, *super().kinds())

@@ -44,6 +44,13 @@ def convolutional() -> tuple[nn.Module, tuple[int, ...]]:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 2 * 2, 4)), (10, 10, 2)
 
 
+def residual() -> tuple[nn.Module, tuple[int, ...]]:
+    """Channels in whole vectors: Winograd's algorithms forwards and backwards, also with strides; odd sizes."""
+    layers: tuple[Any, ...] = (nn.Conv2d(2, 16, 3, padding=1), nn.Tanh(), nn.Conv2d(16, 32, 3, padding=1, bias=False))
+    layers += (nn.BatchNorm(32), nn.Tanh(), nn.Conv2d(32, 16, 4, stride=2, padding=1), nn.Tanh())
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 4 * 5, 4)), (9, 11, 2)
+
+
 def recurrent() -> tuple[nn.Module, tuple[int, ...]]:
     return Reader(), (6, 3)
 
@@ -52,6 +59,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
     "perceptron": perceptron,
     "normalised": normalised,
     "convolutional": convolutional,
+    "residual": residual,
     "recurrent": recurrent,
 }
 

@@ -128,9 +128,10 @@ def run_jobs(
         files[1].write_text("#define CR_RUNTIME_ITSELF 1\n" + "\n".join(parts), encoding="utf-8")
     build(toolchain, files, folder / "programs", flags)
     _write_operands(folder / "operands", [(job, source.written_over) for job, source in zip(jobs, sources)], sources)
+    # Where use after return is looked for, gcc 12 has locals in places of its own, which are not aligned as vectors have to be.
     environment = {
         **os.environ,
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1",
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "TSAN_OPTIONS": "halt_on_error=1",
     }

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests.engines.cpu.exact_programs import exact_program, operands_of
-from tests.engines.cpu.larger_programs import CHOICES, larger_program, limited, limits_of
+from tests.engines.cpu.larger_programs import CHOICES, WINOGRAD, convolution_program, larger_program, limited, limits_of
 
 from chainrule.core.errors import ChainruleError
 from chainrule.engines.cpu.engine import CpuEngine
@@ -28,7 +28,7 @@ MANY = 200_000  # elements in the largest array of a run with several threads
 
 
 def test_the_limits_that_are_drawn_are_those_of_the_engine():
-    for path in CHOICES:
+    for path in CHOICES | WINOGRAD:
         home, name = path.split(".")
         assert hasattr(sys.modules[f"chainrule.engines.cpu.{home}"], name), path
 
@@ -49,12 +49,12 @@ def check_seed(seed, toolchain):
             np.testing.assert_array_equal(result, first, err_msg=f"seed {seed}, batch {batch}, threads")
 
 
-def check_larger(seed, toolchain):
-    """A larger program, as it is or after the passes, under limits of its own."""
-    graph, donated = larger_program(seed)
+def check_larger(seed, toolchain, program_of=larger_program, choices=CHOICES):
+    """A larger program, as it is or after the passes, under limits of its own; the C."""
+    graph, donated = program_of(seed)
     graph = prune(graph)  # the largest of nothing is refused, unless nothing needs it
     reference = REFERENCE.load(graph)
-    with limited(limits_of(seed)):
+    with limited(limits_of(seed, choices)):
         program = CpuEngine(toolchain).load(optimise(graph) if seed % 2 else graph, donated)
     for batch in (5, 1, 0, 33 if largest(graph, 33) <= MANY else 7):
         operands = operands_of(graph, batch, seed)
@@ -65,6 +65,11 @@ def check_larger(seed, toolchain):
                 found.append(outcome(program, operands))
         for result, first in zip(*found, strict=True):
             np.testing.assert_array_equal(result, first, err_msg=f"seed {seed}, batch {batch}, threads")
+    return program.c_source
+
+
+def check_convolutions(seed, toolchain):
+    return check_larger(seed, toolchain, convolution_program, WINOGRAD | CHOICES)
 
 
 def largest(graph, batch):
@@ -126,6 +131,14 @@ def test_larger_programs_agree_to_the_bit(seed):
     check_larger(seed, quick())
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2, 17, 21, 31, 38, 41])
+def test_programs_of_convolutions_agree_to_the_bit(seed):
+    source = check_convolutions(seed, quick())
+    if seed == 17:  # This one has results and gradients by Winograd's algorithms.
+        assert "watch = {0}" in source
+        assert "the parts of the sum, transformed" in source
+
+
 # 1094: a stage of rows stored a value, and read it in another shape before it had written it.
 @pytest.mark.parametrize("seed", [1094])
 def test_what_was_found_in_larger_programs(seed):
@@ -141,8 +154,9 @@ def test_exact_programs_for_a_while():
         try:
             check_seed(seed + count, targets[count % 3])
             check_larger(seed + count, targets[count % 3])
+            check_convolutions(seed + count, targets[count % 3])
         except Exception as error:
             error.add_note(f"seed {seed + count}, {targets[count % 3].target}")
             raise
         count += 1
-    print(f"{count} programs of either kind from seed {seed}")
+    print(f"{count} programs of each kind from seed {seed}")
