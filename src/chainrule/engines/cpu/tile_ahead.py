@@ -65,10 +65,9 @@ class Ahead:
     @classmethod
     def of(cls, streams: Sequence[Stream], plan: Plan, units: Units, before: float, share: float) -> Ahead | None:
         """For a plan that does a ``share`` of the work of an item, after ``before`` of it."""
-        tiles = units.tiles_in_one
-        if not streams or tiles is None or not units.known_count:
+        tiles, in_unit = units.known_tiles, units.tiles_in_one
+        if not streams or not tiles or in_unit is None:
             return None
-        in_unit, tiles = tiles, tiles * units.known_count
         most = max(stream.lines for stream in streams) * share
         depth, steps = 0, 1
         for number, var in enumerate(plan.summed):

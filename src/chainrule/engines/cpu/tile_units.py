@@ -68,11 +68,12 @@ class Units:
         return rest if self.blocks == "1" else f"{rest} * {self.blocks}"
 
     @property
-    def known_count(self) -> int | None:
-        """How many units there are, if that is known."""
+    def known_tiles(self) -> int | None:
+        """How many tiles there are in all units, if that is known."""
         outer = product(var.extent for var in self.plan.outer if var.extent is not None)
-        known = isinstance(outer, int) and self.blocks.isdigit()
-        return outer * self.plan.panels * int(self.blocks) if known and isinstance(outer, int) else None
+        if not isinstance(outer, int) or any(isinstance(var.extent, Size) for var, _ in self.rows):
+            return None
+        return outer * self.plan.panels * prod(tiles_of(*row) for row in self.rows)
 
     @property
     def turns(self) -> tuple[str, Dim]:
