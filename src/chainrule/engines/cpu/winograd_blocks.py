@@ -14,6 +14,7 @@ from the definition; in gradients of weights, whose elements are sums over every
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -145,9 +146,30 @@ class WinogradWriter(ABC):
         prove(
             target, place + (source.convolution.multiplications - 1) * stride + variable(Var("lane", self.lanes)), size
         )
-        inside = [Var("tile", block.columns), *others, self.vectors(source)]
-        with self.rows_of_tiles(w, block, source.convolution.item, [source]), loops(w, inside):
-            source.transform(w, target, place, stride, self.lanes)
+        body, (moved, start) = Writer(), source.given
+        body.depth = 1
+        with loops(body, [Var("tile", block.columns), *others, self.vectors(source)]):
+            moved.transform(body, "to", place, stride, self.lanes)
+        with self.rows_of_tiles(w, block, source.convolution.item, [source]):
+            given = {f"const {self.type} *restrict {moved.pointer}": start, f"{self.type} *restrict to": target}
+            w.line(f"{self.outlined('tile_transform', body, given | self.place_of(block))};")
+
+    def place_of(self, block: Block) -> dict[str, str]:
+        """What a function has to know of the row of tiles at hand."""
+        member, count = ("member", "members") if block.items > 1 else ("0", "B")
+        return {
+            "long row_of_tiles": "row_of_tiles",
+            "long row_in_block": "row_in_block",
+            "long member": member,
+            "long B": count,
+        }
+
+    def outlined(self, kind: str, body: Writer, given: dict[str, str], returned: str = "void") -> str:
+        """A call of a function, which nests of the same sizes share: parameters and what they are given."""
+        text = f"({', '.join(given)}) {{\n{body.text}}}\n"
+        name = f"{kind}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        self.functions[name] = f"static {returned} {name}{text}"
+        return f"{name}({', '.join(given.values())})"
 
     def vectors(self, source: Source) -> Var:
         return Var("vector", count_of(source.channels[-1]) // self.lanes)

@@ -86,6 +86,14 @@ class Source:
         return replace(self, place=self.place.replace({last: whole}), channels=[*others, own])
 
     @property
+    def given(self) -> tuple[Source, str]:
+        """The operand as a function reads it through a pointer of the same name for all, and the pointer that it is given: what
+        depends on the item and the share is in there."""
+        base = Index(tuple((v, k) for v, k in self.place.terms if v == self.convolution.item or v.name == "share"))
+        moved = replace(self, pointer=f"from_{self.number}", place=self.place - base)
+        return moved, f"{self.pointer} + ({base})"
+
+    @property
     def depth(self) -> int:
         found = product(var.extent for var in self.channels if var.extent is not None)
         assert isinstance(found, int), "channels are counted"

@@ -83,11 +83,9 @@ class ResultsWriter(WinogradWriter):
             sizes = c.multiplications, block.tiles, x.depth, self.wide
             self.multiply(w, sizes, ("tiles", region, "products"), block, c.item, streams, summed=False)
         with self.rows_of_tiles(w, block, c.item, [x]), w.loop(Var("panel", self.wide // self.panel)):
-            self._transform_back(w, c, block)
             first = c.pairs[0]
             w.line(f"const long rows = cr_least({TILE}, {first.positions} - {TILE} * row_of_tiles);")
-            with w.block(f"if (cr_sum_{self.dtype}x{self.lanes}(watch) != 0)"):
-                self._define(w, c, x, weights, block)
+            w.line(f"if ({self._transformed_back(c, block)} != 0) {self._defined(c, x, weights, block)};")
             self._follow(w, c, block)
 
     def _transform_weights(self, x: Source, source: Source, name: str) -> Region:
@@ -104,8 +102,10 @@ class ResultsWriter(WinogradWriter):
         self.tasks.append(Task(w.text, chunks, regions=[region], comment=f"{source.pointer}, transformed"))
         return region
 
-    def _transform_back(self, w: Writer, c: Convolution, block: Block) -> None:
-        """The products of a row of tiles, as results; ``watch`` is not 0 where one of them is not finite."""
+    def _transformed_back(self, c: Convolution, block: Block) -> str:
+        """A call that makes results of the products of a row of tiles; what it returns is not 0 where one of them is not finite."""
+        w = Writer()
+        w.depth = 1
         vector, stride = Var("vector", self.panel // self.lanes), block.tiles * self.wide
         panel = variable(Var("panel", self.wide // self.panel)) * self.panel
         place = block.index * self.wide + panel + variable(vector) * self.lanes
@@ -127,12 +127,21 @@ class ResultsWriter(WinogradWriter):
 
         w.line(f"{self.vector} watch = {{0}};")
         matrices = [transposed(pair.algorithm.u) for pair in c.pairs]
-        with self.members(w, block), loops(w, [Var("tile", block.columns), vector]):
+        with loops(w, [Var("tile", block.columns), vector]):
             write_transform(w, matrices[0], matrices[1], self.dtype, self.lanes, load, store)
+        w.line(f"return cr_sum_{self.dtype}x{self.lanes}(watch);")
+        given = {
+            f"const {self.type} *restrict products": "products",
+            f"{self.type} *restrict finished": "finished",
+            "long panel": "panel",
+        }
+        return self.outlined("tile_results", w, given | self.place_of(block), self.type)
 
-    def _define(self, w: Writer, c: Convolution, x: Source, weights: Source, block: Block) -> None:
-        """The results of a row of tiles by the definition of the contraction."""
-        first, second = c.pairs
+    def _defined(self, c: Convolution, x: Source, weights: Source, block: Block) -> str:
+        """A call that computes the results of a row of tiles by the definition of the contraction."""
+        w, (first, second) = Writer(), c.pairs
+        w.depth = 1
+        (x, start), (weights, first_weight) = x.given, weights.given
         lane = Var("l", self.panel)
         known = {c.vector: variable(Var("panel", self.wide // self.panel)) * self.panel + variable(lane)}
         places = [source.place.replace(known) for source in (x, weights)]
@@ -146,6 +155,15 @@ class ResultsWriter(WinogradWriter):
                 w.line("CR_INDEPENDENT")
                 with w.loop(lane):
                     w.line(f"{result} += {x.pointer}[{places[0]}] * {weights.pointer}[{places[1]}];")
+        given = {
+            f"const {self.type} *restrict {x.pointer}": start,
+            f"const {self.type} *restrict {weights.pointer}": first_weight,
+            f"{self.type} *restrict finished": "finished",
+            "long row_of_tiles": "row_of_tiles",
+            "long rows": "rows",
+            "long panel": "panel",
+        }
+        return self.outlined("tile_definition", w, given)
 
     def _follow(self, w: Writer, c: Convolution, block: Block) -> None:
         """What follows from the results of a row of tiles."""
