@@ -156,7 +156,7 @@ def check(function, make, dtype, *, toolchain=None, batches=BATCHES, batch=("x",
 
 def steps(source):
     """How many nests compute results, and how many gradients of weights, by Winograd's algorithms."""
-    return source.count("watch = {0}"), source.count("the parts of the sum, transformed")
+    return source.count("if (tile_results_"), source.count("the parts of the sum, transformed")
 
 
 def all_three(*setting):
