@@ -17,9 +17,9 @@ from chainrule.engines.cpu.winograd_operands import Block, Source, count_of, loo
 from chainrule.engines.cpu.winograd_transforms import transposed, write_transform
 
 # Tiles of a block at least and at most, and the results for each: these are read and written for every block. What is transformed
-# for a block has so many bytes at most.
+# for a block has so many bytes at most, and stays in the second cache.
 FEWEST_SUMMED, MOST_SUMMED, RESULTS_OF_TILE = 16, 256, 16
-MOST_BYTES = 1 << 21
+MOST_BYTES = 3 << 18
 # Parts of a sum over items at most, and the elements of all of them; where that leaves fewer chunks than these, channels are divided.
 PARTS, MOST_ELEMENTS, FEWEST_CHUNKS = 16, 1 << 20, 8
 
