@@ -97,7 +97,6 @@ class WinogradWriter(ABC):
         if block.items > 1:
             w.line(f"const long items = {c_size(item.extent)};")
         with w.block("for (long group = first; group < last; group++)"):
-            w.line("const _Bool begins = group == first;")
             if block.items == 1:
                 w.line(f"const long {item.name} = group;")
             else:
@@ -239,7 +238,7 @@ class WinogradWriter(ABC):
         kernel = KernelWriter(node, self.body, lambda value: target, (), True)
         kernel.target = target
         with w.block(""):
-            w.line(f"const _Bool fresh = {'begins && block == 0' if summed else 1};")
+            w.line(f"const _Bool fresh = {'group == first && block == 0' if summed else 1};")
             w.line(f"const long units = {units.count}, low = 0, high = units;")
             kernel.ahead = Ahead.of(streams, plan, units, 0.0, 1.0)
             if kernel.ahead is not None:

@@ -45,8 +45,8 @@ class ResultsWriter(WinogradWriter):
                 block.rows * block.in_item * block.columns * c.multiplications * x.depth * self.wide
             )
         groups = groups_of(item.extent, block)
-        ranges = f"(in_slab ? 1 : cr_chunks({c_size(work)}, {TILE_GRAIN}, {groups}))"
-        shares = f"(in_slab ? 1 : cr_shares({c_size(work)}, {TILE_GRAIN}, %s, {block.in_item}))"
+        ranges = f"cr_chunks({c_size(work)}, {TILE_GRAIN}, {groups})"
+        shares = f"cr_shares({c_size(work)}, {TILE_GRAIN}, %s, {block.in_item})"
         w.line(f"const long ranges = {ranges}, shares = {shares % 'ranges'};")
         w.line("const long range = chunk / shares, share = chunk % shares;")
         w.line(f"const long first = cr_cut({groups}, range, ranges), last = cr_cut({groups}, range + 1, ranges);")
