@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.memory import bytes_of
 from chainrule.engines.cpu.slabs import SLAB, runs_at_once, slabs_of
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_units import SECOND_CACHE
 from chainrule.ir.graph import Graph, Node
 from chainrule.ir.sizes import at

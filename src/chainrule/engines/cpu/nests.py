@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.core.dtypes import BOOL, FLOAT64, DType
 from chainrule.engines.cpu.body import Body, Position, Statement
 from chainrule.engines.cpu.bounds import prove
@@ -58,6 +59,18 @@ class Task:
     regions: list[Region] = field(default_factory=list)
     comment: str = ""
     functions: dict[str, str] = field(default_factory=dict)
+
+
+def declare_scratch(w: Writer, dtype: DType, buffers: Sequence[tuple[str, Dim]]) -> None:
+    """Memory of the thread for buffers of a constant number of elements, each from the beginning of a line of a cache on."""
+    starts, end = [], 0
+    for _, count in buffers:
+        starts.append(end)
+        assert isinstance(count, int), "what a thread keeps has a constant size"
+        end += -(-count * BYTES[dtype] // LINE_BYTES) * LINE_BYTES
+    w.line(f"char *const scratch = cr_scratch({end});")
+    for (name, _), start in zip(buffers, starts, strict=True):
+        w.line(f"{C_TYPES[dtype]} *restrict const {name} = ({C_TYPES[dtype]} *)(scratch + {start});")
 
 
 def variables(shape: Shape) -> tuple[list[Var], tuple[Index, ...]]:

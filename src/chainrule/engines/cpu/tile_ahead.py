@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.indexing import Var, c_size
 from chainrule.engines.cpu.loops import Box, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_plan import Plan
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_units import SECOND_CACHE, Units
 from chainrule.ir.sizes import product
 

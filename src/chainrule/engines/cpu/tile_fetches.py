@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.core.dtypes import DType
 from chainrule.engines.cpu.indexing import Index, Var, variable
 from chainrule.engines.cpu.loops import Box, Writer
@@ -20,7 +21,7 @@ from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_body import lines_of_step
 from chainrule.engines.cpu.tile_parts import MOST_FETCHES
 from chainrule.engines.cpu.tile_plan import ALIASING, Operand, Plan
-from chainrule.engines.cpu.tile_shape import FIRST_CACHE, LINE_BYTES
+from chainrule.engines.cpu.tile_shape import FIRST_CACHE
 from chainrule.engines.cpu.tile_units import Units, tiles_of, typical
 from chainrule.ir.sizes import Dim
 

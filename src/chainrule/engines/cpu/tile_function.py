@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loop_ahead import STEPS_A_LINE
 from chainrule.engines.cpu.loops import Writer
@@ -19,7 +20,6 @@ from chainrule.engines.cpu.tile_body import Place, lines_of_step, places_of, sum
 from chainrule.engines.cpu.tile_fetches import AHEAD, Followers, RowsAhead, lines_ahead
 from chainrule.engines.cpu.tile_parts import MOST_FETCHES, fetches
 from chainrule.engines.cpu.tile_plan import Operand, Plan
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.vectors import vector_type
 from chainrule.ir.sizes import Dim
 

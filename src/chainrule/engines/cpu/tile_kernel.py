@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
@@ -19,7 +20,6 @@ from chainrule.engines.cpu.tile_fetches import Followers, RowsAhead, followers_o
 from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_parts import fetches
 from chainrule.engines.cpu.tile_plan import Plan
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_sums import TileSums
 from chainrule.engines.cpu.tile_units import Units, tiles_of
 from chainrule.ir.graph import Node, Value

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.tile_plan import Operand, Plan
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_units import TILE_GRAIN, Units, typical
 from chainrule.ir.sizes import Dim, Size, product
 

@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isqrt
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import MOST_CHUNKS, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_kernel import Cut, KernelWriter
 from chainrule.engines.cpu.tile_plan import COPY, TRANSPOSE, Operand, Plan, Product, merged
-from chainrule.engines.cpu.tile_shape import LINE_BYTES, NOMINAL, Axis, choose_shape
+from chainrule.engines.cpu.tile_shape import NOMINAL, Axis, choose_shape
 from chainrule.engines.cpu.tile_units import SECOND_CACHE
 from chainrule.ir.sizes import Dim, Size, at, divide
 

@@ -21,8 +21,8 @@ SMALLEST_SHARE = 0.4
 MOST_UNROLLED = 9
 # Rows of a tile whose number is only known at run time; halves of it serve what is left.
 RUNTIME_ROWS = {32: 8, 16: 4}
-# Bytes of an operand that stay in the first cache while a tile goes through its sum, and of a line of a cache.
-FIRST_CACHE, LINE_BYTES = 24 << 10, 64
+# Bytes of an operand that stay in the first cache while a tile goes through its sum.
+FIRST_CACHE = 24 << 10
 # In cycles: leaving a loop, a step of it, what a tile costs besides its sums, and the sum over the lanes of one vector.
 LOOP_EXIT, LOOP_STEP, TILE, ACROSS = 12.0, 0.7, 15.0, 8.0
 # Fetching a line of 64 bytes from the second cache, of which about half is hidden.

@@ -28,7 +28,7 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.lattice import Piece
 from chainrule.engines.cpu.loops import Store, Writer, box_of
-from chainrule.engines.cpu.nests import Region, Task, regions_of, write_box, write_boxes, write_loops
+from chainrule.engines.cpu.nests import Region, Task, declare_scratch, regions_of, write_box, write_boxes, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import LANE, Side, end_of
 from chainrule.engines.cpu.tile_ahead import Ahead, streams_of
@@ -286,7 +286,7 @@ class TileWriter:
             self._target(w, size, "first == last")
         else:
             self._begin_sides(w)
-        self._scratch(w, buffers)
+        declare_scratch(w, self.node.output.dtype, buffers)
         for _, _, (zeros, _) in borders:
             for box in zeros:
                 write_loops(w, box)
@@ -323,18 +323,6 @@ class TileWriter:
             w.line(f"left /= {c_size(var.extent)};")
         if len(items) > 1:
             w.line(f"const long {items[0].name} = left;")
-
-    def _scratch(self, w: Writer, buffers: Sequence[tuple[str, Dim]]) -> None:
-        size = BYTES[self.node.output.dtype]
-        total: Dim = 0
-        starts = []
-        for _, count in buffers:
-            starts.append(total)
-            assert isinstance(count, int), "the copy of an item has a constant size"
-            total = total + -(-count * size // 64) * 64
-        w.line(f"char *const scratch = cr_scratch({c_size(total)});")
-        for (name, _), start in zip(buffers, starts, strict=True):
-            w.line(f"{self.type} *restrict const {name} = ({self.type} *)(scratch + {c_size(start)});")
 
     def _shares(self, w: Writer, ranges: str, work: Dim, units: str) -> str:
         """Decode a chunk into a range of items (or of the sum) and a share of the units; the number of chunks."""
@@ -393,7 +381,7 @@ class TileWriter:
         w = Writer()
         regions = RegionWriter(w, plan, self.kernel)
         self._begin_sides(w)
-        self._scratch(w, regions.cut.buffers)
+        declare_scratch(w, self.node.output.dtype, regions.cut.buffers)
         regions.write()
         self.tasks.append(Task(w.text, str(regions.chunks), after=end_of(self.sides)))
 
@@ -401,7 +389,7 @@ class TileWriter:
         w = Writer()
         panels = PanelWriter(w, plan, self.kernel)
         self._begin_sides(w)
-        self._scratch(w, [panels.buffer])
+        declare_scratch(w, self.node.output.dtype, [panels.buffer])
         panels.write()
         self.tasks.append(Task(w.text, panels.chunks, after=end_of(self.sides)))
 

@@ -19,17 +19,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Writer
-from chainrule.engines.cpu.nests import Task, write_loops
+from chainrule.engines.cpu.nests import Task, declare_scratch, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import Side
 from chainrule.engines.cpu.tile_ahead import Ahead, Stream, streams_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import Operand, Product, Way, plan_of, registers_of
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_units import Units
 from chainrule.engines.cpu.vectors import vector_type
 from chainrule.engines.cpu.winograd import Convolution
@@ -183,13 +183,7 @@ class WinogradWriter(ABC):
         copied = [source for source in sources if source.copy is not None]
         several = "all_" if block.items > 1 else ""
         sizes = {f"{several}{source.pointer}": block.items * source.copied for source in copied} | buffers
-        starts, end = {}, 0
-        for name, count in sizes.items():
-            starts[name] = end
-            end += -(-count * BYTES[self.dtype] // 64) * 64
-        w.line(f"char *const scratch = cr_scratch({end});")
-        for name, start in starts.items():
-            w.line(f"{self.type} *restrict const {name} = ({self.type} *)(scratch + {start});")
+        declare_scratch(w, self.dtype, [*sizes.items()])
         if not any(source.copy[0] for source in copied if source.copy is not None):
             return
         with w.block(f"for (long member = 0; member < {block.items}; member++)" if several else ""):

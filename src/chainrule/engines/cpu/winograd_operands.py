@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.core.dtypes import DType
 from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.bounds import prove
@@ -16,7 +17,6 @@ from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.tile_ahead import Stream
 from chainrule.engines.cpu.tile_copies import Copy, border_of_item
 from chainrule.engines.cpu.tile_plan import Border, bordered, no_border
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.vectors import vector_type
 from chainrule.engines.cpu.winograd import TILE, Convolution, Matrix
 from chainrule.engines.cpu.winograd_transforms import write_transform

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
+from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Writer
@@ -13,7 +14,6 @@ from chainrule.engines.cpu.nests import Region, Task, regions_of
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.sides import end_of
 from chainrule.engines.cpu.tile_ahead import Stream
-from chainrule.engines.cpu.tile_shape import LINE_BYTES
 from chainrule.engines.cpu.tile_sums import TileSums
 from chainrule.engines.cpu.tile_units import TILE_GRAIN
 from chainrule.engines.cpu.winograd import TILE, Convolution
