@@ -5,10 +5,8 @@ Every measurement is a process of its own with an empty cache, so that compiling
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import chainrule as cr
+from bench.processes import in_a_process, parser_of
 from chainrule import nn
 from chainrule.engines.cpu.engine import ENGINE
 
@@ -61,23 +60,16 @@ def measured(layer: str, length: int, seconds: float) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.lengths", description=__doc__)
-    parser.add_argument("layers", nargs="*", default=list(LAYERS), metavar="LAYER", help=", ".join(LAYERS))
+    parser = parser_of("bench.lengths", __doc__, "layer", list(LAYERS), 1.0)
     parser.add_argument("--lengths", default="128,256,512,1024,2048,4096", help="numbers with commas between them")
-    parser.add_argument("--seconds", type=float, default=1.0, help="time of steps for each measurement")
-    parser.add_argument("--one", action="store_true", help="measure in this process and print the result as JSON")
     options = parser.parse_args(arguments)
-    unknown = [layer for layer in options.layers if layer not in LAYERS]
-    if unknown:
-        print(f"there is no layer {unknown[0]!r}; there are {', '.join(LAYERS)}", file=sys.stderr)
-        return 2
     lengths = [int(text) for text in options.lengths.split(",")]
     if options.one:
-        print(json.dumps(measured(options.layers[0], lengths[0], options.seconds)))
+        print(json.dumps(measured(options.names[0], lengths[0], options.seconds)))
         return 0
     print("| layer | T | step, ms | works in, MB | trace and compile, s |")
     print("| --- | --- | --- | --- | --- |")
-    for layer in options.layers:
+    for layer in options.names:
         for length in lengths:
             found = _in_a_process(layer, length, options.seconds)
             row = (f"{1e3 * found['step']:.3g}", *(f"{found[k]:.3g}" for k in ("works in", "compile")))
@@ -87,13 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _in_a_process(layer: str, length: int, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "bench.lengths", layer, "--one"]
-        command += ["--lengths", str(length), "--seconds", str(seconds)]
-        ran = subprocess.run(
-            command, env={**os.environ, "CHAINRULE_CACHE": folder}, stdout=subprocess.PIPE, text=True, check=True
-        )
-    found: dict[str, float] = json.loads(ran.stdout)
-    return found
+        return in_a_process("bench.lengths", layer, ["--lengths", str(length), "--seconds", str(seconds)], folder)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,8 @@ ends with a graph; what the engine does from there until the step has run once, 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench import ours
+from bench.processes import in_a_process, parser_of
 from bench.workloads import WORKLOADS
 from chainrule.engines.cpu.engine import ENGINE
 
@@ -65,23 +63,16 @@ def _loads() -> Iterator[list[tuple[float, float]]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.starts", description=__doc__)
-    parser.add_argument("workloads", nargs="*", default=list(WORKLOADS), metavar="WORKLOAD", help=", ".join(WORKLOADS))
+    parser = parser_of("bench.starts", __doc__, "workload", list(WORKLOADS), 0.3)
     parser.add_argument("--processes", type=int, default=5, help="measurements of each workload (5)")
-    parser.add_argument("--seconds", type=float, default=0.3, help="time of steps for each measurement (0.3)")
-    parser.add_argument("--one", action="store_true", help="measure in this process and print the result as JSON")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.workloads if name not in WORKLOADS]
-    if unknown:
-        print(f"there is no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}", file=sys.stderr)
-        return 2
     if options.one:
-        print(json.dumps(measured(options.workloads[0], options.seconds)))
+        print(json.dumps(measured(options.names[0], options.seconds)))
         return 0
     print("Milliseconds: medians, and of starts the least and the most.\n")
     print(f"| workload | {' | '.join(HEADINGS)} | least to most |\n| --- |{' --- |' * (len(HEADINGS) + 1)}")
     with tempfile.TemporaryDirectory() as folder:
-        for workload in options.workloads:
+        for workload in options.names:
             print(_row(workload, folder, max(1, options.processes), options.seconds), flush=True)
     return 0
 
@@ -95,12 +86,7 @@ def _row(workload: str, cache: str, processes: int, seconds: float) -> str:
 
 
 def _in_a_process(workload: str, cache: str, seconds: float) -> dict[str, float]:
-    command = [sys.executable, "-m", "bench.starts", workload, "--one", "--seconds", str(seconds)]
-    ran = subprocess.run(
-        command, env={**os.environ, "CHAINRULE_CACHE": cache}, stdout=subprocess.PIPE, text=True, check=True
-    )
-    found: dict[str, float] = json.loads(ran.stdout)
-    return found
+    return in_a_process("bench.starts", workload, ["--seconds", str(seconds)], cache)
 
 
 if __name__ == "__main__":

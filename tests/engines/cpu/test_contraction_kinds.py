@@ -3,19 +3,17 @@ number of threads, and with vectors of every width."""
 
 import platform
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engines.cpu.agreement import check_near_reference, normal_operands, same_bits
 
 from chainrule.engines.cpu.engine import ENGINE, CpuEngine
-from chainrule.engines.cpu.loading import load_runtime
 from chainrule.engines.cpu.toolchain import NoToolchain, find_toolchain
-from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Contraction, affine, parse_contraction, plain
 from chainrule.ir.graph import ArrayType
-from chainrule.ir.sizes import BATCH, shape_at
+from chainrule.ir.sizes import BATCH
 
 CHANNELS = st.sampled_from([1, 2, 3, 4, 5, 8, 10, 15, 16, 17, 24, 32, 33, 48])
 SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 11, 13, 16, 17, 23, 32, 37, 64])
@@ -101,19 +99,9 @@ def graph_of(spec, a, b, dtype, epilogue):
 
 def check(contraction, role, dtype, epilogue, batch, engine=ENGINE):
     graph = graph_of(*role_of(contraction, role), dtype, epilogue)
-    rng = np.random.default_rng(0)
-    operands = [rng.normal(size=shape_at(v.shape, batch)).astype(v.dtype) for v in graph.inputs]
-    program, expected = engine.load(graph), REFERENCE.load(graph)(operands)
-    results = []
-    for threads in (1, 2, 3, 5):
-        with load_runtime().using_threads(threads):
-            results.append(program(operands))
-    tolerance = {"float32": 3e-5, "float64": 1e-13}[dtype]
-    for got, wanted in zip(results[0], expected, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * max(1.0, np.abs(wanted).max(initial=0)))
-    for other in results[1:]:
-        for got, first in zip(other, results[0], strict=True):
-            np.testing.assert_array_equal(got, first)
+    operands = normal_operands(graph, batch)
+    found = same_bits(engine.load(graph), operands)
+    check_near_reference(graph, operands, found, {"float32": 3e-5, "float64": 1e-13}[dtype])
 
 
 KINDS = st.one_of(grouped_convolutions(), products(), odd_ones())

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engines.cpu.agreement import same_bits
 
 import chainrule as cr
 from chainrule import nn, ops
 from chainrule.engines.cpu.engine import ENGINE
-from chainrule.engines.cpu.loading import load_runtime
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.passes import optimise
 from chainrule.transforms import trace
@@ -23,14 +23,9 @@ def check(function, *arrays, batch=("x",), tolerance=1e-11, expected_nests=None)
     graph = optimise(trace(function, *arrays, batch=batch))
     if expected_nests is not None:
         assert nests(graph) == expected_nests
-    program, runtime = ENGINE.load(graph), load_runtime()
-    bits = set()
-    for threads in (1, 2, 3, 5):
-        with runtime.using_threads(threads):
-            found = program(list(arrays))
-        bits.add(b"".join(result.tobytes() for result in found))
-    assert len(bits) == 1
-    for result, expected in zip(found, REFERENCE.load(graph)(list(arrays)), strict=True):
+    for result, expected in zip(
+        same_bits(ENGINE.load(graph), arrays), REFERENCE.load(graph)(list(arrays)), strict=True
+    ):
         np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
 
 

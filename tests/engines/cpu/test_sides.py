@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engines.cpu.agreement import check_near_reference, same_bits
 
 from chainrule.engines.cpu.engine import ENGINE
-from chainrule.engines.cpu.loading import load_runtime
-from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction, plain
 from chainrule.ir.graph import ArrayType
@@ -27,17 +26,7 @@ def nests(graph):
 def check(graph, batch, tolerance=1e-5):
     """The results of the reference engine, and the same bits for 1, 2, 3 and 5 threads."""
     given = operands(graph, batch)
-    program = ENGINE.load(graph)
-    runtime = load_runtime()
-    bits = set()
-    for threads in (1, 2, 3, 5):
-        with runtime.using_threads(threads):
-            found = program(given)
-        bits.add(b"".join(result.tobytes() for result in found))
-    assert len(bits) == 1
-    for result, expected in zip(found, REFERENCE.load(graph)(given), strict=True):
-        scale = max(1.0, float(np.abs(expected).max(initial=0)))
-        np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance * scale)
+    check_near_reference(graph, given, same_bits(ENGINE.load(graph), given), tolerance)
 
 
 def product_with_sums(rows, columns, depth, dtype="float64", weights=False):

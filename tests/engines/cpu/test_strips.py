@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engines.cpu.agreement import check_near_reference, normal_operands, same_bits
 
 from chainrule.engines.cpu import tile_parts, tile_strips
 from chainrule.engines.cpu.engine import ENGINE
-from chainrule.engines.cpu.loading import load_runtime
-from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Contraction, plain
 from chainrule.ir.graph import ArrayType
-from chainrule.ir.sizes import BATCH, shape_at
+from chainrule.ir.sizes import BATCH
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,19 +44,10 @@ def update(rows, columns, dtype="float32"):
 
 def check(graph, batch, strips=True):
     """In strips, near the reference engine, and the same bits for 1, 2, 3 and 5 threads."""
-    rng = np.random.default_rng(0)
-    given = [np.abs(rng.normal(size=shape_at(v.shape, batch))).astype(v.dtype) for v in graph.inputs]
+    given = list(map(np.abs, normal_operands(graph, batch)))
     program = ENGINE.load(graph)
     assert ("sums + (panel - first_panel)" in program.c_source) == strips
-    bits = set()
-    for threads in (1, 2, 3, 5):
-        with load_runtime().using_threads(threads):
-            found = program(given)
-        bits.add(b"".join(result.tobytes() for result in found))
-    assert len(bits) == 1
-    for result, expected in zip(found, REFERENCE.load(graph)(given), strict=True):
-        tolerance = (1e-5 if expected.dtype == np.float32 else 1e-12) * max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance)
+    check_near_reference(graph, given, same_bits(program, given))
 
 
 @pytest.mark.parametrize("sums", [1 << 9, 1 << 15])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.engines.cpu.agreement import check_near_reference, same_bits
 from tests.engines.cpu.test_contractions import can_run_avx2
 from tests.engines.cpu.test_fuzz import quick
 
@@ -140,17 +141,10 @@ def test_squares_are_left():
 def check(function, make, dtype, *, toolchain=None, batches=BATCHES, batch=("x", "g")):
     """One program for every batch size: the numbers of the reference engine, and the same bits for 1, 2, 3 and 4 threads."""
     graph = optimise(trace(function, *make(2), batch=batch))
-    program, reference, runtime = CpuEngine(toolchain or quick()).load(graph), REFERENCE.load(graph), load_runtime()
+    program = CpuEngine(toolchain or quick()).load(graph)
     for size in batches:
-        arrays, bits = make(size), []
-        for threads in (1, 2, 3, 4):
-            with runtime.using_threads(threads):
-                found = program([x.copy() for x in arrays])
-            bits.append(b"".join(result.tobytes() for result in found))
-        assert len(set(bits)) == 1, f"batch of {size}"
-        for result, expected in zip(found, reference(list(arrays)), strict=True):
-            atol = TOLERANCE[dtype] * max(1.0, float(np.abs(expected).max()))
-            np.testing.assert_allclose(result, expected, rtol=0, atol=atol, err_msg=f"batch of {size}")
+        arrays = make(size)
+        check_near_reference(graph, arrays, same_bits(program, arrays, threads=(1, 2, 3, 4)), TOLERANCE[dtype])
     return program
 
 
