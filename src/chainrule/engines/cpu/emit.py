@@ -29,11 +29,12 @@ from chainrule.engines.cpu.section_function import scratch_of, write_section
 from chainrule.engines.cpu.sides import sides_of
 from chainrule.engines.cpu.slabs import draws_by_row
 from chainrule.engines.cpu.straight import is_small, write_straight
+from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
 from chainrule.engines.cpu.timing import shared_out, timed, timing_text
 from chainrule.engines.cpu.vectors import transposition_text, vector_text
-from chainrule.engines.cpu.winograd import convolutions_of
+from chainrule.engines.cpu.winograd import Convolution
 from chainrule.engines.cpu.winograd_gradients import GradientWriter
 from chainrule.engines.cpu.winograd_results import ResultsWriter
 from chainrule.engines.cpu.work import Work, work_of_nest
@@ -138,16 +139,22 @@ class Source:
     work: list[Work] = field(default_factory=list)
 
 
-def emit_program(plans: Sequence[tuple[Grouping, Memory]], vector_bytes: int, *, profiled: bool = False) -> Source:
+def emit_program(
+    plans: Sequence[tuple[Grouping, Memory]],
+    vector_bytes: int,
+    convolutions: Mapping[Node, Sequence[Convolution]],
+    *,
+    profiled: bool = False,
+) -> Source:
     """The source of a program, from the plans for the bodies of its loops, each before what runs it, and for itself; with
-    a clock around every loop nest if ``profiled``."""
-    emitter = _Emitter(vector_bytes, profiled)
+    a clock around every loop nest if ``profiled``. ``convolutions`` are the contractions that run by Winograd's algorithms."""
+    emitter = _Emitter(vector_bytes, convolutions, profiled)
     loops = [node for grouping, _ in plans for node in grouping.graph.nodes if node.primitive.name == "scan"]
     emitter.looking_ahead.update(node.attributes["body"] for node in loops if looks_ahead(node))
     for grouping, memory in plans[:-1]:
         # What is written out does not know the number of its row, from which random bits in a slab of a loop follow.
         may_be_alone = not any(map(draws_by_row, grouping.graph.nodes))
-        emitter.graph(grouping, memory, is_program=False, may_be_alone=may_be_alone)
+        emitter.graph(grouping, memory, may_be_alone=may_be_alone)
     grouping, memory = plans[-1]
     emitter.graph(grouping, memory)
     graph, number = grouping.graph, len(plans) - 1
@@ -172,8 +179,8 @@ def _transpositions(functions: Sequence[str]) -> str:
 class _Emitter:
     """Numbers functions and constants across the graph and its bodies."""
 
-    def __init__(self, vector_bytes: int, profiled: bool) -> None:
-        self.vector_bytes, self.profiled = vector_bytes, profiled
+    def __init__(self, vector_bytes: int, convolutions: Mapping[Node, Sequence[Convolution]], profiled: bool) -> None:
+        self.vector_bytes, self.convolutions, self.profiled = vector_bytes, convolutions, profiled
         self.work: list[Work] = []
         self.functions = Functions()
         self.called: set[str] = set()
@@ -185,14 +192,14 @@ class _Emitter:
         self.alone: dict[int, str] = {}
         self.nests, self.loops, self.sections = 0, 0, 0
 
-    def graph(self, grouping: Grouping, memory: Memory, *, is_program: bool = True, may_be_alone: bool = True) -> None:
+    def graph(self, grouping: Grouping, memory: Memory, *, may_be_alone: bool = True) -> None:
         """Write the functions of a graph whose bodies are already written."""
         first_constant = len(self.constants)
         self.constants.extend(memory.constants)
         self.makers.update(grouping.makers)
         calls = Writer()
         calls.depth = 1
-        lowering = _Lowering(self, grouping, memory, calls, is_program=is_program)
+        lowering = _Lowering(self, grouping, memory, calls)
         begins = {section.nests[0]: section for section in grouping.sections}
         ends = {section.nests[-1]: section for section in grouping.sections}
         for nest in grouping.nests:
@@ -266,10 +273,7 @@ class _Emitter:
 class _Lowering:
     """One graph: a function for every nest, and the calls of them in order."""
 
-    def __init__(
-        self, emitter: _Emitter, grouping: Grouping, memory: Memory, calls: Writer, *, is_program: bool
-    ) -> None:
-        self.is_program = is_program
+    def __init__(self, emitter: _Emitter, grouping: Grouping, memory: Memory, calls: Writer) -> None:
         self.emitter, self.grouping, self.memory, self.calls = emitter, grouping, memory, calls
         self.scratch: Dim = 0
         self.inner: list[str] = []
@@ -364,8 +368,7 @@ class _Lowering:
         if pieces is None:
             body, used, name = self._body(nest)
             return [(write_scattered(body, node, name(node.output)), used)]
-        bytes = self.emitter.vector_bytes
-        convolutions = convolutions_of(node, pieces, bytes) if self.is_program else None
+        bytes, convolutions = self.emitter.vector_bytes, self.emitter.convolutions.get(node)
         if convolutions is not None or can_tile(node, pieces, bytes):
             first, used, name = self._body(nest)
 
@@ -374,14 +377,13 @@ class _Lowering:
 
             sides = sides_of(nest.sides, name)
             computed = frozenset(k for k, value in enumerate(node.inputs) if first.pointer(value) is None)
-            result = body_again, name, nest.roots, nest.keeps_result, sides, computed
+            in_loop = self.grouping.graph in self.emitter.looking_ahead
+            kernel = KernelWriter(node, body_again, name, nest.roots, nest.keeps_result, sides, in_loop)
             # Only what has items is computed where it is copied: weights are not.
             if convolutions is not None and (convolutions[0].gives_taps or 1 - convolutions[0].number not in computed):
                 writer = GradientWriter if convolutions[0].gives_taps else ResultsWriter
-                return [(task, used) for task in writer(node, convolutions, bytes, *result).write()]
-            in_loop = self.grouping.graph in self.emitter.looking_ahead
-            tiles = TileWriter(node, pieces, bytes, *result, in_loop=in_loop)
-            return [(task, used) for task in tiles.write()]
+                return [(task, used) for task in writer(kernel, convolutions, bytes, computed).write()]
+            return [(task, used) for task in TileWriter(kernel, pieces, bytes, computed).write()]
         tasks = []
         for piece in pieces:
             body, used, name = self._body(nest)

@@ -24,6 +24,7 @@ from chainrule.engines.cpu.inline import live
 from chainrule.engines.cpu.lattice import index_variable
 from chainrule.engines.cpu.nest import ELEMENTWISE
 from chainrule.engines.cpu.scalars import BYTES
+from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import ALIASING, Way, can_tile
 from chainrule.engines.cpu.tile_shape import FIRST_CACHE, NOMINAL
 from chainrule.engines.cpu.tiles import Layout, TileWriter, follows
@@ -143,7 +144,8 @@ class _Scope:
         )
         if convolutions is not None:
             return self._along_vectors(node, convolutions[0])
-        layout = TileWriter(node, pieces, self.vector_bytes, _nothing, _name_in(node), (), True).layout()
+        kernel = KernelWriter(node, _nothing, _name_in(node), (), True)
+        layout = TileWriter(kernel, pieces, self.vector_bytes).layout()
         inputs, spec = list(node.inputs), node.attributes["spec"]
         for number, value in enumerate(node.inputs):
             if not self._is_constant(value):

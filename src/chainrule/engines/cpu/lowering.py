@@ -25,19 +25,21 @@ from chainrule.engines.cpu.sunk_products import sink_products
 from chainrule.engines.cpu.tile_items import computed_by_item
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.widen import widen
-from chainrule.engines.cpu.winograd import convolutions_of
+from chainrule.engines.cpu.winograd import Convolution, convolutions_of
 from chainrule.ir.graph import Graph, Node
 
 
 @dataclass(slots=True)
 class Lowering:
-    """A graph on its way: what the steps so far have made of it. ``groupings`` has the bodies of loops before what runs them."""
+    """A graph on its way: what the steps so far have made of it. ``groupings`` has the bodies of loops before what runs them,
+    ``convolutions`` the contractions of the program that run by Winograd's algorithms."""
 
     graph: Graph
     donated: frozenset[int]
     vector_bytes: int
     profiled: bool = False
     groupings: list[Grouping] = field(default_factory=list)
+    convolutions: dict[Node, list[Convolution]] = field(default_factory=dict)
     memories: list[Memory] = field(default_factory=list)
     source: Source = field(default_factory=lambda: Source("", [], {}))
 
@@ -99,13 +101,14 @@ def _group(lowering: Lowering) -> None:
 
 
 def _cut_into_sections(lowering: Lowering) -> None:
-    # The bodies of loops are called by slabs that the loop makes (slabs.py).
-    def transforms_weights(node: Node) -> bool:
-        return (
-            node.primitive.name == "contract" and convolutions_of(node, solved(node), lowering.vector_bytes) is not None
-        )
-
-    cut_into_sections(lowering.groupings[-1], transforms_weights)
+    # The bodies of loops are called by slabs that the loop makes (slabs.py); no slab transforms weights for itself.
+    program = lowering.groupings[-1]
+    for node in program.graph.nodes:
+        if node.primitive.name == "contract":
+            found = convolutions_of(node, solved(node), lowering.vector_bytes)
+            if found is not None:
+                lowering.convolutions[node] = found
+    cut_into_sections(program, lowering.convolutions.__contains__)
 
 
 def _recompute(lowering: Lowering) -> None:
@@ -121,7 +124,7 @@ def _plan_memory(lowering: Lowering) -> None:
 
 def _write(lowering: Lowering) -> None:
     plans = list(zip(lowering.groupings, lowering.memories, strict=True))
-    lowering.source = emit_program(plans, lowering.vector_bytes, profiled=lowering.profiled)
+    lowering.source = emit_program(plans, lowering.vector_bytes, lowering.convolutions, profiled=lowering.profiled)
 
 
 def _each(check: Callable[[Grouping], None]) -> Callable[[Lowering], None]:

@@ -20,7 +20,7 @@ from chainrule.engines.cpu.tile_fetches import Followers, RowsAhead, followers_o
 from chainrule.engines.cpu.tile_function import TileFunction
 from chainrule.engines.cpu.tile_parts import fetches
 from chainrule.engines.cpu.tile_plan import Plan
-from chainrule.engines.cpu.tile_sums import TileSums
+from chainrule.engines.cpu.tile_sums import TileSums, write_row
 from chainrule.engines.cpu.tile_units import Units, tiles_of
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Size, divide, product
@@ -240,11 +240,7 @@ class KernelWriter:
             box, width, first = self._in_vectors(plan, [row, self.columns(w, plan)])
             w.line(f"const {self.type} *const finished = {place};")
             w.line(f"const long width = {width};")
-            w.line("CR_INDEPENDENT")
-            with w.block("for (long l = 0; l < width; l++)"):
-                w.line(f"const long place = {first};")
-                box.write(w)
-                box.write_stores(w)
+            write_row(w, box, "width", first)
 
     def arrays_alike(self, plan: Plan) -> int:
         """How many arrays what follows reads or writes where the result lies, element by element."""
@@ -288,16 +284,7 @@ class KernelWriter:
         if plan.rows:
             sums.take_from(box)
         w.line(f"const long width = {width};")
-        loop = "for (long l = 0; l < width; l++)"
-        sums.begin(w)
-        with self._each_row(w, plan, cuts):
-            w.line("CR_INDEPENDENT")
-            with w.block(loop):
-                w.line(f"const long place = {place};")
-                box.write(w)
-                box.write_stores(w)
-            sums.add(w)
-        sums.end(w, loop, place)
+        sums.write(w, self._each_row(w, plan, cuts), box, "width", place)
 
     def _in_vectors(self, plan: Plan, cuts: Sequence[Cut]) -> tuple[Box, str, str]:
         """What follows from the elements of one row of a finished tile, how many there are, and the place of number ``l``."""
@@ -352,18 +339,18 @@ class KernelWriter:
     def epilogue(self, out: Index, finished: str) -> Box:
         body = self.body()
         element = body.emit(self.type, f"finished[{finished}]")
-        size = product(self.node.output.shape)
-        stores = [Store(self.name(self.node.output), out, element, size)] if self.keeps_result else []
-        body.preset(self.node.output, Position(self.node.output.shape, None, out), element)
-        stores += self.root_stores(body, out)
-        stores += [side.store(body, out, variable(LANE)) for side in self.sides]
+        stores = self.stores(body, out, element)
         return Box([], list(body.statements), stores)
 
-    def root_stores(self, body: Body, out: Index) -> list[Store]:
-        return [
-            Store(self.name(root), out, body.read(root, Position(root.shape, None, out)), product(root.shape))
-            for root in self.roots
-        ]
+    def stores(self, body: Body, out: Index, element: str) -> list[Store]:
+        """The result at ``out``, which is ``element``, and what follows from it, where these are kept; the terms of sums."""
+        shape = self.node.output.shape
+        body.preset(self.node.output, Position(shape, None, out), element)
+        found = [Store(self.name(self.node.output), out, element, product(shape))] if self.keeps_result else []
+        for root in self.roots:
+            value = body.read(root, Position(root.shape, None, out))
+            found.append(Store(self.name(root), out, value, product(root.shape)))
+        return [*found, *(side.store(body, out, variable(LANE)) for side in self.sides)]
 
 
 def _ahead(w: Writer, plan: Plan, units: Units, split: Var) -> None:

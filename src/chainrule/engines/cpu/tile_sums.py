@@ -6,6 +6,8 @@ stored, ten cycles or more for every row, which is as much as a convolution of 1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from chainrule.core.dtypes import DType
@@ -35,30 +37,36 @@ class TileSums:
         terms = [Store(f"term_{k}", variable(Var("l", size)), one.value, size) for k, one in enumerate(self.stores)]
         box.stores = [store for store in box.stores if store not in self.stores] + terms
 
-    def begin(self, w: Writer) -> None:
+    def write(self, w: Writer, rows: AbstractContextManager[None], box: Box, width: str, place: str) -> None:
+        """Loops over the ``rows`` of a tile around one over ``width`` elements of each, and what is added up over them."""
+        self._begin(w)
+        with rows:
+            write_row(w, box, width, place)
+            self._add(w)
+        self._end(w, width, place)
+
+    def _begin(self, w: Writer) -> None:
         """Before the rows. Lanes beyond the end of the last vector stay 0."""
         for k in range(len(self.stores)):
             w.line(f"{C_TYPES[self.dtype]} term_{k}[{self.most * self.lanes}] __attribute__((aligned(64))) = {{0}};")
             names = ", ".join(f"{name} = {{0}}" for name in self._names(k))
             w.line(f"{self._vector} {names};")
 
-    def add(self, w: Writer) -> None:
+    def _add(self, w: Writer) -> None:
         """After the elements of a row."""
         for k in range(len(self.stores)):
             for number, name in enumerate(self._names(k)):
                 guard = "" if self.count == str(self.most) else f"if ({number} < {self.count}) "
                 w.line(f"{guard}{name} += *(const {self._vector} *)(term_{k} + {number * self.lanes});")
 
-    def end(self, w: Writer, loop: str, place: str) -> None:
-        """After the rows: a ``loop`` over ``l`` in which ``place`` is what the stores are in terms of."""
+    def _end(self, w: Writer, width: str, place: str) -> None:
+        """After the rows."""
         if not self.stores:
             return
         for k in range(len(self.stores)):
             for number, name in enumerate(self._names(k)):
                 w.line(f"*({self._vector} *)(term_{k} + {number * self.lanes}) = {name};")
-        w.line("CR_INDEPENDENT")
-        with w.block(loop):
-            w.line(f"const long place = {place};")
+        with _elements(w, width, place):
             for k, store in enumerate(self.stores):
                 w.line(f"{store.pointer}[{store.at}] += term_{k}[l];")
 
@@ -68,3 +76,18 @@ class TileSums:
 
     def _names(self, k: int) -> list[str]:
         return [f"sum_{k}_{number}" for number in range(self.most)]
+
+
+def write_row(w: Writer, box: Box, width: str, place: str) -> None:
+    """What follows from ``width`` elements of a row, of which number ``l`` is at ``place``."""
+    with _elements(w, width, place):
+        box.write(w)
+        box.write_stores(w)
+
+
+@contextmanager
+def _elements(w: Writer, width: str, place: str) -> Iterator[None]:
+    w.line("CR_INDEPENDENT")
+    with w.block(f"for (long l = 0; l < {width}; l++)"):
+        w.line(f"const long place = {place};")
+        yield

@@ -21,16 +21,15 @@ number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.lattice import Piece
-from chainrule.engines.cpu.loops import Store, Writer, box_of
+from chainrule.engines.cpu.loops import Writer, box_of
 from chainrule.engines.cpu.nests import Region, Task, declare_scratch, regions_of, write_box, write_boxes, write_loops
-from chainrule.engines.cpu.scalars import BYTES, C_TYPES
-from chainrule.engines.cpu.sides import LANE, Side, end_of
+from chainrule.engines.cpu.scalars import BYTES
+from chainrule.engines.cpu.sides import LANE, end_of
 from chainrule.engines.cpu.tile_ahead import Ahead, streams_of
 from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
 from chainrule.engines.cpu.tile_fetches import RowsAhead
@@ -60,7 +59,6 @@ from chainrule.engines.cpu.tile_regions import RegionWriter, plan_in_regions
 from chainrule.engines.cpu.tile_shape import NOMINAL
 from chainrule.engines.cpu.tile_strips import StripWriter
 from chainrule.engines.cpu.tile_units import TILE_GRAIN, Units, tile_chunks
-from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Dim, at, divide, product
 
 # Parts of a sum over items at most.
@@ -83,27 +81,18 @@ class TileWriter:
 
     def __init__(
         self,
-        node: Node,
+        kernel: KernelWriter,
         pieces: Sequence[Piece],
         vector_bytes: int,
-        body: Callable[[], Body],
-        name: Callable[[Value], str],
-        roots: Sequence[Value],
-        keeps_result: bool,
-        sides: Sequence[Side] = (),
         computed: frozenset[int] = frozenset(),
-        in_loop: bool = False,
     ) -> None:
-        assert not sides or len(pieces) == 1, "sums run along with the only piece"
-        self.sides = sides
-        # The numbers of the operands that are not in memory: their copies compute them.
-        self.computed = computed
-        self.node, self.pieces, self.vector_bytes = node, pieces, vector_bytes
-        self.body, self.name, self.roots, self.keeps_result = body, name, roots, keeps_result
-        self.type = C_TYPES[node.output.dtype]
+        """``kernel`` knows the node and writes tiles and what follows from them; ``computed`` are the numbers of the operands that
+        are not in memory: their copies compute them."""
+        assert not kernel.sides or len(pieces) == 1, "sums run along with the only piece"
+        self.kernel, self.pieces, self.vector_bytes, self.computed = kernel, pieces, vector_bytes, computed
+        self.node, self.roots, self.sides, self.type = kernel.node, kernel.roots, kernel.sides, kernel.type
         self.regions: list[Region] = []
         self.tasks: list[Task] = []
-        self.kernel = KernelWriter(node, body, name, roots, keeps_result, sides, in_loop)
 
     def layout(self) -> Layout:
         """The cheapest way to run it."""
@@ -175,7 +164,7 @@ class TileWriter:
         """A piece with its operands where they lie in memory, with borders if they have any."""
         operands = []
         for k, (value, indices, border) in enumerate(zip(self.node.inputs, (piece.a, piece.b), borders, strict=True)):
-            pointer = f"border_{'ab'[k]}" if border is not None else self.name(value)
+            pointer = f"border_{'ab'[k]}" if border is not None else self.kernel.name(value)
             low = border[0] if border is not None else [0] * len(value.shape)
             place = linear([i + n for i, n in zip(indices, low, strict=True)], bordered(value.shape, border))
             if border is not None and is_per_item(self.node, self.pieces, items, k, border):
@@ -237,19 +226,19 @@ class TileWriter:
         target = f"border_{'ab'[number]}"
         shape = bordered(value.shape, border)
         if is_per_item(self.node, self.pieces, layout.items, number, border):
-            copy = border_of_item(self.body, value, border, target, layout.items[0])
+            copy = border_of_item(self.kernel.body, value, border, target, layout.items[0])
             return target, product(shape[1:]), copy
         self.regions.append(Region(target, value.dtype, product(shape)))
         what = "the first operand" if number == 0 else "the second operand"
-        what = what if number in self.computed else self.name(value)
-        boxes = border_at_once(self.body, value, border, target)
+        what = what if number in self.computed else self.kernel.name(value)
+        boxes = border_at_once(self.kernel.body, value, border, target)
         self.tasks.append(write_boxes(boxes, comment=f"{what} with a border of zeros"))
         return None
 
     def _pack(self, packings: Sequence[Packing]) -> None:
         for packing in packings:
             self.regions.append(Region(packing.target, packing.dtype, packing.count))
-            self.tasks.append(packing.task(self.body()))
+            self.tasks.append(packing.task(self.kernel.body()))
 
     # Item by item.
 
@@ -300,7 +289,7 @@ class TileWriter:
             before = 0.0
             for (plan, units), own in zip(plans, inner, strict=True):
                 for packing in own:
-                    packing.write(w, self.body())
+                    packing.write(w, self.kernel.body())
                 share = at(units.work * extent, NOMINAL) / at(work, NOMINAL)
                 self.kernel.ahead = Ahead.of(streams, plan, units, before, share)
                 before += share
@@ -336,7 +325,7 @@ class TileWriter:
         if self.roots or self.sides:
             w.line(f"{self.type} *const target = parts + range * {size};")
         else:
-            result = self.name(self.node.output)
+            result = self.kernel.name(self.node.output)
             w.line(f"{self.type} *const target = ranges > 1 ? parts + range * {size} : {result};")
         w.line(f"if ({empty} && !share) memset(target, 0, (size_t)({size}) * sizeof *target);")
         self.kernel.target = "target"
@@ -353,7 +342,7 @@ class TileWriter:
         self._pack(packings)
         if self._gathers_rows(plan):
             region = f"rows_{number}"
-            box, plan.x, count = pack_rows(self.body(), plan, region)
+            box, plan.x, count = pack_rows(self.kernel.body(), plan, region)
             plan.rows_packed = True
             self.regions.append(Region(region, plan.dtype, count))
             self.tasks.append(write_box(box, comment=f"{plan.x.pointer} in tiles of {plan.rows[0][1]} rows"))
@@ -438,11 +427,8 @@ class TileWriter:
     def _zero(self, piece: Piece) -> None:
         """Where nothing is summed."""
         out = linear(piece.out, self.node.output.shape)
-        body = self.body()
-        body.preset(self.node.output, Position(self.node.output.shape, None, out), "0")
-        size = product(self.node.output.shape)
-        stores = [Store(self.name(self.node.output), out, "0", size)] if self.keeps_result else []
-        stores += self.kernel.root_stores(body, out)
+        body = self.kernel.body()
+        stores = self.kernel.stores(body, out, "0")
         box = box_of([var for var in piece.kept if var.extent != 1], body, stores)
         self.tasks.append(write_box(box, comment="nothing is summed here"))
 
@@ -457,12 +443,9 @@ class TileWriter:
         assert len(shape) == len(extents), "sums keep whole trailing axes"
         vars = [Var(f"i{axis}", extent) for axis, extent in enumerate(shape)]
         place = linear([variable(var) for var in vars], shape)
-        body = self.body()
+        body = self.kernel.body()
         total = body.element("parts", place, self.regions[-1].count, self.type)
-        body.preset(self.node.output, Position(self.node.output.shape, None, place), total)
-        stores = [Store(self.name(self.node.output), place, total, size)] if self.keeps_result else []
-        stores += self.kernel.root_stores(body, place)
-        stores += [side.store(body, place, variable(LANE)) for side in self.sides]
+        stores = self.kernel.stores(body, place, total)
         box = box_of([var for var in vars if var.extent != 1], body, stores, [LANE] if self.sides else [])
         box.merge()
         step = c_size(product(var.extent for var in box.vars[1:] if var.extent is not None))

@@ -16,17 +16,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from chainrule.core.alignment import LINE_BYTES
-from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.nests import Task, declare_scratch, write_loops
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
-from chainrule.engines.cpu.sides import Side
 from chainrule.engines.cpu.tile_ahead import Ahead, Stream, streams_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import Operand, Product, Way, plan_of, registers_of
@@ -36,7 +34,7 @@ from chainrule.engines.cpu.winograd import Convolution
 from chainrule.engines.cpu.winograd_operands import Block, Source, count_of, loops, source_of
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Contraction, plain
-from chainrule.ir.graph import ArrayType, Node, Value
+from chainrule.ir.graph import ArrayType, Node
 from chainrule.ir.sizes import Dim, product
 
 # Chunks at most, and elements in a chunk at least, of a transform of weights or of their gradient.
@@ -49,22 +47,17 @@ class WinogradWriter(ABC):
 
     def __init__(
         self,
-        node: Node,
+        kernel: KernelWriter,
         convolutions: Sequence[Convolution],
         vector_bytes: int,
-        body: Callable[[], Body],
-        name: Callable[[Value], str],
-        roots: Sequence[Value],
-        keeps_result: bool,
-        sides: Sequence[Side] = (),
         computed: frozenset[int] = frozenset(),
     ) -> None:
-        self.node, self.convolutions, self.vector_bytes, self.sides = node, convolutions, vector_bytes, sides
-        self.body, self.name, self.computed = body, name, computed
-        self.dtype = node.output.dtype
+        """``kernel`` knows the node and writes what follows from its results."""
+        self.kernel, self.convolutions, self.vector_bytes, self.computed = kernel, convolutions, vector_bytes, computed
+        self.node, self.sides = kernel.node, kernel.sides
+        self.dtype = self.node.output.dtype
         self.type, self.lanes = C_TYPES[self.dtype], vector_bytes // BYTES[self.dtype]
         self.vector = vector_type(self.dtype, self.lanes)
-        self.result = KernelWriter(node, body, name, roots, keeps_result, sides)
         self.functions: dict[str, str] = {}
         self.tasks: list[Task] = []
         wide = convolutions[0].vector.extent
@@ -85,8 +78,8 @@ class WinogradWriter(ABC):
     def write_tasks(self) -> None: ...
 
     def source(self, which: int, number: int) -> Source:
-        computed = number in self.computed
-        return source_of(self.node, self.convolutions, which, number, self.body, self.name, computed)
+        own, computed = self.kernel, number in self.computed
+        return source_of(self.node, self.convolutions, which, number, own.body, own.name, computed)
 
     # Blocks.
 
@@ -229,7 +222,7 @@ class WinogradWriter(ABC):
         )
         plan, _ = plan_of(one, [], registers_of(self.vector_bytes))
         units = Units(plan)
-        kernel = KernelWriter(node, self.body, lambda value: target, (), True)
+        kernel = KernelWriter(node, self.kernel.body, lambda value: target, (), True)
         kernel.target = target
         with w.block(""):
             w.line(f"const _Bool fresh = {'group == first && block == 0' if summed else 1};")

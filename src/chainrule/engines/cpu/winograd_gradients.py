@@ -10,6 +10,7 @@ from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.nests import Region, Task, regions_of
 from chainrule.engines.cpu.scalars import BYTES
 from chainrule.engines.cpu.sides import end_of
+from chainrule.engines.cpu.tile_sums import write_row
 from chainrule.engines.cpu.tile_units import TILE_GRAIN
 from chainrule.engines.cpu.winograd import Convolution
 from chainrule.engines.cpu.winograd_blocks import WinogradWriter, cut_channels, groups_of, of_next_item
@@ -95,7 +96,7 @@ class GradientWriter(WinogradWriter):
         matrices = [transposed(pair.algorithm.w) for pair in c.pairs]
         first, second = (pair.tap for pair in c.pairs)
         out = out.replace({c.vector: variable(Var("place", self.wide))})
-        box = self.result.epilogue(out, f"({first.name} * {taps[1]} + {second.name}) * {self.panel} + l")
+        box = self.kernel.epilogue(out, f"({first.name} * {taps[1]} + {second.name}) * {self.panel} + l")
         with w.block("for (long row = low; row < high; row++)"):
             w.line(f"const long share = row / {extent}, {first_row.name} = row % {extent};")
             with w.block("for (long part = 1; part < ranges; part++)"), w.loop(Var("a", c.multiplications)):
@@ -109,11 +110,7 @@ class GradientWriter(WinogradWriter):
                 with w.loop(vector):
                     write_transform(w, matrices[0], matrices[1], self.dtype, self.lanes, load, store)
                 with loops(w, [first, second]):
-                    w.line("CR_INDEPENDENT")
-                    with w.block(f"for (long l = 0; l < {self.panel}; l++)"):
-                        w.line(f"const long place = panel * {self.panel} + l;")
-                        box.write(w)
-                        box.write_stores(w)
+                    write_row(w, box, str(self.panel), f"panel * {self.panel} + l")
         task = Task(w.text, chunks, after=end_of(self.sides), comment="the parts of the sum, transformed")
         task.regions = [region, *regions_of(self.sides)]
         self.tasks.append(task)

@@ -168,20 +168,11 @@ class ResultsWriter(WinogradWriter):
     def _follow(self, w: Writer, c: Convolution, block: Block) -> None:
         """What follows from the results of a row of tiles."""
         out = linear(c.out, self.node.output.shape).replace({c.vector: variable(Var("place", self.wide))})
-        box = self.result.epilogue(out, self._finished(c, block))
+        box = self.kernel.epilogue(out, self._finished(c, block))
         count = self.panel // self.lanes
         sums = TileSums(self.dtype, self.lanes, count, str(count))
         sums.take_from(box)
-        loop, place = f"for (long l = 0; l < {self.panel}; l++)", f"panel * {self.panel} + l"
-        sums.begin(w)
-        with self._results(w, c):
-            w.line("CR_INDEPENDENT")
-            with w.block(loop):
-                w.line(f"const long place = {place};")
-                box.write(w)
-                box.write_stores(w)
-            sums.add(w)
-        sums.end(w, loop, place)
+        sums.write(w, self._results(w, c), box, str(self.panel), f"panel * {self.panel} + l")
 
     @contextmanager
     def _results(self, w: Writer, c: Convolution) -> Iterator[None]:
@@ -203,7 +194,7 @@ class ResultsWriter(WinogradWriter):
         steps = out.coefficient(first.position), out.coefficient(second.position), out.coefficient(c.item)
         if block.items > 1 or self.panel != self.wide or steps[:2] != (row, self.wide):
             return []
-        box = self.result.epilogue(out, "0")
+        box = self.kernel.epilogue(out, "0")
         places = [(pointer, at) for type, pointer, at in box.loads() if type == self.type]
         places += [(store.pointer, store.at) for store in box.stores if not store.adds]
         start = {
