@@ -71,7 +71,11 @@ def test_products_fetch_what_the_next_step_reads_and_writes():
         ranges - read == read_later + 1
     )  # the backward loop reads all but the states, which a weight's gradient reads
     assert "(t + (step < 11))" in text and "(t - (step < 11))" in text
-    assert text.count("if (after) cr_fetch_ahead(after") >= 2
+    tiles = [part for part in text.split("\nstatic void ")[1:] if part.startswith("tile_")]
+    looking = [part for part in tiles if "cr_fetch_ahead(after)" in part]
+    assert len(looking) >= 2
+    # What such a tile multiplies and writes itself is in the first caches.
+    assert not any("CR_FETCH(" in part or "CR_FETCH_TO_WRITE(" in part for part in looking)
 
 
 @pytest.mark.parametrize(("width", "is_fetched"), [(16, True), (1 << 15, False)])

@@ -2,7 +2,7 @@
 
 A slab of a loop goes through all steps on one thread. In each it reads rows of arrays that have one part for every step, and writes
 rows of such; a few rows lie in one place, and those of the next step far away, where processors do not foresee them. So the tiles
-of products in the body fetch them, a few lines between portions of their sums.
+of products in the body fetch them, a line now and then.
 """
 
 from __future__ import annotations
@@ -27,18 +27,16 @@ struct ahead {{
     const char *start[{MOST_RANGES}];
     long bytes[{MOST_RANGES}];
 }};
-static inline __attribute__((unused)) void cr_fetch_ahead(struct ahead *ahead, long lines) {{
-    long range = ahead->range, done = ahead->done;
-    for (; lines > 0 && range < ahead->ranges; lines--) {{
-        const char *address = ahead->start[range] + done;
-        if (range < ahead->written)
-            CR_FETCH(address);
-        else
-            CR_FETCH_TO_WRITE(address);
-        done += {LINE_BYTES};
-        if (done >= ahead->bytes[range]) done = 0, range++;
-    }}
-    ahead->range = range, ahead->done = done;
+static inline __attribute__((unused)) void cr_fetch_ahead(struct ahead *ahead) {{
+    const long range = ahead->range, done = ahead->done;
+    if (range == ahead->ranges) return;
+    if (range < ahead->written)
+        CR_FETCH(ahead->start[range] + done);
+    else
+        CR_FETCH_TO_WRITE(ahead->start[range] + done);
+    const _Bool is_last = done + {LINE_BYTES} >= ahead->bytes[range];
+    ahead->range = range + is_last;
+    ahead->done = is_last ? 0 : done + {LINE_BYTES};
 }}
 """
 

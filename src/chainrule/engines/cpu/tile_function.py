@@ -33,7 +33,7 @@ class TileFunction:
     arguments ``x_ahead`` and ``y_ahead`` say are fetched. Rows of the ``followers`` are fetched along with the steps of the sum.
     ``ahead`` is what is fetched of the next item; as many tiles of this one as the argument ``done`` says have fetched theirs. So are
     ``rows_ahead``; the argument ``turn`` says which share of them.
-    Where it is ``in_loop``, lines of what the argument ``after`` says are, too.
+    A tile ``in_loop`` fetches lines of what the argument ``after`` says.
     Where the last vector of the output has lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
     """
 
@@ -56,7 +56,7 @@ class TileFunction:
         if self.ahead is not None:
             self.ahead.begin(w)
         self._fetch_streams(w, 0)
-        if self._fetches_rows:
+        if self._fetches_by_rows:
             start, end = self._bounds(self.plan.summed[0])
             w.line(f"const long between = ({end} - {start}) / {prod(self.counts[:-1])};")
             w.line(f"long near = 0, next = {start};")
@@ -89,23 +89,26 @@ class TileFunction:
         return places_of(self.counts)
 
     @property
-    def _fetches_rows(self) -> bool:
+    def _fetches_by_rows(self) -> bool:
         return self.followers is not None or self.rows_ahead is not None
 
-    def _fetch_rows(self, w: Writer) -> None:
-        """In the outermost loop of the sum, with as many steps between as there are: the rows of what is fetched besides.
+    def _fetch_beside(self, w: Writer) -> None:
+        """In the outermost loop of the sum: what is fetched besides operands, in a loop a line now and then, else row by row, with as
+        many steps between as there are.
 
         A branch that is hardly ever taken costs less than a loop for every row, of which a processor does not foresee the end.
         """
         var, rows = self.plan.summed[0], prod(self.counts[:-1])
+        if self.in_loop:
+            w.line(f"if (after && {var.name} % {STEPS_A_LINE} == 0) cr_fetch_ahead(after);")
+        if not self._fetches_by_rows:
+            return
         with w.block(f"while ({var.name} >= next)"):
             if self.followers is not None:
                 with w.block("if (near < fetched)"):
                     self.followers.fetch_row(w, self.plan, self.counts)
             if self.rows_ahead is not None:
                 self.rows_ahead.fetch_row(w, self.plan, self.counts)
-            if self.in_loop:
-                w.line(f"if (after) cr_fetch_ahead(after, between / {STEPS_A_LINE});")
             w.line(f"next = ++near < {rows} ? next + between : {self._bounds(var)[1]};")
 
     def _bounds(self, var: Var) -> tuple[str, str]:
@@ -130,8 +133,8 @@ class TileFunction:
                 write_step(w, plan, self.counts, x, y)
             return
         with w.loop(vars[0], *self._bounds(vars[0])):
-            if self._fetches_rows and len(vars) == len(plan.summed):
-                self._fetch_rows(w)
+            if len(vars) == len(plan.summed):
+                self._fetch_beside(w)
             self._fetch_streams(w, len(plan.summed) - len(vars) + 1)
             if len(vars) > 1:
                 self._sum_loops(w, vars[1:])

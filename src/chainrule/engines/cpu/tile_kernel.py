@@ -179,6 +179,10 @@ class KernelWriter:
         arguments += [f"first_{split.name}", f"last_{split.name}"] if split is not None else ["0", "0"]
         arguments.append("fresh" if adds else "1")
         arguments += [self._has_last(plan, cuts), "B"]
+        # In such a loop the rows of a step stay in the first caches, and those of the next one come with all that it touches.
+        in_loop = self.in_loop and followers is not None
+        if in_loop:
+            followers, fetched = None, []
         ahead = [fetches(plan, split, operand) for operand in (plan.x, plan.y)]
         if any(ahead):
             first = f"tile == block * {units.per_unit} ? y_ahead : 0" if units.per_unit > 1 else "y_ahead"
@@ -190,7 +194,6 @@ class KernelWriter:
         if self.rows_ahead is not None:
             others = [(row, tiles_of(row, most)) for row, most in units.rows[1:] if plan.x.at.coefficient(row) == 0]
             arguments.append(f"turn * {others[0][1]} + tile_1" if others else "turn")
-        in_loop = self.in_loop and followers is not None
         if in_loop:
             arguments.append("frame->ahead")
         function = TileFunction(plan, (), adds, follows, split, followers, self.ahead, self.rows_ahead, in_loop)

@@ -361,7 +361,7 @@ class TileWriter:
         w.line(f"const long chunks = {chunks}, units = {units.count};")
         w.line("const long low = cr_cut(units, chunk, chunks), high = cr_cut(units, chunk + 1, chunks);")
         self._begin_sides(w)
-        self.kernel.rows_ahead = RowsAhead.of(plan, units)
+        self.kernel.rows_ahead = None if self.kernel.in_loop else RowsAhead.of(plan, units)
         self.kernel.units(w, plan, units, None)
         self.kernel.rows_ahead = None
         self.tasks.append(Task(w.text, chunks, after=end_of(self.sides)))
