@@ -86,7 +86,7 @@ def test_a_missing_target_column_suggests_the_nearest(cli: Command, tmp_path: Pa
         (["--type", "ages=number"], ("'ages'", "age")),
         (["--type", "city=number"], ("'city'", "line 2")),
         (["--type", "city"], ("--type city", "COLUMN=KIND")),
-        (["--type", "city=categroy"], ("'categroy'", "did you mean category")),
+        (["--type", "city=categroy"], ("'categroy'", "did you mean 'category'?")),
         (["--type", "city=date", "--type", "city=category"], ("'city'", "two kinds")),
         (["--group", "town"], ("'town'",)),
         (["--time", "when"], ("'when'",)),
@@ -137,7 +137,7 @@ def test_no_target(cli: Command, table: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (["trane"], ("'trane'", "did you mean train", "chainrule --help")),
+        (["trane"], ("'trane'", "did you mean 'train'?", "chainrule --help")),
         (["train"], ("DATA", "chainrule train --help")),
         (["predict", "run", "x.csv"], ("--output", "chainrule predict --help")),
         (["show"], ("RUN", "chainrule show --help")),

@@ -36,8 +36,8 @@ def test_kinds_of_columns() -> None:
     [
         (("zip",), "--type zip does not say COLUMN=KIND"),
         (("=number",), "--type =number does not say COLUMN=KIND"),
-        (("zip=catgory",), "there is no kind 'catgory'; did you mean category"),
-        (("zip=",), "use one of number, category"),
+        (("zip=catgory",), "there is no kind 'catgory'; did you mean 'category'?"),
+        (("zip=",), "there are number, category"),
         (("zip=date", "zip=number"), "'zip' two kinds, date and number"),
         (("zi\x1bp=x",), r"zi\\x1bp=x"),
     ],

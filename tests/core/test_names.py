@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chainrule.core.errors import WeightsError
-from chainrule.core.names import escape_terminal, nearest, safe_file_name, safe_tensor_name, tensor_name_part
+from chainrule.core.names import escape_terminal, hint, nearest, safe_file_name, safe_tensor_name, tensor_name_part
 
 ANY_TEXT = st.text(st.characters(), max_size=300)  # also control characters and lone surrogates
 NASTY_TEXT = st.text(st.sampled_from('a.~ /\\:%*?"<>|\0\x1b\n\u202e\u200bCONnul1é日\ud800'), max_size=12)
@@ -153,3 +153,9 @@ def test_the_nearest_name_is_the_one_meant(name: str, meant: str | None) -> None
 
 def test_there_is_no_nearest_name_among_none() -> None:
     assert nearest("x", []) is None
+
+
+def test_a_hint_is_the_nearest_name_or_all_there_are() -> None:
+    assert hint("epoch", ["epochs", "seed"]) == "did you mean 'epochs'?"
+    assert hint("colour", ["epochs", "se\x1b[0med"]) == "there are epochs, se\\x1b[0med"
+    assert hint("colour", []) == "there are none"

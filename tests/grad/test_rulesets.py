@@ -60,7 +60,7 @@ def test_rules_reach_into_the_bodies_of_loops():
 
 
 def test_extending_by_an_unknown_primitive_is_refused():
-    with pytest.raises(RuleError, match="no primitive 'tan'"):
+    with pytest.raises(RuleError, match="no primitive 'tan'; did you mean 'tanh'"):
         STANDARD.extend("wrong", {"tan": single(doubled)})
 
 

@@ -100,7 +100,7 @@ REFUSED = [
         '"half_square_error"',
         "loss cannot be 'half_square_error'; did you mean 'half_squared_error'?",
     ),
-    ('"half_squared_error"', "3", "loss cannot be 3; choose one of half_squared_error, mean_squared_error"),
+    ('"half_squared_error"', "3", "loss cannot be 3; there are half_squared_error, mean_squared_error"),
     ('"sigmoid"', '"sigmiod"', "layer 1 'hidden': activation cannot be 'sigmiod'; did you mean 'sigmoid'?"),
     ("inputs = [0.5, -1]", "inputs = [0.5, inf]", "inputs, number 2 is inf, and must be finite"),
     ("inputs = [0.5, -1]", f"inputs = [0.5, {10**400}]", "inputs, number 2 is 10000"),

@@ -220,7 +220,7 @@ def test_replace_makes_a_changed_copy() -> None:
     np.testing.assert_allclose(without(np.eye(2, dtype=np.float32)), layer.weight)
     with pytest.raises(ConfigError, match="Linear has no attribute 'wieght'; did you mean 'weight'"):
         layer.replace(wieght=1)
-    with pytest.raises(ConfigError, match="it has weight, bias"):
+    with pytest.raises(ConfigError, match="there are weight, bias"):
         layer.replace(zzz=1)
 
 

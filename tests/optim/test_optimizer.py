@@ -235,10 +235,15 @@ def test_a_stored_description_makes_the_same_optimizer_again(optimizer: optim.Op
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ({"kind": "Adamw"}, "there is no optimiser or schedule 'Adamw'"),
+        ({"kind": "Adamw"}, r"there is no optimiser or schedule 'Adamw'; did you mean 'Adam.?'\?"),
         ({"lr": 0.1}, "needs a 'kind'"),
         ({"kind": "SGD"}, "the description of SGD does not fit: missing a required argument: 'lr'"),
-        ({"kind": "SGD", "lr": 0.1, "speed": 3}, "the description of SGD does not fit: .*'speed'"),
+        ({"kind": "SGD", "lr": 0.1, "speed": 3}, "SGD has no setting 'speed'; there are lr, momentum"),
+        ({"kind": "SGD", "lr": 0.1, "momentun": 3}, r"SGD has no setting 'momentun'; did you mean 'momentum'\?"),
+        (
+            {"kind": "SGD", "lr": {"kind": "cosine", "lr": 0.1, "stesp": 3}},
+            r"cosine has no setting 'stesp'; did you mean 'steps'\?",
+        ),
         ({"kind": "SGD", "lr": -0.1}, "the learning rate of SGD must be 0 or more"),
         ({"kind": "cosine", "lr": 0.1, "steps": 3}, "cosine is not an optimiser"),
         (optim.SGD(lambda count: 0.1).describe, "the stored function .*lambda.* is the author's own"),

@@ -62,8 +62,8 @@ def test_a_toml_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch = 3", r"s\.toml: there is no setting 'epoch' \(did you mean 'epochs'\?\)"),
-        ("colour = 3", r"s\.toml: there is no setting 'colour'$"),
+        ("epoch = 3", r"s\.toml: there is no setting 'epoch'; did you mean 'epochs'\?"),
+        ("colour = 3", r"s\.toml: there is no setting 'colour'; there are target, task, .*, engine$"),
         ("epochs = 0", r"s\.toml: epochs must be a whole number of at least 1, not 0"),
         ("epochs = ", r"s\.toml is not valid TOML: Invalid value"),
         ("a = 1\na = 2", r"s\.toml is not valid TOML"),

@@ -195,6 +195,8 @@ def test_sheets_show_the_images(tmp_path: Path) -> None:
         image_sheet(np.zeros((2, 2)))
     trainer = gan()
     z = np.zeros((4, LATENT), np.float32)
+    with pytest.raises(TypeError, match="'colums'"):
+        cr.SampleSheets(tmp_path, lambda t: ring(), colums=3)
     sheets = cr.SampleSheets(tmp_path / "over_time", lambda t: t.predict("generator", z).reshape(4, 1, 2), every=2)
     trainer.fit(ring(64), epochs=4, callbacks=[sheets])
     assert sorted(p.name for p in (tmp_path / "over_time").iterdir()) == ["epoch_0002.png", "epoch_0004.png"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from chainrule.cli.failures import run_guarded, telling_closed_pipes
-from chainrule.core.names import nearest
+from chainrule.core.names import hint
 
 
 class Subcommand(NamedTuple):
@@ -78,9 +78,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in SUBCOMMANDS and not args[0].startswith("-"):
-            near = nearest(args[0], SUBCOMMANDS)
-            meant = f"did you mean {near}" if near else f"there are {', '.join(SUBCOMMANDS)}"
-            raise click.UsageError(f"there is no command '{args[0]}'; {meant}", ctx)
+            raise click.UsageError(f"there is no command '{args[0]}'; {hint(args[0], SUBCOMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import click
 
 from chainrule.core.errors import ConfigError
-from chainrule.core.names import escape_terminal, nearest, safe_file_name, shown_path
+from chainrule.core.names import escape_terminal, hint, safe_file_name, shown_path
 from chainrule.data.columns import KINDS
 from chainrule.tabular import is_part_of_run
 
@@ -58,9 +58,8 @@ def column_kinds(given: tuple[str, ...]) -> dict[str, str]:
         if not separator or not column:
             raise ConfigError(f"--type {shown} does not say COLUMN=KIND, such as --type zip=category")
         if kind not in KINDS:
-            near = nearest(kind, KINDS)
-            meant = f"did you mean {near}" if near else f"use one of {', '.join(KINDS)}"
-            raise ConfigError(f"--type {shown}: there is no kind '{escape_terminal(kind, limit=40)}'; {meant}")
+            wrong = escape_terminal(kind, limit=40)
+            raise ConfigError(f"--type {shown}: there is no kind '{wrong}'; {hint(kind, KINDS)}")
         if kinds.setdefault(column, kind) != kind:
             raise ConfigError(f"--type gives column '{escape_terminal(column)}' two kinds, {kinds[column]} and {kind}")
     return kinds

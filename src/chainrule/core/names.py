@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from chainrule.core.errors import WeightsError
@@ -130,6 +130,14 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
         by_plain_form.setdefault(_plain_form(candidate), candidate)
     matches = difflib.get_close_matches(_plain_form(name), by_plain_form, n=1, cutoff=0.6)
     return by_plain_form[matches[0]] if matches else None
+
+
+def hint(name: str, known: Collection[str]) -> str:
+    """What to say after a name that is none of those known: ``did you mean 'x'?``, or ``there are a, b`` where none is similar."""
+    found = nearest(name, known)
+    if found is not None:
+        return f"did you mean '{escape_terminal(found, limit=60)}'?"
+    return f"there are {', '.join(escape_terminal(each, limit=60) for each in known) or 'none'}"
 
 
 def _plain_form(name: str) -> str:

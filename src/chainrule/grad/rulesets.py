@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from chainrule.core.errors import RuleError
+from chainrule.core.names import hint
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.primitives import PRIMITIVES
 
@@ -56,6 +57,6 @@ class RuleSet:
         """
         for primitive in rules:
             if primitive not in PRIMITIVES:
-                raise RuleError(f"there is no primitive {primitive!r}; the table has {', '.join(PRIMITIVES)}")
+                raise RuleError(f"there is no primitive {primitive!r}; {hint(primitive, PRIMITIVES)}")
         added = tuple(Override(primitive, scope, rule) for primitive, rule in rules.items())
         return replace(self, name=name, overrides=(*self.overrides, *added))

@@ -23,7 +23,7 @@ import numpy as np
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.files import read_toml
-from chainrule.core.names import escape_terminal, nearest, shown_path
+from chainrule.core.names import escape_terminal, hint, shown_path
 from chainrule.insight.activations import ACTIVATIONS, Activation, Softmax, leaky_relu
 from chainrule.insight.losses import LOSSES, Loss
 from chainrule.insight.network import Layer, Network, default_biases, default_units, default_weights, numbered
@@ -202,9 +202,8 @@ class _Table:
     def only(self, known: Collection[str]) -> None:
         for key in self.settings:
             if key not in known:
-                meant = nearest(key, known)
-                hint = f"did you mean {meant!r}?" if meant else f"there are {', '.join(sorted(known))}"
-                raise self.error(f"there is no setting '{escape_terminal(key, limit=80)}'; {hint}")
+                wrong = escape_terminal(key, limit=80)
+                raise self.error(f"there is no setting '{wrong}'; {hint(key, sorted(known))}")
 
     def required(self, key: str) -> Any:
         if key not in self.settings:
@@ -214,9 +213,7 @@ class _Table:
     def choice(self, key: str, known: Collection[str]) -> str:
         value = self.required(key)
         if not isinstance(value, str) or value not in known:
-            meant = nearest(value, known) if isinstance(value, str) else None
-            hint = f"did you mean {meant!r}?" if meant else f"choose one of {', '.join(known)}"
-            raise self.error(f"{key} cannot be {_shown(value)}; {hint}")
+            raise self.error(f"{key} cannot be {_shown(value)}; {hint(str(value), known)}")
         return value
 
     def text(self, key: str, longest: int) -> str:

@@ -10,7 +10,6 @@ weights after the first update, so that is refused when the outer module is buil
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Self
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from chainrule.core import trees
 from chainrule.core.dtypes import FLOAT32, FLOATS, SHORT, dtype_name, is_float
 from chainrule.core.errors import ConfigError, DTypeError
+from chainrule.core.names import hint
 from chainrule.core.trees import State, Tree
 from chainrule.nn import calls
 from chainrule.nn.summary import Summary, summarise
@@ -73,9 +73,7 @@ class Module:
         """A copy with some attributes changed: ``layer = layer.replace(weight=w)``."""
         for name in changes:
             if name not in vars(self):
-                close = difflib.get_close_matches(name, vars(self), 1)
-                hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(vars(self)) or 'none'}"
-                raise ConfigError(f"{type(self).__name__} has no attribute {name!r}{hint}")
+                raise ConfigError(f"{type(self).__name__} has no attribute {name!r}; {hint(name, vars(self))}")
         copy = object.__new__(type(self))
         vars(copy).update(vars(self) | changes)
         _freeze(copy)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chainrule.core.errors import ConfigError
+from chainrule.core.names import hint
 from chainrule.optim import schedules
 from chainrule.optim.accumulation import accumulate
 from chainrule.optim.adafactor import Adafactor
@@ -124,12 +125,14 @@ def _called(description: Mapping[str, JSON]) -> Any:
         )
     make = OPTIMIZERS.get(kind) or SCHEDULES.get(kind)
     if make is None:
-        raise ConfigError(
-            f"there is no optimiser or schedule {kind!r}; there are {', '.join([*OPTIMIZERS, *SCHEDULES])}"
-        )
+        raise ConfigError(f"there is no optimiser or schedule {kind!r}; {hint(kind, [*OPTIMIZERS, *SCHEDULES])}")
     settings = {name: _made(value) for name, value in description.items() if name != "kind"}
+    signature = inspect.signature(make)
+    for name in settings:
+        if name not in signature.parameters:
+            raise ConfigError(f"{kind} has no setting {name!r}; {hint(name, signature.parameters)}")
     try:
-        bound = inspect.signature(make).bind(**settings)
+        bound = signature.bind(**settings)
     except TypeError as problem:
         raise ConfigError(f"the description of {kind} does not fit: {problem}") from None
     return make(*bound.args, **bound.kwargs)

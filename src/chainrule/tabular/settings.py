@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from chainrule.core.errors import ConfigError
 from chainrule.core.files import read_toml
-from chainrule.core.names import escape_terminal, shown_path
-from chainrule.data.columns import KINDS, Kind, did_you_mean, shown
+from chainrule.core.names import escape_terminal, hint, shown_path
+from chainrule.data.columns import KINDS, Kind, shown
 from chainrule.data.targets import TASKS
 
 ACTIVATIONS = ("SiLU", "ReLU", "GELU", "Tanh", "Sigmoid", "LeakyReLU")
@@ -81,7 +81,7 @@ class Settings:
         plain = {key.replace("-", "_"): value for key, value in content.items()}
         for key in plain:
             if key not in names:
-                raise ConfigError(f"{source}: there is no setting {shown(key)}{did_you_mean(key, names)}")
+                raise ConfigError(f"{source}: there is no setting {shown(key)}; {hint(key, names)}")
         changes: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
@@ -71,6 +72,7 @@ class SampleSheets(Callback):
             raise ConfigError(f"every of SampleSheets is a number of epochs of at least 1, not {every!r}")
         if Image is None:
             raise MissingExtraError("sheets of images need Pillow: pip install 'chainrule[images]'")
+        inspect.signature(image_sheet).bind(None, **options)  # refuses a misspelt one now, not after an epoch
         self.folder = Path(folder)
         self.generate = generate
         self.every = every
