@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 
 from chainrule import tabular
 from chainrule.report.verdict import write_metric
+from chainrule.train import Trainer
 
 from .conftest import Command, patients
 
@@ -260,6 +263,30 @@ def test_runs_with_other_held_out_rows_are_compared_with_a_caution(cli: Command,
     result = cli("show", "runs/t", "runs/t-2")
     assert "Not all were scored on the same rows" in result.out
     assert "constant answer" not in result.out
+
+
+def interrupted(*given: object) -> dict[str, float]:
+    os.kill(os.getpid(), signal.SIGINT)
+    return {"loss": 1.0}
+
+
+def test_a_forced_training_that_fails_in_its_first_epoch_leaves_the_old_run(
+    cli: Command, table: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = (run / "model.safetensors").read_bytes()
+    Path("wild.toml").write_text("learning_rate = 1e37\n", encoding="utf-8")
+    arguments = ("train", table, "--target", "outcome", "--out", "run", "--force")
+    result = cli(*arguments, "--config", "wild.toml")
+    assert result.code == 3
+    assert "note: the run in run is as it was\n" in result.err
+    assert "the last good weights" not in result.err
+    monkeypatch.setattr(Trainer, "evaluate_examples", interrupted)
+    result = cli(*arguments)
+    assert result.code == 130
+    assert "note: the run in run is as it was\n" in result.err
+    assert "to go on" not in result.err
+    assert (run / "model.safetensors").read_bytes() == before
 
 
 # --- resume and continue ----------------------------------------------------------------------------------------------

@@ -45,14 +45,15 @@ def run_training(terminal: Terminal, train: Training, folder: Path) -> int:
         progress.phase("reading the table …")
         with shown_by(terminal.warn):
             run = train(callbacks=[progress], on_prepared=on_prepared, notices=notices)
-    except KeyboardInterrupt:
+    except BaseException as error:
         progress.close()
-        if progress.begun:
-            terminal.warn(f"to go on where training stopped: {resume}")
-        raise
-    except NonFiniteError:
-        progress.close()
-        terminal.warn(f"the last good weights and the report are in {folder}")
+        notes = getattr(error, "__notes__", [])  # of a run that did not take the place of another
+        if not notes and isinstance(error, KeyboardInterrupt) and progress.begun:
+            notes = [f"to go on where training stopped: {resume}"]
+        elif not notes and isinstance(error, NonFiniteError):
+            notes = [f"the last good weights and the report are in {folder}"]
+        for note in notes:
+            terminal.warn(note)
         raise
     finally:
         progress.close()

@@ -168,21 +168,51 @@ def atomic_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
         RunError: when ``path`` exists already (without ``force``), or when writing fails; the message names the folder.
     """
     with _saying_cannot_write(path):
-        if not force and _is_occupied(path):
+        if not force and is_occupied(path):
             raise RunError(f"{shown_path(path)} exists already; choose another folder, or overwrite it with --force")
-        partial = _partial_sibling(path)
-        partial.mkdir()
+        new = NewDirectory(path)
+        with new.removed_on_error():
+            yield new.here
+            new.put_in_place(force=force)
+
+
+class NewDirectory:
+    """An empty folder to fill beside ``path``, where :meth:`put_in_place` moves it. Until then ``path`` is as it was.
+
+    Both raise RunError naming ``path`` where writing fails.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.here = _partial_sibling(path)
+        """Where it is now."""
+        with _saying_cannot_write(path):
+            self.here.mkdir()
+
+    @property
+    def is_in_place(self) -> bool:
+        return self.here == self.path
+
+    def put_in_place(self, *, force: bool) -> None:
+        """The folder as it is, complete on the disk, at ``path``; with ``force`` in the place of what is there."""
+        with _saying_cannot_write(self.path):
+            _sync_tree(self.here)
+            _move_into_place(self.here, self.path, force=force)
+            self.here = self.path
+            _sync_folder(self.path.parent)
+
+    @contextmanager
+    def removed_on_error(self) -> Iterator[None]:
+        """Removes the folder where the block raises before it is in place."""
         try:
-            yield partial
-            _sync_tree(partial)
-            _move_into_place(partial, path, force=force)
-        except RunError as error:  # a file inside failed; name it by the place where it was going to be
-            shutil.rmtree(partial, ignore_errors=True)
-            raise RunError(str(error).replace(shown_path(partial), shown_path(path))) from error
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            yield
+        except BaseException as error:
+            if self.is_in_place:
+                raise
+            shutil.rmtree(self.here, ignore_errors=True)
+            if isinstance(error, RunError):  # a file inside failed; name it by the place where it was going to be
+                raise RunError(str(error).replace(shown_path(self.here), shown_path(self.path))) from error
             raise
-        _sync_folder(path.parent)
 
 
 def remove_partial(folder: Path) -> int:
@@ -199,7 +229,8 @@ def remove_partial(folder: Path) -> int:
     return len(leftovers)
 
 
-def _is_occupied(path: Path) -> bool:
+def is_occupied(path: Path) -> bool:
+    """Whether there is something that a folder at ``path`` would replace; an empty folder is nothing."""
     if path.is_dir():
         return any(path.iterdir())
     return os.path.lexists(path)
@@ -219,11 +250,12 @@ def _move_into_place(partial: Path, path: Path, *, force: bool) -> None:
         partial.rename(path)  # refuses to replace a folder that another process has filled in the meantime
         return
     old = _partial_sibling(path)
-    path.rename(old)
     try:
+        path.rename(old)
         partial.rename(path)
     except BaseException:
-        old.rename(path)
+        if os.path.lexists(old) and not os.path.lexists(path):
+            old.rename(path)
         raise
     if old.is_dir() and not old.is_symlink():
         shutil.rmtree(old, ignore_errors=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from chainrule import nn
 from chainrule.core import trees
 from chainrule.core.errors import ConfigError, NonFiniteError, RunError
-from chainrule.core.files import atomic_directory, remove_partial, write_json, write_text
+from chainrule.core.files import remove_partial, write_json, write_text
 from chainrule.core.names import shown_path
 from chainrule.core.weights import check_same_architecture, load_weights, save_weights
 from chainrule.data.columns import Kind
@@ -25,6 +23,7 @@ from chainrule.data.targets import Target
 from chainrule.report import Report, render_report
 from chainrule.runs import write_model
 from chainrule.tabular import run_folder
+from chainrule.tabular.place import INTERRUPTED, Place, StageCheckpoints, check_free, make_place
 from chainrule.tabular.plan import Plan, make_network, make_plan, make_stopping, make_trainer
 from chainrule.tabular.prediction import evaluate_table, load
 from chainrule.tabular.preparation import (
@@ -112,7 +111,8 @@ def train(
         target: the column to predict; instead of ``settings.target``.
         out: the run folder, which is made; one that exists already is refused, or replaced with ``force``.
         settings: everything else that can be decided.
-        force: replace an existing folder, as soon as the data have been read and found good.
+        force: replace an existing run, with the first checkpoint after an epoch or five seconds of training. What ends training
+            before that, Ctrl-C too, leaves the old run as it was, and the exception has a note that says so.
         callbacks: watch the training; see :class:`chainrule.train.Callback`.
         on_prepared: called once before the first step.
         notices: what was recognised, decided or left out is appended here; the run keeps it too.
@@ -126,7 +126,7 @@ def train(
     if target is not None:
         settings = settings.replace(target=target)
     folder = Path(out)
-    _check_free(folder, force)
+    check_free(folder, force)
     engine_named(settings.engine)
     notes: list[str] = [] if notices is None else notices
     table = read_for_training(source, settings, notes)
@@ -142,9 +142,9 @@ def train(
         environment=run_folder.environment(),
     )
     network = make_network(plan)
-    _make_folder(folder, record, prepared, force=force)
-    with _undone_before_its_first_step(folder, record):
-        return _Stage(folder, record, prepared, network, notes, callbacks).run(on_prepared)
+    place = make_place(folder, partial(_write_beginning, record, prepared), force=force)
+    with place.undone_before_its_first_step(record):
+        return _Stage(place, record, prepared, network, notes, callbacks).run(on_prepared)
 
 
 def resume(
@@ -170,7 +170,7 @@ def resume(
     prepared = prepared_before(place, record, source, "resume it")
     notes += record.notices
     network = _starting_network(place, record)
-    return _Stage(place, record, prepared, network, notes, callbacks).run(on_prepared)
+    return _Stage(Place(place), record, prepared, network, notes, callbacks).run(on_prepared)
 
 
 def continue_training(
@@ -201,9 +201,8 @@ def continue_training(
         raise RunError(
             f"the run in {shown_path(place)} is not finished; finish it with: chainrule resume {shown_path(place)}"
         )
-    destination = place if out is None else Path(out)
     if out is not None:
-        _check_free(destination, force)
+        check_free(Path(out), force)
     notes: list[str] = [] if notices is None else notices
     predictor = load(place)
     kinds = _needed_kinds(before, predictor.preprocessing.kinds, predictor.target)
@@ -234,10 +233,12 @@ def continue_training(
     if out is None:
         _save_start(place, record, weights)
         record.write(place)
+        destination = Place(place)
     else:
-        _make_folder(destination, record, prepared, force=force, start=weights)
-    network = _starting_network(destination, record)
-    with _undone_before_its_first_step(destination, record, before if out is None else None):
+        begin = partial(_write_beginning, record, prepared, start=weights)
+        destination = make_place(Path(out), begin, force=force)
+    with destination.undone_before_its_first_step(record, before if out is None else None):
+        network = _starting_network(destination.here, record)
         return _Stage(destination, record, prepared, network, notes, callbacks).run(on_prepared)
 
 
@@ -276,14 +277,14 @@ class _Stage:
 
     def __init__(
         self,
-        folder: Path,
+        place: Place,
         record: RunRecord,
         prepared: Prepared,
         network: nn.Module,
         notices: list[str],
         callbacks: Sequence[Callback],
     ) -> None:
-        self.folder = folder
+        self.place = place
         self.record = record
         self.prepared = prepared
         self.network = network
@@ -296,9 +297,12 @@ class _Stage:
         return self.record.stage > 1 or self.record.continues is not None
 
     def run(self, on_prepared: OnPrepared | None) -> Run:
-        """Trains and completes the run folder; raises NonFiniteError only after that."""
+        """Trains and completes the run folder; raises NonFiniteError only after that.
+
+        What ends training while another run is in the folder still is raised at once, Ctrl-C as KeyboardInterrupt.
+        """
         if on_prepared is not None:
-            on_prepared(Preparation(self.folder, self.record, self.prepared.target, self.columns, self.network))
+            on_prepared(Preparation(self.place.folder, self.record, self.prepared.target, self.columns, self.network))
         plan = self.record.plan
         training, validation = fit_arguments(self.prepared, plan)
         trainer = make_trainer(plan, self.prepared.target, self.network, len(self.prepared.split.train))
@@ -308,16 +312,20 @@ class _Stage:
         try:
             history = self._fit(trainer, training, validation, stopping)
         except NonFiniteError as error:
+            if self.place.is_waiting:
+                raise
             problem, history = error, trainer.history
             history.stop_reason = "the loss or a gradient was no longer finite"
             if stopping is not None:
                 stopping.on_train_end(trainer)
+        if self.place.is_waiting:
+            raise KeyboardInterrupt
         if start_loss is not None and stopping is not None:
             self._keep_start_if_better(trainer, stopping, start_loss, history)
         status: Status = "finished"
         if problem is not None:
             status = "diverged"
-        elif history.stop_reason == "interrupted":
+        elif history.stop_reason == INTERRUPTED:
             status = "interrupted"
         run = self._complete(trainer.model, history, status, None if problem is None else str(problem))
         if problem is not None:
@@ -326,7 +334,7 @@ class _Stage:
 
     def _fit(self, trainer: Trainer, training: Any, validation: Any, stopping: EarlyStopping | None) -> History:
         plan = self.record.plan
-        checkpoints = run_folder.stage_folder(self.folder, self.record.stage)
+        checkpoints = StageCheckpoints(self.place, self.record.stage, trainer)
         arguments: dict[str, Any] = {
             "validation_data": validation,
             "epochs": plan.epochs,
@@ -335,7 +343,7 @@ class _Stage:
             "stop_at_loss": plan.stop_at_loss,
             "checkpoints": checkpoints,
         }
-        if has_checkpoint(checkpoints):
+        if has_checkpoint(checkpoints.path):
             return trainer.resume(training, **arguments)
         return trainer.fit(training, **arguments)
 
@@ -353,7 +361,7 @@ class _Stage:
 
     def _complete(self, model: nn.Module, history: History, status: Status, problem: str | None) -> Run:
         """Writes the model, the scores and the report, and last of all that the run is finished."""
-        folder, prepared = self.folder, self.prepared
+        folder, prepared = self.place.folder, self.prepared
         target, preprocessing = prepared.target, prepared.preprocessing
 
         def inference(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -387,53 +395,15 @@ def _judged_part(prepared: Prepared) -> tuple[str, NDArray[np.int64]]:
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
-def _check_free(folder: Path, force: bool) -> None:
-    """Raises RunError at once for a folder that could only be refused after the data have been read."""
-    occupied = any(folder.iterdir()) if folder.is_dir() else os.path.lexists(folder)
-    if occupied and not force:
-        raise RunError(f"{shown_path(folder)} exists already; choose another folder, or overwrite it with --force")
-    if folder.is_dir() and occupied and not (folder / run_folder.RUN).exists():
-        raise RunError(f"{shown_path(folder)} is not a run folder, so it is not overwritten; choose another folder")
-    existing = next(parent for parent in folder.resolve().parents if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise RunError(f"cannot write {shown_path(folder)}: permission was denied")
-
-
-def _make_folder(
-    folder: Path,
-    record: RunRecord,
-    prepared: Prepared,
-    *,
-    force: bool,
-    start: Mapping[str, NDArray[Any]] | None = None,
+def _write_beginning(
+    record: RunRecord, prepared: Prepared, folder: Path, *, start: Mapping[str, NDArray[Any]] | None = None
 ) -> None:
-    """The folder with everything that resuming needs; it appears complete or not at all."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write {shown_path(folder)}: {(error.strerror or str(error)).lower()}") from error
-    with atomic_directory(folder, force=force) as partial:
-        write_json(partial / run_folder.PREPROCESSING, prepared.preprocessing.to_json())
-        write_json(partial / run_folder.TARGET, prepared.target.to_json())
-        if start is not None:
-            _save_start(partial, record, start)
-        record.write(partial)
-
-
-@contextlib.contextmanager
-def _undone_before_its_first_step(folder: Path, record: RunRecord, before: RunRecord | None = None) -> Iterator[None]:
-    """An error that leaves nothing to go on with takes back what was written: the folder, or the stage of the run ``before``."""
-    try:
-        yield
-    except NonFiniteError:
-        raise
-    except Exception:
-        stage = run_folder.stage_folder(folder, record.stage)
-        if not has_checkpoint(stage, after=0):
-            if before is not None:
-                before.write(folder)
-            shutil.rmtree(folder if before is None else stage, ignore_errors=True)
-        raise
+    """Everything that resuming needs."""
+    write_json(folder / run_folder.PREPROCESSING, prepared.preprocessing.to_json())
+    write_json(folder / run_folder.TARGET, prepared.target.to_json())
+    if start is not None:
+        _save_start(folder, record, start)
+    record.write(folder)
 
 
 def _save_start(folder: Path, record: RunRecord, weights: Mapping[str, NDArray[Any]]) -> None:

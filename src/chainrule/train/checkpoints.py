@@ -33,6 +33,21 @@ class Checkpoint:
     progress: Mapping[str, Any]
 
 
+class CheckpointFolder:
+    """Where a training keeps its checkpoints; ``path`` may change after one is saved."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, checkpoints: Path | str | CheckpointFolder) -> CheckpointFolder:
+        return checkpoints if isinstance(checkpoints, CheckpointFolder) else cls(Path(checkpoints))
+
+    def save(self, checkpoint: Checkpoint, step: int) -> None:
+        """Raises :class:`RunError` when it cannot."""
+        save_checkpoint(self.path, checkpoint, step)
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, step: int) -> Path:
     """Write ``folder/step-<step>.safetensors`` and drop all but the newest two; raises :class:`RunError` when it cannot."""
     try:

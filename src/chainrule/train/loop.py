@@ -15,7 +15,7 @@ import numpy as np
 from chainrule.core.errors import ConfigError
 from chainrule.train.batches import Examples, examples, order_of_epoch
 from chainrule.train.callbacks import BatchEvent, Callback, checked_callbacks
-from chainrule.train.checkpoints import Checkpoint, clear_checkpoints, save_checkpoint
+from chainrule.train.checkpoints import Checkpoint, CheckpointFolder, clear_checkpoints
 from chainrule.train.history import EpochRecord, History
 from chainrule.train.journal import Stretch
 from chainrule.train.progress import EpochTotals, Pace, Position
@@ -51,7 +51,7 @@ class Loop:
         callbacks: Sequence[Callback] = (),
         stop_at_loss: float | None = None,
         stop_at_gradient_norm: float | None = None,
-        checkpoints: Path | str | None = None,
+        checkpoints: Path | str | CheckpointFolder | None = None,
         checkpoint_seconds: float = 5.0,
     ) -> None:
         if not _is_count(epochs):
@@ -70,7 +70,7 @@ class Loop:
         self.callbacks = checked_callbacks(callbacks)
         self.stop_at_loss = stop_at_loss
         self.stop_at_gradient_norm = stop_at_gradient_norm
-        self.folder = None if checkpoints is None else Path(checkpoints)
+        self.folder = None if checkpoints is None else CheckpointFolder.of(checkpoints)
         self.checkpoint_seconds = checkpoint_seconds
         self.batches = -(-self.data.count // self.batch)
         one_by_one = any(type(callback).on_batch_end is not Callback.on_batch_end for callback in self.callbacks)
@@ -87,7 +87,7 @@ class Loop:
         why = self.trainer.choose_engines(first, self.epochs * self.batches, self.validation, self.epochs)
         self.trainer.history.engine, self.trainer.history.engine_reason = self.trainer.engine, why
         if self.folder is not None:
-            clear_checkpoints(self.folder)
+            clear_checkpoints(self.folder.path)
             self._save(position)
         return self.train(position)
 
@@ -191,7 +191,7 @@ class Loop:
             "arguments": self._arguments(),
             "engines": {name: compiled.engine.name for name, compiled in trainer.compiled().items()},
         }
-        save_checkpoint(self.folder, Checkpoint(groups, progress), trainer.steps)
+        self.folder.save(Checkpoint(groups, progress), trainer.steps)
         self.saved = time.monotonic()
 
     def _stateful(self) -> list[Callback]:

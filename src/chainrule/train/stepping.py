@@ -19,7 +19,7 @@ from chainrule.engines.profile import Profile
 from chainrule.trace.seeds import fold_in, key_from_seed
 from chainrule.train.batches import Examples, examples
 from chainrule.train.callbacks import Callback
-from chainrule.train.checkpoints import load_newest
+from chainrule.train.checkpoints import CheckpointFolder, load_newest
 from chainrule.train.diagnosis import first_nonfinite_place
 from chainrule.train.history import History
 from chainrule.train.journal import Journal, Stretch
@@ -192,7 +192,7 @@ class StepTrainer(ABC):
         callbacks: Sequence[Callback] = (),
         stop_at_loss: float | None = None,
         stop_at_gradient_norm: float | None = None,
-        checkpoints: Path | str | None = None,
+        checkpoints: Path | str | CheckpointFolder | None = None,
         checkpoint_seconds: float = 5.0,
     ) -> History:
         """Train for a number of epochs and return the history.
@@ -218,13 +218,14 @@ class StepTrainer(ABC):
         )
         return loop.start()
 
-    def resume(self, data: Any, *, checkpoints: Path | str, **arguments: Any) -> History:
+    def resume(self, data: Any, *, checkpoints: Path | str | CheckpointFolder, **arguments: Any) -> History:
         """Go on from the newest checkpoint with the same data and arguments as ``fit``: the result has the same bits.
 
         Raises :class:`RunError` when there is no checkpoint, :class:`WeightsError` when it belongs to another model.
         """
-        loop = Loop(self, data, checkpoints=checkpoints, **arguments)
-        return loop.train(loop.restore(load_newest(Path(checkpoints))))
+        folder = CheckpointFolder.of(checkpoints)
+        loop = Loop(self, data, checkpoints=folder, **arguments)
+        return loop.train(loop.restore(load_newest(folder.path)))
 
     def partial_fit(self, x: Tree, y: Tree, weights: Any = None) -> float:
         """One update from these examples, for data that arrives bit by bit; returns the loss before the update."""
