@@ -150,6 +150,7 @@ def emit_program(
     a clock around every loop nest if ``profiled``. ``convolutions`` are the contractions that run by Winograd's algorithms."""
     emitter = _Emitter(vector_bytes, convolutions, profiled)
     loops = [node for grouping, _ in plans for node in grouping.graph.nodes if node.primitive.name == "scan"]
+    emitter.bodies.update(node.attributes["body"] for node in loops)
     emitter.looking_ahead.update(node.attributes["body"] for node in loops if looks_ahead(node))
     for grouping, memory in plans[:-1]:
         # What is written out does not know the number of its row, from which random bits in a slab of a loop follow.
@@ -187,7 +188,8 @@ class _Emitter:
         self.constants: list[Value] = []
         self.makers: dict[Value, Node] = {}
         self.numbers: dict[Graph, int] = {}
-        # The bodies of loops that fetch what their next step needs.
+        # The bodies of loops, and of those that fetch what their next step needs.
+        self.bodies: set[Graph] = set()
         self.looking_ahead: set[Graph] = set()
         self.alone: dict[int, str] = {}
         self.nests, self.loops, self.sections = 0, 0, 0
@@ -266,7 +268,9 @@ class _Emitter:
                 w.line("other.slot = moved;")
             w.lines.extend(calls.lines)
             for source, target, size in memory.copies:
-                w.line(f"memcpy(slot[{target}], slot[{source}], {c_size(size)});")
+                # A loop may have given both the same place.
+                unless = f"if (slot[{target}] != slot[{source}]) " if graph in self.bodies else ""
+                w.line(f"{unless}memcpy(slot[{target}], slot[{source}], {c_size(size)});")
         self.functions.texts.append(w.text)
 
 

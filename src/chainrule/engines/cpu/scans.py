@@ -1,6 +1,7 @@
 """Loops over the body graph as C: the function of a loop calls the function of its body once for every turn.
 
-The carry of a turn goes from one buffer to another and back, so that a turn reads what it does not write over. A loop whose rows
+The carry of a turn goes from one buffer to another and back, so that a turn reads what it does not write over. Where a loop
+keeps the carries of all turns, they need no buffers and no copies: they go from place to place in what is kept. A loop whose rows
 are independent runs in slabs, and one without a carry step by step on all threads (``slabs.py``); every such task borrows buffers and
 an arena from its thread.
 """
@@ -37,6 +38,30 @@ class Loop:
     is_shared_out: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Which of the results with a part for every step holds a carry: as a step is ``given`` it, or as the step leaves it."""
+
+    number: int
+    given: bool
+
+
+def carries_kept(node: Node) -> dict[int, Keeping]:
+    """The carries that a loop keeps of every step, by number. In slabs, what has no rows belongs to all of them and is left out."""
+    body: Graph = node.attributes["body"]
+    consts, carries = node.attributes["consts"], node.attributes["carries"]
+    stacked, found = body.outputs[carries:], {}
+    for c in range(carries if node.attributes["length"] else 0):
+        given, left = body.inputs[consts + c], body.outputs[c]
+        if slabs_of(node) != "1" and not _has_rows(left):
+            continue
+        if given in stacked:
+            found[c] = Keeping(stacked.index(given), True)
+        elif left in stacked:
+            found[c] = Keeping(stacked.index(left), False)
+    return found
+
+
 def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, *, profiled: bool = False) -> Loop:
     """A loop of fixed length around graph ``number``; with ``profiled`` tasks say which part of the rows they do."""
     body: Graph = node.attributes["body"]
@@ -47,6 +72,10 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, 
     carried, stacked = body.outputs[:carries], body.outputs[carries:]
     # Every slab computes what has no rows; the first one's goes to the results.
     spares = {k: value for k, value in enumerate(stacked) if is_cut and not _has_rows(value)}
+    kept = carries_kept(node)
+    back = node.attributes["reverse"]
+    first_turn, last_turn = ("0", str(length - 1))[:: -1 if back else 1]
+    passed = {c: value for c, value in enumerate(carried) if c not in kept}
     w = Writer()
     with w.block(f"static void {name}(void *context, long task)"):
         w.line("struct frame *const frame = context;")
@@ -62,7 +91,7 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, 
                 w.line("const long outside = cr_enter_slab(B, frame->B);")
         else:
             w.line("char *top = frame->scratch;")
-        _double_buffers(w, carried)
+        _double_buffers(w, passed)
         for k, value in spares.items():
             w.line(f"char *const spare_{k} = top;")
             w.line(f"top += cr_round({c_size(bytes_of(value))});")
@@ -89,17 +118,34 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, 
                 else place(value, inner, step)
             )
 
+        def kept_at(c: int, step: str) -> str:
+            """Where a carry is kept."""
+            return place(node.outputs[carries + kept[c].number], carried[c], step)
+
+        for c, keeping in kept.items():
+            if keeping.given:
+                w.line(
+                    f"memcpy({kept_at(c, first_turn)}, {place(first[c], carried[c])}, {c_size(bytes_of(carried[c]))});"
+                )
         turn = "task / slabs" if is_cut else "task"
         begin, end = (turn, f"{turn} + 1") if at_once else ("0", str(length))
         with w.block(f"for (long step = {begin}; step < {end}; step++)"):
             w.line(f"const long t = {f'{length - 1} - step' if node.attributes['reverse'] else 'step'};")
             given = [place(*pair) for pair in zip(node.inputs[:consts], body.inputs)]
             for c, pair in enumerate(zip(first, carried, strict=True)):
-                given.append(f"step ? carry[{c}][(step + 1) % 2] : {place(*pair)}")
+                if c in kept and kept[c].given:
+                    given.append(kept_at(c, "t"))
+                else:
+                    before = kept_at(c, f"(t {'+' if back else '-'} 1)") if c in kept else f"carry[{c}][(step + 1) % 2]"
+                    given.append(f"step ? {before} : {place(*pair)}")
             given += [part(*pair, "t") for pair in zip(steps, body.inputs[consts + carries :], strict=True)]
             for c, pair in enumerate(zip(node.outputs, carried)):
-                own = " && !slab" if is_cut and not _has_rows(pair[1]) else ""
-                given.append(f"step == {length - 1}{own} ? {place(*pair)} : carry[{c}][step % 2]")
+                if c in kept and not kept[c].given:
+                    given.append(kept_at(c, "t"))
+                else:
+                    after = kept_at(c, f"(t {'-' if back else '+'} 1)") if c in kept else f"carry[{c}][step % 2]"
+                    own = " && !slab" if is_cut and not _has_rows(pair[1]) else ""
+                    given.append(f"step == {length - 1}{own} ? {place(*pair)} : {after}")
             for k, pair in enumerate(zip(node.outputs[carries:], stacked, strict=True)):
                 given.append(f"slab ? spare_{k} : {place(*pair, 't')}" if k in spares else place(*pair, "t"))
             ahead = "0"
@@ -113,6 +159,10 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, 
                 say_what_is_next(w, length - 1, *both)
                 ahead = "(char *)&ahead"
             _call(w, number, [*given, ahead], "frame->row + row" if is_cut else "frame->row")
+        for c, keeping in kept.items():
+            if not keeping.given:
+                result = place(node.outputs[c], carried[c])
+                w.line(f"memcpy({result}, {kept_at(c, last_turn)}, {c_size(bytes_of(carried[c]))});")
         if not length:
             for source, target in zip(first, node.outputs):
                 w.line(f"memcpy(slot[{slot_of(target)}], slot[{slot_of(source)}], {c_size(bytes_of(target))});")
@@ -120,7 +170,7 @@ def write_scan(node: Node, name: str, number: int, slot_of: SlotOf, rows: Rows, 
             w.line("cr_give_back(own);")
             if profiled:
                 w.line("cr_portion = outside;")
-    sizes = _sizes(name, number, carried, list(spares.values()))
+    sizes = _sizes(name, number, list(passed.values()), list(spares.values()))
     if not has_tasks:
         return Loop(w.text, sizes, f"{name}(&frame, 0);", f"{name}_bytes(B)", f"graph_{number}_borrowed(B)")
     if is_cut:
@@ -148,7 +198,7 @@ def write_fixed_point(
         w.line("char **const slot = frame->slot;")
         w.line("const long B = frame->B;")
         w.line("char *top = frame->scratch;")
-        _double_buffers(w, states)
+        _double_buffers(w, dict(enumerate(states)))
         w.line("long step = 0;")
         for c, (source, size) in enumerate(zip(sources[consts:], sizes, strict=True)):
             w.line(f"memcpy(carry[{c}][1], {source}, {size});")
@@ -184,9 +234,11 @@ def _sizes(name: str, number: int, carried: Sequence[Value], spares: Sequence[Va
     return w.text
 
 
-def _double_buffers(w: Writer, carried: Sequence[Value]) -> None:
-    w.line(f"char *carry[{max(1, len(carried))}][2];")
-    for c, value in enumerate(carried):
+def _double_buffers(w: Writer, carried: Mapping[int, Value]) -> None:
+    """Two buffers for each of these carries, by number."""
+    if carried:
+        w.line(f"char *carry[{max(carried) + 1}][2];")
+    for c, value in carried.items():
         w.line(f"for (int k = 0; k < 2; k++) carry[{c}][k] = top, top += cr_round({c_size(bytes_of(value))});")
 
 
