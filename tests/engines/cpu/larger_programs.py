@@ -58,8 +58,9 @@ CHOICES: dict[str, Sequence[Any]] = {
     "grouping.LARGEST_SIDE": (16, 4096),
     "grouping.ADDITIONS_A_PASS": (1, 12, 1000),
     "recomputed.SMALLEST": (0, 1 << 19),
-    "map_nests._SHORTEST": (1, 16),
-    "map_nests._MOST_RESIDUES": (2, 16),
+    "conditions.SMALLEST": (0, 1 << 19),
+    "cuts._SHORTEST": (1, 16),
+    "cuts._MOST_RESIDUES": (2, 16),
     "pieces._SHORT": (1, 16),
     "layouts.FEWEST_ITERATIONS": (1, 4),
     "straight.MOST_OPERATIONS": (0, 0, 0, 3000),
@@ -285,15 +286,39 @@ class _LargerWriter(ProgramWriter):
         )
         w = self.weight((kernel, kernel, channels, filters), x.dtype)
         role = self.random.random()
-        if role < 0.5:
+        if role < 0.4:
             y = self.clamp(self.build.contract(spec, x, w))
             return self.wide(self.build.maximum(y, self.build.full_like(y, 0)) if self.random.random() < 0.5 else y)
         wanted = ArrayType(spec.shape, x.dtype)
         found = [v for v in self.pool if v.type == wanted]
         d = self.random.choice(found) if found else self.build.full(wanted, 1) if not self.depth else self.given(wanted)
-        if role < 0.75:
+        if self.depth and self.random.random() < 0.7:
+            d = self.passed_back(d)
+        if role < 0.65:
             return self.clamp(self.build.contract(spec.for_a(x.shape), d, w))
-        return self.clamp(self.build.contract(spec.for_b(w.shape), x, d))
+        of_weight = self.clamp(self.build.contract(spec.for_b(w.shape), x, d))
+        if self.random.random() < 0.4:
+            return of_weight
+        # With the gradient of a bias; what takes both keeps both.
+        of_bias = self.clamp(self.build.reduce_sum(d, (0, 1, 2)))
+        self.pool += [of_weight, of_bias]
+        return self.clamp(self.build.add(self.clamp(self.build.reduce_sum(of_weight, (0, 1, 2))), of_bias))
+
+    def passed_back(self, d: Value) -> Value:
+        """A cotangent by way of a rectifier, or put together from those of every other row, as by way of a pooled image."""
+        b, size = self.build, d.shape[1]
+        assert isinstance(size, int), "a convolution has known positions"
+        if size < 2 or self.random.random() < 0.5:
+            return b.select(b.le(self.like(d), b.full_like(d, 0)), b.full_like(d, 0), d)
+        total = None
+        for k in (0, 1):
+            count = (size - k + 1) // 2
+            own = self.given(ArrayType((d.shape[0], count, *d.shape[2:]), d.dtype))
+            low, high, inner = (0, k, 0, 0), (0, size - k - 2 * count + 1, 0, 0), (0, 1, 0, 0)
+            spread = b.pad(own, low, high, inner)
+            total = spread if total is None else b.add(total, spread)
+        assert total is not None
+        return self.clamp(total)
 
     def pool_maxima(self) -> Value | None:
         """The largest of windows, or the gradient that goes to where the largest was."""

@@ -131,10 +131,10 @@ def test_larger_programs_agree_to_the_bit(seed):
     check_larger(seed, quick())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 17, 21, 31, 38, 41])
+@pytest.mark.parametrize("seed", [0, 1, 2, 10, 21, 31, 38, 42])
 def test_programs_of_convolutions_agree_to_the_bit(seed):
     source = check_convolutions(seed, quick())
-    if seed == 17:  # This one has results and gradients by Winograd's algorithms.
+    if seed == 31:  # This one has results and gradients by Winograd's algorithms.
         assert "if (tile_results_" in source
         assert "the parts of the sum, transformed" in source
 

@@ -26,6 +26,7 @@ NAMES = [
     "choose stored values",
     "group into nests",
     "cut into sections",
+    "keep conditions",
     "compute again",
     "plan memory",
     "write C",
@@ -223,8 +224,8 @@ def test_a_word_that_means_nothing_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHAINRULE_DEBUG", "lowerin\x1b")
     with pytest.raises(
         ConfigError,
-        match=r"'lowerin\\x1b'; it may have 1, lowering, inline, widen, maps, products, layouts, stored, nests, sections, again, "
-        "memory, c",
+        match=r"'lowerin\\x1b'; it may have 1, lowering, inline, widen, maps, products, layouts, stored, nests, sections, "
+        "conditions, again, memory, c",
     ):
         watcher("step")
     (tmp_path / "file").touch()

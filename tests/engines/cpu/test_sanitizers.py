@@ -10,7 +10,7 @@ from tests.engines.cpu.networks import NETWORKS, training_job
 from tests.engines.cpu.standalone import FailedRunError, Job, run_jobs
 
 from chainrule.core.dtypes import ALL
-from chainrule.engines.cpu import tile_regions
+from chainrule.engines.cpu import conditions, tile_regions
 from chainrule.engines.cpu.toolchain import find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
@@ -113,6 +113,13 @@ def test_errors_would_be_seen(right, wrong, complaint, tmp_path, monkeypatch):
     graph = builder.finish("negative", [builder.neg(builder.input(ArrayType((BATCH,), "float32"), "x"))])
     with pytest.raises(FailedRunError, match=complaint):
         check([Job(graph, [[np.ones(4, np.float32)]])], tmp_path, ADDRESSES)
+
+
+@pytest.mark.parametrize(("flags", "threads"), [(ADDRESSES, 0), (RACES, 3)])
+def test_pooled_images_and_their_gradients_stay_in_their_arrays(tmp_path, monkeypatch, flags, threads):
+    """Conditions are kept instead of images, slabs of which are pooled; gradients are computed, and added up, where they are copied."""
+    monkeypatch.setattr(conditions, "SMALLEST", 0)
+    check([training_job("convolutional", (1, 2, 33, 150))], tmp_path, flags, threads=threads)
 
 
 @pytest.mark.parametrize(("flags", "threads"), [(ADDRESSES, 0), (RACES, 3)])

@@ -26,7 +26,7 @@ from chainrule.engines.cpu.scalars import STORED
 from chainrule.engines.cpu.scans import write_fixed_point, write_scan
 from chainrule.engines.cpu.scatters import write_scatter
 from chainrule.engines.cpu.section_function import scratch_of, write_section
-from chainrule.engines.cpu.sides import sides_of
+from chainrule.engines.cpu.sides import Side, sides_of
 from chainrule.engines.cpu.slabs import draws_by_row
 from chainrule.engines.cpu.straight import is_small, write_straight
 from chainrule.engines.cpu.tile_kernel import KernelWriter
@@ -379,20 +379,29 @@ class _Lowering:
             def body_again() -> Body:
                 return Body(first.maker, first.pointer)
 
-            sides = sides_of(nest.sides, name)
+            sides = sides_of([*nest.sides, *nest.operand_sums], name)
+            sides, of_operands = sides[: len(nest.sides)], self._by_operand(node, sides[len(nest.sides) :])
             computed = frozenset(k for k, value in enumerate(node.inputs) if first.pointer(value) is None)
             in_loop = self.grouping.graph in self.emitter.looking_ahead
             kernel = KernelWriter(node, body_again, name, nest.roots, nest.keeps_result, sides, in_loop)
             # Only what has items is computed where it is copied: weights are not.
             if convolutions is not None and (convolutions[0].gives_taps or 1 - convolutions[0].number not in computed):
                 writer = GradientWriter if convolutions[0].gives_taps else ResultsWriter
-                return [(task, used) for task in writer(kernel, convolutions, bytes, computed).write()]
-            return [(task, used) for task in TileWriter(kernel, pieces, bytes, computed).write()]
+                return [(task, used) for task in writer(kernel, convolutions, bytes, computed, of_operands).write()]
+            return [(task, used) for task in TileWriter(kernel, pieces, bytes, computed, of_operands).write()]
         tasks = []
         for piece in pieces:
             body, used, name = self._body(nest)
             tasks.append((write_plain(body, node, piece, name(node.output), len(pieces) == 1), used))
         return tasks
+
+    def _by_operand(self, node: Node, sums: Sequence[Side]) -> dict[int, list[Side]]:
+        """The sums of operands by the number of the operand."""
+        operands = [self.grouping.canonical(value) for value in node.inputs]
+        found: dict[int, list[Side]] = {}
+        for side in sums:
+            found.setdefault(operands.index(self.grouping.canonical(side.node.inputs[0])), []).append(side)
+        return found
 
     def _function(self, nest: Nest, task: Task, pointers: dict[str, Value]) -> None:
         name = f"nest_{self.emitter.nests}"

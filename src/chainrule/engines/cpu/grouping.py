@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heappush
 
 from chainrule.core.dtypes import BOOL, FLOATS
 from chainrule.engines.cpu.loop_rows import rows_of_loops
-from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, Section, same_bytes
+from chainrule.engines.cpu.nest import ELEMENTWISE, Nest, Section, ancestors, same_bytes
 from chainrule.engines.cpu.rows import join_rows
 from chainrule.engines.cpu.scalars import COSTS
 from chainrule.engines.cpu.tile_shape import NOMINAL
@@ -48,10 +48,11 @@ class Grouping:
         has_epilogue: Callable[[Node], bool],
         has_sides: Callable[[Node], bool] | None = None,
         copies: Callable[[Node], frozenset[int]] | None = None,
+        adds_up: Callable[[Node, int], bool] | None = None,
     ) -> None:
         self.graph = graph
         self.has_epilogue, self.has_sides = has_epilogue, has_sides or (lambda node: False)
-        self.copies = copies or (lambda node: frozenset())
+        self.copies, self.adds_up = copies or (lambda node: frozenset()), adds_up or (lambda node, number: False)
         self.makers: dict[Value, Node] = {value: node for node in graph.nodes for value in node.outputs}
         self.alias: dict[Value, Value] = {}
         for node in graph.nodes:
@@ -66,7 +67,7 @@ class Grouping:
 
     def group(self) -> None:
         """Put what is computed into nests, in an order in which they can run. What only its own nest reads is stored no more."""
-        self.nests = self._schedule(join_rows(self._merge(self._separate()), self))
+        self.nests = self._schedule(join_rows(self._add_up_operands(self._merge(self._separate())), self))
 
     def canonical(self, value: Value) -> Value:
         """The value whose bytes these are."""
@@ -124,7 +125,7 @@ class Grouping:
         In passes over arrays of its size: writing is two, because what is written over is fetched first, and so many additions take
         as long as one.
         """
-        found = made_of(value, self, stored)
+        found = made_of(value, self, stored, spread=True)
         if found is None:
             return False
         sources, cost = found
@@ -132,10 +133,18 @@ class Grouping:
         return readers * once < once + WRITING + readers
 
     def _readers(self) -> dict[Value, int]:
-        """How many nodes read a value, under whatever shape."""
+        """How many nodes read a value, under whatever shape, without the sums that the copies of others may add up."""
         found: dict[Value, int] = {}
+        added = {
+            self.canonical(value)
+            for node in self.graph.nodes
+            if node.primitive.name == "contract"
+            for number, value in enumerate(node.inputs)
+            if self.adds_up(node, number)
+        }
         for node in self.graph.nodes:
-            if node.outputs[0] not in self.alias:
+            goes_along = can_be_side(node) and self.canonical(node.inputs[0]) in added
+            if node.outputs[0] not in self.alias and not goes_along:
                 for value in set(map(self.canonical, node.inputs)):
                     found[value] = found.get(value, 0) + 1
         return found
@@ -204,6 +213,31 @@ class Grouping:
         self._forget_private(groups)
         return groups
 
+    def _add_up_operands(self, groups: list[Nest]) -> list[Nest]:
+        """Sums of what a contraction computes while it copies it go along with the copy."""
+        home = {value: group for group in groups for value in group.made}
+        above = ancestors(groups, home)
+        for group in [group for group in groups if group.node is not None and can_be_side(group.node)]:
+            assert group.node is not None, "it has just been looked at"
+            operand = self.canonical(group.node.inputs[0])
+            target = next((g for g in groups if self._computes(g, operand) and group not in above[g]), None)
+            if operand in self.stored or target is None:
+                continue
+            target.operand_sums.append(group.node)
+            target.order = max(target.order, group.order)
+            groups.remove(group)
+            for other in groups:
+                if group in above[other]:
+                    above[other] |= {target} | above[target]
+        return groups
+
+    def _computes(self, nest: Nest, operand: Value) -> bool:
+        """Whether a nest is a contraction that copies this operand, and may add it up on the way."""
+        if nest.kind != "contract" or nest.node is None:
+            return False
+        node = nest.node
+        return any(self.canonical(x) is operand and self.adds_up(node, k) for k, x in enumerate(node.inputs))
+
     def _as_side(self, nest: Nest) -> Nest | None:
         """A sum as something computed along with a nest over the box of its operand, if it can be."""
         if nest.node is None or not can_be_side(nest.node):
@@ -267,16 +301,20 @@ class Grouping:
         return ordered
 
 
-def made_of(value: Value, grouping: Grouping, stored: Collection[Value]) -> tuple[set[Value], int] | None:
+def made_of(
+    value: Value, grouping: Grouping, stored: Collection[Value], *, spread: bool = False
+) -> tuple[set[Value], int] | None:
     """The stored values that a value is computed from, element by element, and how many additions that takes; None where it is
-    computed in another way."""
+    computed in another way. What is ``spread`` is padded somewhere, also between its elements, as the gradient of a pooled image."""
     found: set[Value] = set()
     cost, seen, waiting = 0, {value}, [value]
     while waiting:
         node = grouping.makers[waiting.pop()]
         if node.primitive.name == "constant":
             continue
-        if node.primitive.name not in ELEMENTWISE and node.primitive.name != "broadcast" and not same_bytes(node):
+        name = node.primitive.name
+        known = name in ELEMENTWISE or name == "broadcast" or same_bytes(node) or (spread and name == "pad")
+        if not known:
             return None
         cost += _cost(node)
         for source in {grouping.canonical(operand) for operand in node.inputs} - seen:

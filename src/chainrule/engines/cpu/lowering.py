@@ -11,6 +11,7 @@ from functools import cache
 
 from chainrule.engines.cpu import checks, show
 from chainrule.engines.cpu.as_maps import write_as_maps
+from chainrule.engines.cpu.conditions import keep_conditions
 from chainrule.engines.cpu.contraction import solved
 from chainrule.engines.cpu.emit import Source, emit_program
 from chainrule.engines.cpu.grouping import Grouping
@@ -22,7 +23,7 @@ from chainrule.engines.cpu.memory import Memory, plan_memory
 from chainrule.engines.cpu.recomputed import recompute
 from chainrule.engines.cpu.sections import cut_into_sections
 from chainrule.engines.cpu.sunk_products import sink_products
-from chainrule.engines.cpu.tile_items import computed_by_item
+from chainrule.engines.cpu.tile_items import adds_up_items, computed_by_item
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.widen import widen
 from chainrule.engines.cpu.winograd import Convolution, convolutions_of
@@ -92,7 +93,14 @@ def _choose_stored(lowering: Lowering) -> None:
         pieces = solved(node) if has_epilogue(node) else None
         return computed_by_item(node, pieces, lowering.vector_bytes) if pieces is not None else frozenset()
 
-    lowering.groupings = [Grouping(graph, has_epilogue, has_sides, copies) for graph in with_bodies(lowering.graph)]
+    def adds_up(node: Node, number: int) -> bool:
+        """Whether such a copy may add up its operand, too."""
+        pieces = solved(node)
+        return number in copies(node) and pieces is not None and adds_up_items(pieces, number)
+
+    lowering.groupings = [
+        Grouping(graph, has_epilogue, has_sides, copies, adds_up) for graph in with_bodies(lowering.graph)
+    ]
 
 
 def _group(lowering: Lowering) -> None:
@@ -109,6 +117,11 @@ def _cut_into_sections(lowering: Lowering) -> None:
             if found is not None:
                 lowering.convolutions[node] = found
     cut_into_sections(program, lowering.convolutions.__contains__)
+
+
+def _keep_conditions(lowering: Lowering) -> None:
+    # As with what is computed again, bodies of loops have what they need in a cache.
+    keep_conditions(lowering.groupings[-1])
 
 
 def _recompute(lowering: Lowering) -> None:
@@ -204,6 +217,13 @@ STEPS = (
         _cut_into_sections,
         _check_sections,
         lambda lowering: show.sections_text(lowering.groupings),
+    ),
+    Step(
+        "keep conditions",
+        "conditions",
+        _keep_conditions,
+        _check_sections,
+        lambda lowering: show.nests_text(lowering.groupings),
     ),
     Step(
         "compute again",

@@ -14,7 +14,8 @@ ELEMENTWISE = frozenset({*EXPRESSIONS, "cast", "stop_gradient"})
 
 @dataclass(eq=False, slots=True)
 class Nest:
-    """One loop nest: a node that needs its own, or none, and the maps and sums (``sides``) computed along with it.
+    """One loop nest: a node that needs its own, or none, the maps and sums (``sides``) computed along with it, and the sums of
+    operands that its node copies and computes on the way (``operand_sums``).
 
     A nest that runs row by row has ``members``, each as it would run alone, in the order in which a row meets them; ``outer`` is the
     box of the rows, and what is ``private`` is read by other members only.
@@ -27,6 +28,7 @@ class Nest:
     reads: dict[Value, bool] = field(default_factory=dict)
     keeps_result: bool = True
     sides: list[Node] = field(default_factory=list)
+    operand_sums: list[Node] = field(default_factory=list)
     members: list[Nest] = field(default_factory=list)
     outer: Shape = ()
     private: set[Value] = field(default_factory=set)
@@ -47,7 +49,7 @@ class Nest:
     @property
     def totals(self) -> list[Value]:
         """The results of the sums."""
-        return [node.output for node in self.sides]
+        return [node.output for node in (*self.sides, *self.operand_sums)]
 
     @property
     def shape(self) -> Shape:

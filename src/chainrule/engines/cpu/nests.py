@@ -129,11 +129,11 @@ def write_boxes(boxes: Sequence[Box], comment: str = "", sides: Sequence[Side] =
     for side in sides:
         side.begin(w)
     with w.loop(outer, "low", "high"):
-        _write_together(w, [Box(box.vars[1:], box.statements, box.stores) for box in boxes])
+        write_together(w, [Box(box.vars[1:], box.statements, box.stores) for box in boxes])
     return Task(w.text, chunks, after=end_of(sides), regions=regions_of(sides), comment=comment)
 
 
-def _write_together(w: Writer, boxes: Sequence[Box]) -> None:
+def write_together(w: Writer, boxes: Sequence[Box]) -> None:
     """Boxes one after another. Neighbours with the same loops share all but the innermost: what one has read and written lines of,
     another, as of the next residue of a stride, needs while they are near."""
     for var, group in itertools.groupby(boxes, lambda box: box.vars[0] if len(box.vars) > 1 else None):
@@ -143,7 +143,7 @@ def _write_together(w: Writer, boxes: Sequence[Box]) -> None:
                 write_loops(w, box)
             continue
         with w.loop(var):
-            _write_together(w, [Box(box.vars[1:], box.statements, box.stores) for box in together])
+            write_together(w, [Box(box.vars[1:], box.statements, box.stores) for box in together])
 
 
 def regions_of(sides: Sequence[Side]) -> list[Region]:

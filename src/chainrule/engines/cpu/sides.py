@@ -22,11 +22,13 @@ LANE = Var("l", LANES)
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One sum over leading axes: its node, the pointer of its result, and the number that makes names unique in a function."""
+    """One sum over leading axes: its node, the pointer of its result, the number that makes names unique in a function, and the chunks
+    that add to it at most."""
 
     node: Node
     pointer: str
     number: int
+    most: int = MOST_CHUNKS
 
     @property
     def count(self) -> int:
@@ -47,7 +49,7 @@ class Side:
     @property
     def region(self) -> tuple[str, str, int]:
         """The name, element type and elements of the working memory for all partial sums."""
-        return f"side_{self.number}", self.node.output.dtype, self.width * MOST_CHUNKS
+        return f"side_{self.number}", self.node.output.dtype, self.width * self.most
 
     def begin(self, w: Writer) -> None:
         """At the beginning of a chunk: its partial sum is 0."""
@@ -63,16 +65,17 @@ class Side:
         assert place is not None, "the loops of a nest keep the axes of its sums apart"
         return Store(f"own_{self.number}", lane if self.in_lanes else place[1], value, self.width, adds=True)
 
-    def end(self, w: Writer) -> None:
-        """After all chunks: the partial sums added up in order."""
+    def end(self, w: Writer, step: str = "1") -> None:
+        """After all chunks: the partial sums, of every ``step``th chunk, added up in order."""
         name = f"side_{self.number}"
-        with w.block("for (long part = 1; part < chunks; part++)"):
+        increment = f"part += {step}" if step != "1" else "part++"
+        with w.block(f"for (long part = {step}; part < chunks; {increment})"):
             w.line("CR_INDEPENDENT")
             w.line(f"for (long k = 0; k < {self.width}; k++) {name}[k] += {name}[part * {self.width} + k];")
-        step = LANES // 2 if self.in_lanes else 0
-        while step:
-            w.line(f"for (long k = 0; k < {step}; k++) {name}[k] += {name}[k + {step}];")
-            step //= 2
+        lanes = LANES // 2 if self.in_lanes else 0
+        while lanes:
+            w.line(f"for (long k = 0; k < {lanes}; k++) {name}[k] += {name}[k + {lanes}];")
+            lanes //= 2
         w.line(f"for (long k = 0; k < {self.count}; k++) {self.pointer}[k] = {name}[k];")
 
 
@@ -80,9 +83,12 @@ def sides_of(nodes: Sequence[Node], name: Callable[[Value], str]) -> list[Side]:
     return [Side(node, name(node.output), number) for number, node in enumerate(nodes)]
 
 
-def end_of(sides: Sequence[Side]) -> str:
-    """What runs after all chunks; it knows how many ``chunks`` there were."""
+def end_of(sides: Sequence[Side], ranges: str = "") -> str:
+    """What runs after all chunks; it knows how many ``chunks`` there were. Where each of ``ranges`` was added up by several chunks, its
+    first counts."""
     w = Writer()
+    if ranges:
+        w.line(f"const long shares = chunks / ({ranges});")
     for side in sides:
-        side.end(w)
+        side.end(w, "shares" if ranges else "1")
     return w.text if sides else ""

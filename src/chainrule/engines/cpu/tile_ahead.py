@@ -15,7 +15,7 @@ from chainrule.engines.cpu.loops import Box, Writer
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.tile_plan import Plan
 from chainrule.engines.cpu.tile_units import SECOND_CACHE, Units
-from chainrule.ir.sizes import product
+from chainrule.ir.sizes import Dim, product
 
 # Lines of an array in one step of a loop at most, and the share of one that is worth a step.
 MOST_AHEAD, LEAST_SHARE = 16, 0.5
@@ -30,12 +30,14 @@ class Stream:
     lines: int
 
 
-def streams_of(copies: Sequence[Box], item: Var) -> list[Stream]:
-    """What the copies of an item read one after another, as far as the second cache has room for it."""
+def streams_of(copies: Sequence[Sequence[Box]], item: Var) -> list[Stream]:
+    """What the copies of an item, each in boxes, read one after another, as far as the second cache has room for it."""
     found: dict[str, Stream] = {}
-    for box in copies:
-        volume = product(var.extent for var in box.vars if var.extent is not None)
-        for type, pointer, at in box.loads():
+    for boxes in copies:
+        volume: Dim = 0
+        for box in boxes:
+            volume = volume + product(var.extent for var in box.vars if var.extent is not None)
+        for type, pointer, at in (load for box in boxes for load in box.loads()):
             step, bytes = at.coefficient(item), _BYTES.get(type.removeprefix("const "))
             if bytes is None or not isinstance(step, int) or not isinstance(volume, int) or not 0 < step <= volume:
                 continue

@@ -8,26 +8,32 @@ from dataclasses import dataclass
 from chainrule.core.dtypes import DType
 from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
+from chainrule.engines.cpu.cuts import Axes, Axis, boxes_of
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text
-from chainrule.engines.cpu.nests import Task, around, cut_range, write_loops
+from chainrule.engines.cpu.nests import Task, around, at_places, cut_range, write_loops
 from chainrule.engines.cpu.scalars import C_TYPES
+from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_plan import Border, Operand, Plan, Product, bordered
 from chainrule.ir.graph import Value
 from chainrule.ir.sizes import Dim, Shape, Size, product
 
 # The two parts of the copy of one item of a batch: the zeros, which stay, and what is within.
-Copy = tuple[list[Box], Box]
+Copy = tuple[list[Box], list[Box]]
 
 
-def border_at_once(body: Callable[[], Body], value: Value, border: Border, target: str) -> list[Box]:
-    """A copy of all of an operand, with zeros around: in boxes over the first axis, where that has no border."""
+def border_at_once(
+    body: Callable[[], Body], value: Value, border: Border, target: str, sums: Sequence[Side] = ()
+) -> list[Box]:
+    """A copy of all of an operand, with zeros around: in boxes over the first axis, where that has no border. ``sums`` of the operand
+    are added up."""
     shape = bordered(value.shape, border)
     if border[0][0] != 0 or border[1][0] != 0 or shape[0] == 1:
+        assert not sums, "an operand that is added up has rows without a border"
         return [_guarded(body(), value, border, target)]
     first = Var("i0", shape[0])
-    within = _within(body(), value, border, target, shape, first, [first])
-    return [within, *_zeros(border, value.shape, shape, target, [first])]
+    within = _within(body, value, border, target, shape, first, sums, at_once=True)
+    return [*within, *_zeros(border, value.shape, shape, target, [first])]
 
 
 def _guarded(body: Body, value: Value, border: Border, target: str) -> Box:
@@ -42,26 +48,44 @@ def _guarded(body: Body, value: Value, border: Border, target: str) -> Box:
     return box_of([var for var in vars if var.extent != 1], body, [Store(target, at, element, product(shape))])
 
 
-def border_of_item(body: Callable[[], Body], value: Value, border: Border, target: str, item: Var) -> Copy:
-    """The copy of one item, the axis of which is the first."""
+def border_of_item(
+    body: Callable[[], Body], value: Value, border: Border, target: str, item: Var, sums: Sequence[Side] = ()
+) -> Copy:
+    """The copy of one item, the axis of which is the first; ``sums`` of the operand are added up."""
     shape = (1, *bordered(value.shape, border)[1:])
-    inside = _within(body(), value, border, target, shape, item, [])
+    inside = _within(body, value, border, target, shape, item, sums, at_once=False)
     zeros = _zeros(border, value.shape, shape, target, [])
-    for box in (*zeros, inside):
+    for box in (*zeros, *inside):
         box.merge()
     return zeros, inside
 
 
 def _within(
-    body: Body, value: Value, border: Border, target: str, shape: Shape, item: Var, loops: Sequence[Var]
-) -> Box:
-    """What is within the border, for one item in a copy of this shape, or in ``loops`` over all items."""
-    vars = [Var(f"i{axis}", size) for axis, size in enumerate(value.shape)][1:]
-    element = body.read(value, Position(value.shape, (variable(item), *map(variable, vars))))
-    places = [variable(item) if loops else Index()]
-    places += [variable(var) + low for var, low in zip(vars, border[0][1:], strict=True)]
-    store = Store(target, linear(places, shape), element, product(shape))
-    return box_of([*loops, *(var for var in vars if var.extent != 1)], body, [store], [item])
+    body: Callable[[], Body],
+    value: Value,
+    border: Border,
+    target: str,
+    shape: Shape,
+    item: Var,
+    sums: Sequence[Side],
+    *,
+    at_once: bool,
+) -> list[Box]:
+    """What is within the border, for one item in a copy of this shape, or in loops over all items."""
+    whole = tuple(Axis((Var(f"i{axis}", size),)) for axis, size in enumerate(value.shape) if axis and size != 1)
+
+    def build(body: Body, axes: Axes) -> Box:
+        position = at_places(value.shape, [axis.index for axis in axes])
+        assert position.indices is not None, "loops give coordinates"
+        element = body.read(value, position)
+        places = [low + i for low, i in zip(position.indices[1:], border[0][1:], strict=True)]
+        places.insert(0, variable(item) if at_once else Index())
+        stores = [Store(target, linear(places, shape), element, product(shape))]
+        stores += [side.store(body, position.linear(), variable(LANE)) for side in sums]
+        vars = [var for axis in (axes if at_once else axes[1:]) for var in axis.vars]
+        return box_of(vars, body, stores, [item, LANE])
+
+    return boxes_of(body, (Axis((item,)), *whole), build)
 
 
 def _zeros(border: Border, size: Shape, shape: Shape, target: str, loops: Sequence[Var]) -> list[Box]:

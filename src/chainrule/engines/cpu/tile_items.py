@@ -91,6 +91,12 @@ def is_per_item(node: Node, pieces: Sequence[Piece], items: Sequence[Var], numbe
     return all(place == variable(items[0]) for place in places) and items[0].extent == value.shape[0]
 
 
+def adds_up_items(pieces: Sequence[Piece], number: int) -> bool:
+    """Whether a contraction sums over the items of an operand, so that the copy of an item may add up what is summed of the operand."""
+    first = (pieces[0].a, pieces[0].b)[number][0]
+    return len(pieces) == 1 and any(var in pieces[0].summed for var, _ in first.terms)
+
+
 def computed_by_item(node: Node, pieces: Sequence[Piece], vector_bytes: int) -> frozenset[int]:
     """The numbers of the operands that may be computed where they are copied, instead of being read from memory: those of a
     contraction that copies an operand item by item anyway."""

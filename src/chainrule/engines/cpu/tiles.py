@@ -21,15 +21,24 @@ number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.lattice import Piece
 from chainrule.engines.cpu.loops import Writer, box_of
-from chainrule.engines.cpu.nests import Region, Task, declare_scratch, regions_of, write_box, write_boxes, write_loops
+from chainrule.engines.cpu.nests import (
+    Region,
+    Task,
+    declare_scratch,
+    regions_of,
+    write_box,
+    write_boxes,
+    write_loops,
+    write_together,
+)
 from chainrule.engines.cpu.scalars import BYTES
-from chainrule.engines.cpu.sides import LANE, end_of
+from chainrule.engines.cpu.sides import LANE, Side, end_of
 from chainrule.engines.cpu.tile_ahead import Ahead, streams_of
 from chainrule.engines.cpu.tile_copies import Copy, Packing, border_at_once, border_of_item, pack_rows, packing_of
 from chainrule.engines.cpu.tile_fetches import RowsAhead
@@ -85,11 +94,13 @@ class TileWriter:
         pieces: Sequence[Piece],
         vector_bytes: int,
         computed: frozenset[int] = frozenset(),
+        operand_sums: Mapping[int, Sequence[Side]] | None = None,
     ) -> None:
         """``kernel`` knows the node and writes tiles and what follows from them; ``computed`` are the numbers of the operands that
-        are not in memory: their copies compute them."""
+        are not in memory: their copies compute them, and add up the ``operand_sums`` of each."""
         assert not kernel.sides or len(pieces) == 1, "sums run along with the only piece"
         self.kernel, self.pieces, self.vector_bytes, self.computed = kernel, pieces, vector_bytes, computed
+        self.operand_sums = operand_sums or {}
         self.node, self.roots, self.sides, self.type = kernel.node, kernel.roots, kernel.sides, kernel.type
         self.regions: list[Region] = []
         self.tasks: list[Task] = []
@@ -223,16 +234,16 @@ class TileWriter:
         border, value = layout.borders[number], self.node.inputs[number]
         if border is None:
             return None
-        target = f"border_{'ab'[number]}"
+        target, sums = f"border_{'ab'[number]}", self.operand_sums.get(number, ())
         shape = bordered(value.shape, border)
         if is_per_item(self.node, self.pieces, layout.items, number, border):
-            copy = border_of_item(self.kernel.body, value, border, target, layout.items[0])
+            copy = border_of_item(self.kernel.body, value, border, target, layout.items[0], sums)
             return target, product(shape[1:]), copy
         self.regions.append(Region(target, value.dtype, product(shape)))
         what = "the first operand" if number == 0 else "the second operand"
         what = what if number in self.computed else self.kernel.name(value)
-        boxes = border_at_once(self.kernel.body, value, border, target)
-        self.tasks.append(write_boxes(boxes, comment=f"{what} with a border of zeros"))
+        boxes = border_at_once(self.kernel.body, value, border, target, sums)
+        self.tasks.append(write_boxes(boxes, comment=f"{what} with a border of zeros", sides=sums))
         return None
 
     def _pack(self, packings: Sequence[Packing]) -> None:
@@ -244,7 +255,7 @@ class TileWriter:
 
     def _items(self, layout: Layout, borders: Sequence[tuple[str, Dim, Copy]]) -> None:
         """All pieces for one item after another, each with copies that stay in cache."""
-        items, w = layout.items, Writer()
+        items, w, added = layout.items, Writer(), [side for sides in self.operand_sums.values() for side in sides]
         summed = items[0] in self.pieces[0].summed
         extent = product(var.extent for var in items if var.extent is not None)
         buffers = [(name, count) for name, count, _ in borders]
@@ -273,6 +284,8 @@ class TileWriter:
         )
         if summed:
             self._target(w, size, "first == last")
+            for side in added:
+                side.begin(w)
         else:
             self._begin_sides(w)
         declare_scratch(w, self.node.output.dtype, buffers)
@@ -285,7 +298,7 @@ class TileWriter:
                 w.line("const _Bool fresh = item == first;")
             self._item_indices(w, items)
             for _, _, (_, inside) in borders:
-                write_loops(w, inside)
+                write_together(w, inside)
             before = 0.0
             for (plan, units), own in zip(plans, inner, strict=True):
                 for packing in own:
@@ -300,8 +313,10 @@ class TileWriter:
                         self.kernel.ahead.declare(w)
                     self.kernel.units(w, plan, units, None)
         self.kernel.ahead = None
-        self.tasks.append(Task(w.text, chunks, after="" if summed else end_of(self.sides)))
+        after = end_of(added, ranges) if summed else end_of(self.sides)
+        self.tasks.append(Task(w.text, chunks, after=after))
         if summed:
+            self.regions += regions_of(added)
             self._add_parts(ranges, PARTS)
 
     def _item_indices(self, w: Writer, items: Sequence[Var]) -> None:

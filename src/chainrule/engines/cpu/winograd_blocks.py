@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Writer
-from chainrule.engines.cpu.nests import Task, declare_scratch, write_loops
+from chainrule.engines.cpu.nests import Task, declare_scratch, write_loops, write_together
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.sides import Side
 from chainrule.engines.cpu.tile_ahead import Ahead, Stream, streams_of
 from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import Operand, Product, Way, plan_of, registers_of
@@ -51,9 +52,11 @@ class WinogradWriter(ABC):
         convolutions: Sequence[Convolution],
         vector_bytes: int,
         computed: frozenset[int] = frozenset(),
+        operand_sums: Mapping[int, Sequence[Side]] | None = None,
     ) -> None:
         """``kernel`` knows the node and writes what follows from its results."""
         self.kernel, self.convolutions, self.vector_bytes, self.computed = kernel, convolutions, vector_bytes, computed
+        self.operand_sums = operand_sums or {}
         self.node, self.sides = kernel.node, kernel.sides
         self.dtype = self.node.output.dtype
         self.type, self.lanes = C_TYPES[self.dtype], vector_bytes // BYTES[self.dtype]
@@ -79,7 +82,8 @@ class WinogradWriter(ABC):
 
     def source(self, which: int, number: int) -> Source:
         own, computed = self.kernel, number in self.computed
-        return source_of(self.node, self.convolutions, which, number, own.body, own.name, computed)
+        sums = self.operand_sums.get(number, ())
+        return source_of(self.node, self.convolutions, which, number, own.body, own.name, computed, sums)
 
     # Blocks.
 
@@ -98,7 +102,7 @@ class WinogradWriter(ABC):
                 with self.each_member(w, block, item, sources):
                     for source in sources:
                         if source.copy is not None:
-                            write_loops(w, source.copy[1])
+                            write_together(w, source.copy[1])
             yield
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 from chainrule.engines.cpu.bounds import prove
@@ -51,6 +52,9 @@ class GradientWriter(WinogradWriter):
         w.line(f"const long first = cr_cut({groups}, range, ranges), last = cr_cut({groups}, range + 1, ranges);")
         w.line(f"{self.type} *const target = parts + chunk * {size};")
         w.line(f"if (first == last) memset(target, 0, {size} * sizeof *target);")
+        added = [replace(side, most=parts * shares) for sides in self.operand_sums.values() for side in sides]
+        for side in added:
+            side.begin(w)
         room = c.multiplications * block.most_tiles
         self.scratch(w, block, [x, y], {"x_tiles": room * x.depth, "y_tiles": room * y.depth})
         with self.each_group(w, block, c.item, [x, y]), w.loop(Var("block", block.in_item)), self.members(w, block):
@@ -60,7 +64,8 @@ class GradientWriter(WinogradWriter):
             streams = of_next_item([x, y], c.item, block, 0, 1)
             self.multiply(w, sizes, ("x_tiles", "y_tiles", "target"), block, c.item, streams, summed=True)
         region = Region("parts", self.dtype, size * shares * parts)
-        self.tasks.append(Task(w.text, f"{ranges} * {shares}", regions=[region]))
+        task = Task(w.text, f"{ranges} * {shares}", after=end_of(added, ranges), regions=[region, *regions_of(added)])
+        self.tasks.append(task)
         out = linear(c.out, self.node.output.shape).replace({channel: share_of(channel, shares)[0]})
         self._finish(c, out, x, y, region, ranges, shares)
 

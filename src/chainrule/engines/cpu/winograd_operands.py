@@ -14,6 +14,7 @@ from chainrule.engines.cpu.indexing import Index, Var, linear, variable
 from chainrule.engines.cpu.lattice import margins
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import BYTES
+from chainrule.engines.cpu.sides import Side
 from chainrule.engines.cpu.tile_ahead import Stream
 from chainrule.engines.cpu.tile_copies import Copy, border_of_item
 from chainrule.engines.cpu.tile_plan import Border, bordered, no_border
@@ -150,9 +151,10 @@ def source_of(
     body: Callable[[], Body],
     name: Callable[[Value], str],
     is_computed: bool,
+    sums: Sequence[Side] = (),
 ) -> Source:
     """How a convolution, one of those of a node, reads an operand. Items are copied if reads leave them, also those of the last tiles,
-    and if they are not in memory."""
+    and if they are not in memory; ``sums`` of what is computed then are added up."""
     value, c = node.inputs[number], convolutions[which]
     tiles = tiles_along(convolutions)
     border = _border(value, [_reached(one, number, tiles) for one in convolutions])
@@ -163,7 +165,7 @@ def source_of(
     copy, copied = None, 0
     if border is not None:
         shape = bordered(value.shape, border)
-        copy = border_of_item(body, value, border, pointer, c.item)
+        copy = border_of_item(body, value, border, pointer, c.item, sums)
         moved = [index + low for index, low in zip(c.operands[number], border[0], strict=True)]
         place = linear(moved, shape).replace({c.item: Index()})
         size = product(shape[1:])

@@ -1,0 +1,124 @@
+"""Conditions that are kept instead of what they are made of.
+
+Going back, a rectifier needs to know of its result only where it is 0. Where nothing else reads that result any more, one byte of each
+element is written for it instead of reading four, and the result itself is free as soon as those who come before have read it: an
+image that is pooled at once never leaves the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from chainrule.core.dtypes import BOOL
+from chainrule.engines.cpu.grouping import WRITING, Grouping, made_of
+from chainrule.engines.cpu.memory import bytes_of
+from chainrule.engines.cpu.nest import ELEMENTWISE, Nest
+from chainrule.engines.cpu.tile_shape import NOMINAL
+from chainrule.engines.cpu.tile_units import SECOND_CACHE
+from chainrule.engines.cpu.work import nodes_of_nest
+from chainrule.ir.graph import Value
+from chainrule.ir.sizes import at
+
+# Bytes of an array, from which on it leaves the caches between two nests.
+SMALLEST = SECOND_CACHE
+_KINDS = ("map", "contract")
+
+
+def keep_conditions(grouping: Grouping) -> None:
+    """Let nests write conditions on what they write anyway for those that read nothing else of it, where these come last and what is
+    in memory at once does not grow."""
+    lives = _Lives(grouping)
+    for nest in [nest for nest in grouping.nests if nest.kind in _KINDS and not nest.members]:
+        for value in [value for value in nest.roots if _may_go(value, grouping)]:
+            for condition in _conditions_on(value, grouping):
+                readers = lives.readers.get(value, [])
+                late = [reader for reader in readers if _needs_only(reader, condition, value, grouping)]
+                rest = [reader for reader in readers if reader not in late]
+                if late and _is_worth(condition, value, late) and lives.shorten(value, condition, nest, rest, late):
+                    _keep(condition, value, nest, late, grouping)
+                    break
+
+
+class _Lives:
+    """How many bytes are in memory while each nest runs, at a nominal batch size, and which nests read what."""
+
+    def __init__(self, grouping: Grouping) -> None:
+        self.order = {nest: number for number, nest in enumerate(grouping.nests)}
+        self.readers: dict[Value, list[Nest]] = {}
+        for nest in grouping.nests:
+            for value in nest.reads:
+                if value not in nest.made:
+                    self.readers.setdefault(value, []).append(nest)
+        self.bytes = [0] * len(grouping.nests)
+        private = set().union(*(section.private for section in grouping.sections))
+        for nest in grouping.nests:
+            for value in nest.written:
+                if value not in private and value not in grouping.results:
+                    _add(self.bytes, value, self.order[nest], self._last(nest, self.readers.get(value, [])), 1)
+
+    def shorten(self, value: Value, condition: Value, nest: Nest, rest: list[Nest], late: list[Nest]) -> bool:
+        """Let a value live until the last of ``rest``, and a condition on it until the last of ``late``; false, and nothing done,
+        if that takes more memory, or if the value is still needed when the first of these runs."""
+        first, end = self.order[nest], self._last(nest, rest)
+        if end >= min(map(self.order.__getitem__, late)):
+            return False
+        after = list(self.bytes)
+        _add(after, value, end + 1, self._last(nest, self.readers[value]), -1)
+        _add(after, condition, first, self._last(nest, late), 1)
+        if max(after) > max(self.bytes):
+            return False
+        self.bytes = after
+        self.readers[value], self.readers[condition] = rest, late
+        return True
+
+    def _last(self, nest: Nest, readers: list[Nest]) -> int:
+        return max(map(self.order.__getitem__, (nest, *readers)))
+
+
+def _add(bytes: list[int], value: Value, first: int, last: int, times: int) -> None:
+    for number in range(first, last + 1):
+        bytes[number] += times * at(bytes_of(value), NOMINAL)
+
+
+def _may_go(value: Value, grouping: Grouping) -> bool:
+    wanted = value in grouping.results or value in grouping.cuts
+    return not wanted and at(bytes_of(value), NOMINAL) > SMALLEST
+
+
+def _conditions_on(value: Value, grouping: Grouping) -> Iterator[Value]:
+    """Conditions on each element of a value alone that have no memory."""
+    for node in grouping.graph.nodes:
+        if node.primitive.name not in ELEMENTWISE or node.output.dtype != BOOL or node.output in grouping.stored:
+            continue
+        if value in node.inputs and node.output.shape == value.shape:
+            found = made_of(node.output, grouping, grouping.stored)
+            if found is not None and found[0] == {value}:
+                yield node.output
+
+
+def _needs_only(reader: Nest, condition: Value, value: Value, grouping: Grouping) -> bool:
+    """Whether a nest reads a value for a condition on it, and for nothing else."""
+    if reader.kind not in _KINDS or reader.members:
+        return False
+    grouping.stored.add(condition)
+    nodes = nodes_of_nest(reader, grouping)
+    grouping.stored.remove(condition)
+    return not any(grouping.canonical(operand) is value for node in nodes for operand in node.inputs)
+
+
+def _is_worth(condition: Value, value: Value, late: list[Nest]) -> bool:
+    """Whether writing a condition and reading it moves less than reading the value."""
+    once, instead = at(bytes_of(condition), NOMINAL), at(bytes_of(value), NOMINAL)
+    return (WRITING + len(late)) * once < len(late) * instead
+
+
+def _keep(condition: Value, value: Value, nest: Nest, late: list[Nest], grouping: Grouping) -> None:
+    grouping.stored.add(condition)
+    nest.roots.append(condition)
+    for reader in late:
+        reader.reads[condition] = reader.reads.pop(value)
+    for section in grouping.sections:
+        if nest in section.nests:
+            outside = [other for other in grouping.nests if other not in section.nests]
+            if not any(value in other.reads for other in outside):
+                section.private.add(value)
