@@ -76,6 +76,10 @@ static inline long cr_shares(long work, long grain, long ranges, long limit) {
     const long wanted = cr_least(cr_least(work / grain, 32) / ranges, limit);
     return ranges >= 8 || wanted < 1 ? 1 : wanted;
 }
+/* Into how many slices the work of each of few chunks is divided: threads of different speeds finish together if chunks are small. */
+static inline __attribute__((unused)) long cr_slices(long work, long grain, long chunks, long limit) {
+    return cr_least(limit, 1 + cr_least(31, work / grain) / chunks);
+}
 /* The parts of a sum, a power of 2: as many again are worth it while what shares of fewer parts read again outweighs
  * the copies of the result; `again` is the size of the operand that they all read over that of the result. */
 static inline long cr_parts(long again, long most) {

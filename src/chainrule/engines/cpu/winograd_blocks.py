@@ -39,8 +39,10 @@ from chainrule.ir.graph import ArrayType, Node
 from chainrule.ir.sizes import Dim, product
 
 # Chunks at most, and elements in a chunk at least, of a transform of weights or of their gradient.
-CHUNKS, TRANSFORM_GRAIN = 64, 1 << 13
+CHUNKS, TRANSFORM_GRAIN = 64, 1 << 11
 MOST_VECTORS = 4
+# Vectors of a result that are multiplied at a time at least, if there are so many: tiles of registers with three are the best.
+FEWEST_VECTORS = 8
 
 
 class WinogradWriter(ABC):
@@ -69,6 +71,12 @@ class WinogradWriter(ABC):
         vectors = wide // self.lanes
         # Channels that are transformed back, and what follows from them computed, at a time.
         self.panel = self.lanes * next(n for n in range(min(MOST_VECTORS, vectors), 0, -1) if vectors % n == 0)
+        # Channels of the result that are multiplied at a time: whole panels.
+        self.slice = next(
+            n
+            for n in range(self.panel, wide + 1, self.panel)
+            if wide % n == 0 and n >= min(wide, FEWEST_VECTORS * self.lanes)
+        )
 
     def write(self) -> list[Task]:
         self.write_tasks()
@@ -96,29 +104,26 @@ class WinogradWriter(ABC):
         with w.block("for (long group = first; group < last; group++)"):
             if block.items == 1:
                 w.line(f"const long {item.name} = group;")
+                self.copy_items(w, sources)
             else:
                 w.line(f"const long members = cr_least({block.items}, items - {block.items} * group);")
-            if any(source.copy is not None for source in sources):
-                with self.each_member(w, block, item, sources):
-                    for source in sources:
-                        if source.copy is not None:
-                            write_together(w, source.copy[1])
             yield
 
     @contextmanager
     def each_member(self, w: Writer, block: Block, item: Var, sources: Sequence[Source]) -> Iterator[None]:
-        """A loop over the items of a group, in which pointers lead to the copies of each."""
+        """A loop over the items of a group, with copies of their operands."""
         if block.items == 1:
             yield
             return
         with w.block("for (long member = 0; member < members; member++)"):
             w.line(f"const long {item.name} = group * {block.items} + member;")
-            for source in sources:
-                if source.copy is not None:
-                    w.line(
-                        f"{self.type} *restrict const {source.pointer} = all_{source.pointer} + member * {source.copied};"
-                    )
+            self.copy_items(w, sources)
             yield
+
+    def copy_items(self, w: Writer, sources: Sequence[Source]) -> None:
+        for source in sources:
+            if source.copy is not None:
+                write_together(w, source.copy[1])
 
     @contextmanager
     def members(self, w: Writer, block: Block) -> Iterator[None]:
@@ -176,20 +181,14 @@ class WinogradWriter(ABC):
         return linear([*map(variable, others), variable(self.vectors(source)) * self.lanes], shape)
 
     def scratch(self, w: Writer, block: Block, sources: Sequence[Source], buffers: dict[str, int]) -> None:
-        """Memory of the thread for copies of items and what is transformed; the zeros around items are written once."""
+        """Memory of the thread for copies of an item and what is transformed; the zeros around items are written once."""
         copied = [source for source in sources if source.copy is not None]
-        several = "all_" if block.items > 1 else ""
-        sizes = {f"{several}{source.pointer}": block.items * source.copied for source in copied} | buffers
-        declare_scratch(w, self.dtype, [*sizes.items()])
-        if not any(source.copy[0] for source in copied if source.copy is not None):
-            return
-        with w.block(f"for (long member = 0; member < {block.items}; member++)" if several else ""):
-            for source in copied:
-                if several:
-                    w.line(
-                        f"{self.type} *restrict const {source.pointer} = all_{source.pointer} + member * {source.copied};"
-                    )
-                for box in source.copy[0] if source.copy is not None else ():
+        declare_scratch(
+            w, self.dtype, [*{source.pointer: source.copied for source in copied}.items(), *buffers.items()]
+        )
+        for source in copied:
+            for box in source.copy[0] if source.copy is not None else ():
+                with w.block(""):
                     write_loops(w, box)
 
     def multiply(
@@ -252,7 +251,7 @@ def _product_node(count: int, rows: Var, steps: Var, wide: int, dtype: str) -> N
     return builder.nodes[-1]
 
 
-def of_next_item(sources: Sequence[Source], item: Var, block: Block, which: int, pieces: int) -> list[Stream]:
+def of_next_item(sources: Sequence[Source], item: Var, block: Block, which: int | str, pieces: int) -> list[Stream]:
     """The part of what the copies of the next item read that the products of a piece fetch for a block."""
     found = []
     copied = streams_of([source.copy[1] for source in sources if source.copy is not None], item)

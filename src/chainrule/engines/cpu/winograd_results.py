@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
@@ -17,9 +17,10 @@ from chainrule.engines.cpu.tile_ahead import Stream
 from chainrule.engines.cpu.tile_sums import TileSums
 from chainrule.engines.cpu.tile_units import TILE_GRAIN
 from chainrule.engines.cpu.winograd import TILE, Convolution
-from chainrule.engines.cpu.winograd_blocks import WinogradWriter, cut_channels, groups_of, of_next_item
+from chainrule.engines.cpu.winograd_blocks import WinogradWriter, groups_of, of_next_item
 from chainrule.engines.cpu.winograd_operands import Block, Source, loops
 from chainrule.engines.cpu.winograd_transforms import transposed, write_transform
+from chainrule.engines.cpu.winograd_weights import region_of, transformed
 from chainrule.ir.sizes import Dim
 
 # Tiles of a block at least; more where transformed weights of more bytes are read for each block.
@@ -34,7 +35,7 @@ class ResultsWriter(WinogradWriter):
     def write_tasks(self) -> None:
         w, number, item = Writer(), self.convolutions[0].number, self.convolutions[0].item
         sources = [(self.source(k, number), self.source(k, 1 - number)) for k in range(len(self.convolutions))]
-        regions = [self._transform_weights(x, weights, f"weights_{k}") for k, (x, weights) in enumerate(sources)]
+        regions = self._transform_weights(sources)
         assert item.extent is not None, "a batch has a size"
         most_weights = max(c.multiplications * y.depth for c, (_, y) in zip(self.convolutions, sources, strict=True))
         many = most_weights * BYTES[self.dtype] > MANY_BYTES
@@ -47,8 +48,11 @@ class ResultsWriter(WinogradWriter):
         groups = groups_of(item.extent, block)
         ranges = f"cr_chunks({c_size(work)}, {TILE_GRAIN}, {groups})"
         shares = f"cr_shares({c_size(work)}, {TILE_GRAIN}, %s, {block.in_item})"
-        w.line(f"const long ranges = {ranges}, shares = {shares % 'ranges'};")
-        w.line("const long range = chunk / shares, share = chunk % shares;")
+        slices = self.wide // self.slice
+        both = f"{ranges} * {shares % ranges}"
+        parts = f"cr_slices({c_size(work)}, {TILE_GRAIN}, {both}, {slices * len(sources)})"
+        w.line(f"const long ranges = {ranges}, shares = {shares % 'ranges'}, parts = {parts};")
+        w.line("const long range = chunk / (shares * parts), share = chunk / parts % shares, part = chunk % parts;")
         w.line(f"const long first = cr_cut({groups}, range, ranges), last = cr_cut({groups}, range + 1, ranges);")
         for side in self.sides:
             side.begin(w)
@@ -56,7 +60,7 @@ class ResultsWriter(WinogradWriter):
         x = sources[0][0]
         buffers = {
             "tiles": most * x.depth,
-            "products": most * self.wide,
+            "products": most * self.slice,
             "finished": TILE * TILE * block.columns * self.panel,
         }
         self.scratch(w, block, [x], buffers)
@@ -64,51 +68,61 @@ class ResultsWriter(WinogradWriter):
             w.line(
                 f"const long from = cr_cut({block.in_item}, share, shares), to = cr_cut({block.in_item}, share + 1, shares);"
             )
+            count = slices * len(sources)
+            w.line(f"const long begin = cr_cut({count}, part, parts), end = cr_cut({count}, part + 1, parts);")
             for k, (x, weights) in enumerate(sources):
-                with w.block("for (long block = from; block < to; block++)"):
-                    self._piece(w, k, block, x, weights, regions[k].name)
-        task = Task(w.text, f"{ranges} * {shares % ranges}", after=end_of(self.sides))
+                with w.block(f"if (begin < {(k + 1) * slices} && end > {k * slices})"):
+                    w.line(f"const long first_slice = begin > {k * slices} ? begin - {k * slices} : 0;")
+                    w.line(f"const long last_slice = cr_least(end - {k * slices}, {slices});")
+                    with w.block("for (long block = from; block < to; block++)"):
+                        self._piece(w, k, block, x, weights, regions[k])
+        task = Task(w.text, f"{both} * {parts}", after=end_of(self.sides))
         task.regions = [*regions, *regions_of(self.sides)]
         self.tasks.append(task)
 
-    def _piece(self, w: Writer, which: int, block: Block, x: Source, weights: Source, region: str) -> None:
-        """One piece for one block."""
+    def _piece(self, w: Writer, which: int, block: Block, x: Source, weights: Source, region: Region) -> None:
+        """One piece for one block, slice by slice."""
         c = self.convolutions[which]
+        slices, panels = self.wide // self.slice, self.slice // self.panel
         with self.members(w, block):
             self.transform_block(w, block, x, "tiles")
-            streams = [
-                *of_next_item([x], c.item, block, which, len(self.convolutions)),
-                *self._of_what_follows(c, block),
-            ]
-            sizes = c.multiplications, block.tiles, x.depth, self.wide
-            self.multiply(w, sizes, ("tiles", region, "products"), block, c.item, streams, summed=False)
-        with self.rows_of_tiles(w, block, c.item, [x]), w.loop(Var("panel", self.wide // self.panel)):
-            first = c.pairs[0]
-            w.line(f"const long rows = cr_least({TILE}, {first.positions} - {TILE} * row_of_tiles);")
-            w.line(f"if ({self._transformed_back(c, block)} != 0) {self._defined(c, x, weights, block)};")
-            self._follow(w, c, block)
+        with w.loop(Var("slice", slices), "first_slice", "last_slice"):
+            w.line(
+                f"const {self.type} *restrict const weights = {region.name} + slice * {c.multiplications * weights.depth // slices};"
+            )
+            portion = f"({which} * {slices} + slice)", slices * len(self.convolutions)
+            streams = [*of_next_item([x], c.item, block, *portion), *self._of_what_follows(c, block)]
+            sizes = c.multiplications, block.tiles, x.depth, self.slice
+            with self.members(w, block):
+                self.multiply(w, sizes, ("tiles", "weights", "products"), block, c.item, streams, summed=False)
+            with (
+                self.rows_of_tiles(w, block, c.item, []),
+                w.loop(Var("panel", slices * panels), f"slice * {panels}", f"(slice + 1) * {panels}"),
+            ):
+                first = c.pairs[0]
+                w.line(f"const long rows = cr_least({TILE}, {first.positions} - {TILE} * row_of_tiles);")
+                with w.block(f"if ({self._transformed_back(c, block)} != 0)"):
+                    if block.items > 1:
+                        self.copy_items(w, [x])
+                    w.line(f"{self._defined(c, x, weights, block)};")
+                self._follow(w, c, block)
 
-    def _transform_weights(self, x: Source, source: Source, name: str) -> Region:
-        """U, whose channels are in the order of those of x."""
-        c, others = source.convolution, x.channels
-        source.channels = [*others, c.vector]
-        region = Region(name, self.dtype, c.multiplications * source.depth)
-        w = Writer()
-        chunks = cut_channels(w, others[0], source.depth)
-        place = self.channel_place(source)
-        prove(name, place + (c.multiplications - 1) * source.depth + variable(Var("lane", self.lanes)), region.count)
-        with loops(w, [*others, self.vectors(source)], ("low", "high")):
-            source.transform(w, name, place, source.depth, self.lanes)
-        self.tasks.append(Task(w.text, chunks, regions=[region], comment=f"{source.pointer}, transformed"))
-        return region
+    def _transform_weights(self, sources: Sequence[tuple[Source, Source]]) -> list[Region]:
+        """U of every piece, whose channels are in the order of those of x."""
+        for x, weights in sources:
+            weights.channels = [*x.channels, weights.convolution.vector]
+        regions = [region_of(weights, f"weights_{k}", self.dtype) for k, (_, weights) in enumerate(sources)]
+        self.tasks.append(transformed([weights for _, weights in sources], regions, self.lanes, self.slice))
+        return regions
 
     def _transformed_back(self, c: Convolution, block: Block) -> str:
         """A call that makes results of the products of a row of tiles; what it returns is not 0 where one of them is not finite."""
         w = Writer()
         w.depth = 1
-        vector, stride = Var("vector", self.panel // self.lanes), block.tiles * self.wide
-        panel = variable(Var("panel", self.wide // self.panel)) * self.panel
-        place = block.index * self.wide + panel + variable(vector) * self.lanes
+        vector, stride = Var("vector", self.panel // self.lanes), block.tiles * self.slice
+        panels = self.slice // self.panel
+        panel = variable(Var("panel", panels)) * self.panel
+        place = block.index * self.slice + panel + variable(vector) * self.lanes
         size, columns = c.pairs[1].algorithm.size, TILE * block.columns
         to = variable(Var("tile", block.columns)) * (TILE * self.panel) + variable(vector) * self.lanes
         prove(
@@ -133,7 +147,7 @@ class ResultsWriter(WinogradWriter):
         given = {
             f"const {self.type} *restrict products": "products",
             f"{self.type} *restrict finished": "finished",
-            "long panel": "panel",
+            "long panel": f"panel % {panels}",
         }
         return self.outlined("tile_results", w, given | self.place_of(block), self.type)
 
