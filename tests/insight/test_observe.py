@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,46 @@ def test_a_harmless_infinity_is_not_blamed() -> None:
     found = first_nonfinite(cr.trace(masked, x), [x])
     assert found is not None
     assert found.origin.path == "head"
+
+
+def test_the_run_ends_at_the_first_output_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    plain = ReferenceProgram.observe
+
+    def noted(program: ReferenceProgram, arrays: Any, observer: Any) -> Any:
+        return plain(program, arrays, lambda node, *given: (names.append(node.primitive.name), observer(node, *given)))
+
+    def f(x: Any) -> Any:
+        with scope("loss"):
+            loss = cr.log(x)
+        with scope("update"):
+            return loss, cr.exp(cr.tanh(x / 0.0))
+
+    monkeypatch.setattr(ReferenceProgram, "observe", noted)
+    found = first_nonfinite(cr.trace(f, np.zeros(2)), [np.zeros(2)])
+    assert found is not None and found.origin.path == "loss"
+    assert names[-1] == "log" and "tanh" not in names
+
+
+def test_arrays_that_are_not_kept_are_freed() -> None:
+    """A step of a large network has gigabytes of them."""
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+
+    def watch(node: Node, operands: Any, results: Any) -> None:
+        nonlocal most
+        alive.extend(weakref.ref(array) for array in results)
+        most = max(most, sum(one() is not None for one in alive))
+
+    def chain(x: Any) -> Any:
+        for _ in range(20):
+            x = cr.sin(x)
+        return x
+
+    x = RNG.normal(size=100)
+    ReferenceProgram(cr.trace(chain, x)).observe([x], watch)
+    assert len(alive) == 20
+    assert most <= 3
 
 
 def test_inside_a_loop_the_node_of_the_body_is_named() -> None:

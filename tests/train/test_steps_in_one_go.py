@@ -92,6 +92,24 @@ def test_a_nan_amid_steps_is_explained_as_in_single_steps(engine, share, row, mo
         assert all(np.isfinite(array).all() for array in found[1][1][group].values())
 
 
+@pytest.mark.skipif(CPU.problem() is not None, reason="no C compiler")
+def test_a_network_of_convolutions_stops_with_the_steps_in_which_a_nan_appears():
+    """What is not finite makes Winograd's algorithms start again, so steps that nobody looks at would be slow ones."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8 * 64, 8, 8, 16)).astype(np.float32), rng.integers(0, 4, 8 * 64)
+    layers = nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.Flatten()
+    model = nn.Sequential(*layers, nn.Linear(16 * 64, 4))
+    trainer, taken = spied(small_trainer(model=model, engine="cpu"))
+    trainer.fit((x, y), epochs=1, batch_size=8, shuffle=False)
+    assert "tile_results_" in trainer.step.c_source
+    x[8 * 50 + 3, 2, 5, 7] = np.inf
+    taken.clear()
+    with pytest.raises(NonFiniteError, match="at step 115: the first non-finite value appeared in the input 'x'"):
+        trainer.fit((x, y), epochs=1, batch_size=8, shuffle=False)
+    assert sum(taken[:-1]) <= 50 < sum(taken)
+    assert trainer.steps == 64 + 50
+
+
 def test_training_can_go_on_after_a_nan():
     x, y = two_moons(64)
     spoilt = x.copy()
@@ -104,6 +122,20 @@ def test_training_can_go_on_after_a_nan():
     for trainer in (stopped, whole):
         trainer.fit((x[40:], y[40:]), epochs=1, batch_size=1, shuffle=False)
     assert same_bits(stopped.model_arrays(), whole.model_arrays())
+
+
+def test_examples_may_be_changed_between_trainings(monkeypatch):
+    """What a step that failed is taken back to does not follow from them."""
+    monkeypatch.setattr("chainrule.train.journal._SHARE", 0.0)
+    x, y = two_moons(64)
+    trainer, twin = small_trainer(), small_trainer()
+    for each in (trainer, twin):
+        each.fit((x, y), epochs=2, batch_size=4, shuffle=False)
+    x[:] = 100 * x[::-1]
+    x[0] = np.nan
+    with pytest.raises(NonFiniteError, match="the input 'x'"):
+        trainer.fit((x, y), epochs=1, batch_size=4, shuffle=False)
+    assert same_bits(trainer.model_arrays(), twin.model_arrays())
 
 
 def test_steps_that_are_interrupted_have_not_been_taken():

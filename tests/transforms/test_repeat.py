@@ -78,6 +78,29 @@ def test_what_is_donated_cannot_be_used_again_and_the_rest_stays():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_arrays_of_a_state_may_exchange_their_places(engine):
+    """The result for each of two arrays is written over the other: after an even number of steps each is where it was."""
+
+    def crossed(state, x):
+        first, second = state
+        return (0.5 * second + x.mean(0), first - x.sum(0)), x.sum()
+
+    x = np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32)
+    step = cr.compile(crossed, donate=("state",), engine=engine, batch=("x",))
+    plain = cr.compile(crossed, engine="reference", batch=("x",))
+    state, expected = ((np.zeros(16, np.float32), np.ones(16, np.float32)) for _ in range(2))
+    for steps in (2, 3, 4, 1, 2, 3):
+        given = state
+        state, _ = step.repeat((given, x), carry="state", steps=steps, batch=5)
+        assert not {*map(id, given)} & {*map(id, state)}
+        with pytest.raises(ConfigError, match="donated"):
+            step.repeat((given, x), carry="state", steps=1, batch=5)
+        expected, _ = plain.repeat((expected, x), carry="state", steps=steps, batch=5)
+        for found, wanted in zip(state, expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     "given",
     [np.asfortranarray, lambda x: x[:, ::-1], lambda x: x.astype(">f4"), lambda x: (x * 50).astype(np.int8)],

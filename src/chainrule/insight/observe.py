@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,11 +52,11 @@ class FirstNonFinite(NamedTuple):
 def first_nonfinite(graph: Graph, arrays: Sequence[NDArray]) -> FirstNonFinite | None:
     """Where the first NaN or infinity arose that reached an output of the graph; None where all outputs are finite.
 
-    From each output that is not finite, the values that are not finite are followed backwards to the nodes whose
+    From the first output that is not finite, the values that are not finite are followed backwards to the nodes whose
     operands were all finite; the earliest is the answer. An infinity that does no harm, such as a mask's, is not
     blamed. Inside a loop the node of the body is named, at the first step whose results are not finite.
     """
-    found = _source(graph, observe(graph, arrays))
+    found = _source(graph, _nonfinite_values(graph, arrays).__contains__)
     while isinstance(found, Node):
         inner = _source_in_bodies(graph, arrays, found)
         if inner is None:
@@ -64,21 +65,43 @@ def first_nonfinite(graph: Graph, arrays: Sequence[NDArray]) -> FirstNonFinite |
     return None if found is None else FirstNonFinite(None, Origin(path=found.name))
 
 
-def _source(graph: Graph, seen: Mapping[Value, NDArray]) -> Node | Value | None:
+class _Enough(Exception):  # noqa: N818 - it ends a run early and is no error
+    pass
+
+
+def _nonfinite_values(graph: Graph, arrays: Sequence[NDArray]) -> set[Value]:
+    """The values that are not finite, up to the first output that is not: the run ends there, and keeps no arrays."""
+    outermost, outputs = set(graph.nodes), set(graph.outputs)
+    found = {value for value, array in zip(graph.inputs, arrays, strict=True) if _is_bad(value, array)}
+
+    def watch(node: Node, operands: Sequence[NDArray], results: Sequence[NDArray]) -> None:
+        if node not in outermost:
+            return
+        bad = [value for value, array in zip(node.outputs, results, strict=True) if _is_bad(value, array)]
+        found.update(bad)
+        if not outputs.isdisjoint(bad):
+            raise _Enough
+
+    with suppress(_Enough):
+        ReferenceProgram(graph).observe(arrays, watch)
+    return found
+
+
+def _source(graph: Graph, is_bad: Callable[[Value], bool]) -> Node | Value | None:
     """The earliest node, or else input, that is not finite, has finite operands only, and leads to an output."""
-    suspects = {value for value in graph.outputs if _is_bad(value, seen)}
+    suspects = set(filter(is_bad, graph.outputs))
     source: Node | Value | None = None
     for node in reversed(graph.nodes):
         if any(value in suspects for value in node.outputs):
-            causes = [value for value in node.inputs if _is_bad(value, seen)]
+            causes = list(filter(is_bad, node.inputs))
             suspects.update(causes)
             source = source if causes else node
     spoilt = [value for value in graph.inputs if value in suspects]
     return spoilt[0] if spoilt else source
 
 
-def _is_bad(value: Value, seen: Mapping[Value, NDArray]) -> bool:
-    return value.dtype in FLOATS and not bool(np.isfinite(seen[value]).all())
+def _is_bad(value: Value, array: NDArray) -> bool:
+    return value.dtype in FLOATS and not bool(np.isfinite(array).all())
 
 
 class _Found(Exception):  # noqa: N818 - it ends a run early and is no error
@@ -89,6 +112,8 @@ class _Found(Exception):  # noqa: N818 - it ends a run early and is no error
 def _source_in_bodies(graph: Graph, arrays: Sequence[NDArray], loop: Node) -> Node | None:
     """The node inside the body of ``loop`` that is to blame, at the first pass of the body with results that are bad."""
     bodies = {body.nodes[-1]: body for name, body in loop.subgraphs() if name == "body" and body.nodes}
+    if not bodies:
+        return None
     members = {node for body in bodies.values() for node in body.nodes}
     # An input that no node reads is handed through as it is: it is never the source.
     seen: dict[Value, NDArray] = {value: np.zeros(()) for body in bodies.values() for value in body.inputs}
@@ -97,8 +122,10 @@ def _source_in_bodies(graph: Graph, arrays: Sequence[NDArray], loop: Node) -> No
         if node in members:
             seen.update(zip(node.inputs, operands, strict=True))
             seen.update(zip(node.outputs, results, strict=True))
-        if node in bodies and isinstance(source := _source(bodies[node], seen), Node):
-            raise _Found(source)
+        if node in bodies:
+            source = _source(bodies[node], lambda value: _is_bad(value, seen[value]))
+            if isinstance(source, Node):
+                raise _Found(source)
 
     try:
         ReferenceProgram(graph).observe(arrays, watch)

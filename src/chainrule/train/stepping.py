@@ -216,6 +216,8 @@ class StepTrainer(ABC):
             checkpoints=checkpoints,
             checkpoint_seconds=checkpoint_seconds,
         )
+        # The caller may have changed the examples of earlier steps, which could not be taken again.
+        self._journal.forget()
         return loop.start()
 
     def resume(self, data: Any, *, checkpoints: Path | str | CheckpointFolder, **arguments: Any) -> History:

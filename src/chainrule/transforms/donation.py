@@ -117,11 +117,12 @@ def held(donated: Sequence[NDArray], others: Sequence[NDArray]) -> Held | None:
 
 
 def exchange_held(results: list[NDArray], written: Pairs, operands: Sequence[NDArray], donated: Held) -> None:
-    """What :func:`exchange` does, where it is known that result n can only be operand k for these pairs (n, k)."""
+    """What :func:`exchange` does, where it is known that result n is operand k for these pairs (n, k), or another donated one, as after
+    an odd number of steps that exchange two of them, or none."""
     known, given = issued.references, given_away.references
     for n, k in written:
         result = results[n]
-        if result is operands[k]:
+        if result is operands[k] or id(result) in donated[0]:
             results[n] = result = result.view()
             number = id(result)
             known[number] = ref(result)

@@ -69,7 +69,7 @@ class ReferenceProgram:
         """Run once and call ``observer(node, operands, results)`` after every node, in order of execution.
 
         The nodes of loop bodies are reported every time they run, before the node of the loop itself. Nothing is
-        overwritten, so the arrays may be kept; they must not be changed.
+        overwritten, so the arrays may be kept; they must not be changed. Those that are not are freed after their last use.
         """
         with np.errstate(all="ignore"):
             return _Plan(self.graph, bind_batch(self.graph, arrays), observer=observer)(arrays)
@@ -148,7 +148,7 @@ class _Plan:
             else:
                 reusable.update(node.outputs)
             dead.update(slots[value] for value in node.outputs if value in dying)
-            for value in dying & reusable:
+            for value in () if observer else dying & reusable:
                 spare.setdefault(value.type, []).append(slots[value])
                 dead.discard(slots[value])
                 reusable.discard(value)
