@@ -58,11 +58,16 @@ CR_INLINE float cr_exp_inside(float x) { /* -105 <= x <= 89, or NaN */
     return (p * scale + scale) * (low ? 0x1p-63f : 2.0f);
 }
 
-/* Infinite and 0 out there. Bits of floats compare like whole numbers, with one instruction for each bound; NaN is put back. */
-CR_INLINE float cr_exp_f32(float x) {
-    uint32_t bits = cr_bits(x), low = cr_bits(-105.0f);
-    int32_t inside = (int32_t)(bits < low ? bits : low), high = (int32_t)cr_bits(89.0f);
-    float e = cr_exp_inside(cr_from_bits((uint32_t)(inside < high ? inside : high)));
+/* Bits of floats compare like whole numbers, with one instruction for each bound, the first of which is negative and the second is
+ * not. NaN becomes one of them. */
+CR_INLINE float cr_clamped(float x, float least, float most) {
+    uint32_t bits = cr_bits(x), low = cr_bits(least);
+    int32_t inside = (int32_t)(bits < low ? bits : low), high = (int32_t)cr_bits(most);
+    return cr_from_bits((uint32_t)(inside < high ? inside : high));
+}
+
+CR_INLINE float cr_exp_f32(float x) { /* infinite and 0 out there */
+    float e = cr_exp_inside(cr_clamped(x, -105.0f, 89.0f));
     return x != x ? x : e;
 }
 
@@ -81,10 +86,14 @@ CR_INLINE float cr_expm1_f32(float x) {
     return copysignf(result, x);
 }
 
+/* 1 / (1 + exp(-x)) with both of the sum 2^-64 times as large: exp(-x) overflows for no x for which the result is more than 0. */
 CR_INLINE float cr_logistic_f32(float x) {
-    float size = fabsf(x);
-    float e = cr_exp_inside(size > 105.0f ? -105.0f : -size); /* never overflows, and keeps all digits in the lower tail */
-    return (x >= 0.0f ? 1.0f : e) / (1.0f + e);
+    const float one = 0x1p-64f, rounder = CR_ROUNDER + 63.0f;
+    float inside = cr_clamped(x, -105.0f, 40.0f);
+    float shifted = inside * -0x1.715476p+0f + rounder, whole = shifted - rounder;
+    float p = cr_expm1_reduced((-inside - whole * 0x1.62e4p-1f) - whole * 0x1.7f7d1cp-20f);
+    float scale = cr_from_bits(cr_bits(shifted) << 23), result = one / (one + (p * scale + scale));
+    return x != x ? x : result;
 }
 
 CR_INLINE float cr_tanh_f32(float x) { /* -m / (2 + m), where m = exp(-2|x|) - 1 keeps all digits near 0 */
