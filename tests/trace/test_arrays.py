@@ -390,6 +390,7 @@ NOT_TRACED = {
     "dot": lambda x: np.dot(W, x.T),
     "norm": np.linalg.norm,
     "multiply": np.multiply.reduce,
+    "subtract": lambda x: np.subtract(W, x, out=np.zeros_like(W)),
 }
 
 

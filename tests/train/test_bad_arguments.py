@@ -50,6 +50,27 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[ChainruleError], str]] = {
     "no epochs": (lambda: fit(epochs=0), ConfigError, "epochs is a whole number of at least 1, not 0"),
     "a batch of truth": (lambda: fit(batch_size=True), ConfigError, "batch_size is a whole number .*, not True"),
     "an empty batch": (lambda: fit(batch_size=0), ConfigError, "batch_size is a whole number of at least 1 or 'full'"),
+    "predictions of no rows at a time": (
+        lambda: trainer().predict(X, 0),
+        ConfigError,
+        "batch_size is a whole number of at least 1, not 0",
+    ),
+    "broken batches of an evaluation": (
+        lambda: trainer().evaluate((X, Y), 2.5),  # type: ignore[arg-type]
+        ConfigError,
+        r"batch_size is a whole number of at least 1, not 2\.5",
+    ),
+    "a metric by name": (
+        lambda: trainer(metrics={"acc": "accuracy"}),
+        ConfigError,
+        r"the metrics of a Trainer are functions by name, .*, not \{'acc': 'accuracy'\}",
+    ),
+    "a list of metrics": (lambda: trainer(metrics=[np.mean]), ConfigError, "the metrics of a Trainer are functions by"),
+    "a threshold in words": (
+        lambda: fit(stop_at_loss="low"),
+        ConfigError,
+        "stop_at_loss is a number or None, not 'low'",
+    ),
     "one callback": (lambda: fit(callbacks=cr.EarlyStopping()), ConfigError, "callbacks is a list of them"),
     "a class of callbacks": (lambda: fit(callbacks=[cr.EarlyStopping]), ConfigError, "callbacks is a list of them"),
     "lists": (lambda: fit((X.tolist(), Y.tolist())), DataError, "rows of arrays, .* with numpy.asarray first$"),

@@ -115,7 +115,7 @@ class Array:
         """Operators with a NumPy array or number on their left come here; other functions of NumPy are refused."""
         reflected = _REFLECTED.get(ufunc) if method == "__call__" else None
         # What `array += traced` says: the name on the left is then that of the result.
-        in_place = settings == {"out": (inputs[0],)}
+        in_place = settings.keys() == {"out"} and settings["out"][0] is inputs[0]
         if reflected is None or isinstance(inputs[0], Array) or not (in_place or not settings):
             raise _not_of_numpy(ufunc.__name__, self)
         return reflected(inputs[1], inputs[0])

@@ -10,7 +10,7 @@ import numpy as np
 
 from chainrule.core import trees
 from chainrule.core.dtypes import is_float
-from chainrule.core.errors import DataError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.core.trees import Tree
 from chainrule.engines.reference.threefry import random_bits
 from chainrule.trace.seeds import DRAW_STREAM, fold_in
@@ -110,8 +110,14 @@ def by_batches(function: Callable[[Tree], Tree], x: Tree, size: int = EVALUATION
     return trees.tree_map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
+def is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
+
+
 def slices(count: int, size: int) -> list[slice]:
     """So many rows at a time, up to a count."""
+    if not is_count(size):
+        raise ConfigError(f"batch_size is a whole number of at least 1, not {size!r}")
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from chainrule.core.errors import ConfigError
-from chainrule.train.batches import Examples, examples, order_of_epoch
+from chainrule.train.batches import Examples, examples, is_count, order_of_epoch
 from chainrule.train.callbacks import BatchEvent, Callback, checked_callbacks
 from chainrule.train.checkpoints import Checkpoint, CheckpointFolder, clear_checkpoints
 from chainrule.train.history import EpochRecord, History
@@ -32,8 +32,11 @@ _INTERRUPTED = "interrupted"
 _SECONDS_IN_ONE_GO = 0.025
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
+def _threshold(name: str, value: Any) -> float | None:
+    """A number, or None; raises :class:`ConfigError` for anything else."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | np.number)):
+        raise ConfigError(f"{name} is a number or None, not {value!r}")
+    return None if value is None else float(value)
 
 
 class Loop:
@@ -54,7 +57,7 @@ class Loop:
         checkpoints: Path | str | CheckpointFolder | None = None,
         checkpoint_seconds: float = 5.0,
     ) -> None:
-        if not _is_count(epochs):
+        if not is_count(epochs):
             raise ConfigError(f"epochs is a whole number of at least 1, not {epochs!r}")
         self.trainer = trainer
         self.data = examples(data, trainer.dtype, "the training data")
@@ -63,13 +66,13 @@ class Loop:
         )
         self.validation = validation
         self.epochs = int(epochs)
-        if batch_size != "full" and not _is_count(batch_size):
+        if batch_size != "full" and not is_count(batch_size):
             raise ConfigError(f"batch_size is a whole number of at least 1 or 'full', not {batch_size!r}")
         self.batch = self.data.count if batch_size == "full" else int(batch_size)
         self.shuffle = shuffle and self.batch < self.data.count
         self.callbacks = checked_callbacks(callbacks)
-        self.stop_at_loss = stop_at_loss
-        self.stop_at_gradient_norm = stop_at_gradient_norm
+        self.stop_at_loss = _threshold("stop_at_loss", stop_at_loss)
+        self.stop_at_gradient_norm = _threshold("stop_at_gradient_norm", stop_at_gradient_norm)
         self.folder = None if checkpoints is None else CheckpointFolder.of(checkpoints)
         self.checkpoint_seconds = checkpoint_seconds
         self.batches = -(-self.data.count // self.batch)

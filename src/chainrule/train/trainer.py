@@ -44,6 +44,10 @@ class Trainer(StepTrainer):
             raise ConfigError(f"the loss of a Trainer is a function such as nn.losses.cross_entropy, not {loss!r}")
         check_optimizer(optimizer, "the optimizer of a Trainer")
         check_model(model)
+        if metrics is not None and not (isinstance(metrics, Mapping) and all(map(callable, metrics.values()))):
+            raise ConfigError(
+                f"the metrics of a Trainer are functions by name, such as {{'mae': nn.losses.absolute_error}}, not {metrics!r}"
+            )
         self.loss = loss
         self.optimizer = optimizer
         self.metrics = dict(metrics or {})
