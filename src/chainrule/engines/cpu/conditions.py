@@ -7,7 +7,7 @@ image that is pooled at once never leaves the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import accumulate
 
 from chainrule.core.dtypes import BOOL
 from chainrule.engines.cpu.grouping import WRITING, Grouping, made_of
@@ -27,10 +27,10 @@ _KINDS = ("map", "contract")
 def keep_conditions(grouping: Grouping) -> None:
     """Let nests write conditions on what they write anyway for those that read nothing else of it, where these come last and what is
     in memory at once does not grow."""
-    lives = _Lives(grouping)
+    lives, conditions = _Lives(grouping), _conditions_of(grouping)
     for nest in [nest for nest in grouping.nests if nest.kind in _KINDS and not nest.members]:
-        for value in [value for value in nest.roots if _may_go(value, grouping)]:
-            for condition in _conditions_on(value, grouping):
+        for value in [value for value in nest.roots if value in conditions and _may_go(value, grouping)]:
+            for condition in conditions[value]:
                 readers = lives.readers.get(value, [])
                 late = [reader for reader in readers if _needs_only(reader, condition, value, grouping)]
                 rest = [reader for reader in readers if reader not in late]
@@ -49,12 +49,13 @@ class _Lives:
             for value in nest.reads:
                 if value not in nest.made:
                     self.readers.setdefault(value, []).append(nest)
-        self.bytes = [0] * len(grouping.nests)
-        private = set().union(*(section.private for section in grouping.sections))
+        # By how much they change with each nest.
+        self.changes = [0] * (len(grouping.nests) + 1)
+        private = set().union(*(section.private for section in grouping.sections), grouping.results)
         for nest in grouping.nests:
             for value in nest.written:
-                if value not in private and value not in grouping.results:
-                    _add(self.bytes, value, self.order[nest], self._last(nest, self.readers.get(value, [])), 1)
+                if value not in private:
+                    _add(self.changes, value, self.order[nest], self._last(nest, self.readers.get(value, [])), 1)
 
     def shorten(self, value: Value, condition: Value, nest: Nest, rest: list[Nest], late: list[Nest]) -> bool:
         """Let a value live until the last of ``rest``, and a condition on it until the last of ``late``; false, and nothing done,
@@ -62,12 +63,12 @@ class _Lives:
         first, end = self.order[nest], self._last(nest, rest)
         if end >= min(map(self.order.__getitem__, late)):
             return False
-        after = list(self.bytes)
+        after = list(self.changes)
         _add(after, value, end + 1, self._last(nest, self.readers[value]), -1)
         _add(after, condition, first, self._last(nest, late), 1)
-        if max(after) > max(self.bytes):
+        if max(accumulate(after)) > max(accumulate(self.changes)):
             return False
-        self.bytes = after
+        self.changes = after
         self.readers[value], self.readers[condition] = rest, late
         return True
 
@@ -75,9 +76,11 @@ class _Lives:
         return max(map(self.order.__getitem__, (nest, *readers)))
 
 
-def _add(bytes: list[int], value: Value, first: int, last: int, times: int) -> None:
-    for number in range(first, last + 1):
-        bytes[number] += times * at(bytes_of(value), NOMINAL)
+def _add(changes: list[int], value: Value, first: int, last: int, times: int) -> None:
+    """Let a value be there ``times`` more often from one nest to another."""
+    bytes = times * at(bytes_of(value), NOMINAL)
+    changes[first] += bytes
+    changes[last + 1] -= bytes
 
 
 def _may_go(value: Value, grouping: Grouping) -> bool:
@@ -85,15 +88,18 @@ def _may_go(value: Value, grouping: Grouping) -> bool:
     return not wanted and at(bytes_of(value), NOMINAL) > SMALLEST
 
 
-def _conditions_on(value: Value, grouping: Grouping) -> Iterator[Value]:
-    """Conditions on each element of a value alone that have no memory."""
+def _conditions_of(grouping: Grouping) -> dict[Value, list[Value]]:
+    """Conditions on each element of a value in memory alone that have no memory themselves."""
+    conditions: dict[Value, list[Value]] = {}
     for node in grouping.graph.nodes:
         if node.primitive.name not in ELEMENTWISE or node.output.dtype != BOOL or node.output in grouping.stored:
             continue
-        if value in node.inputs and node.output.shape == value.shape:
-            found = made_of(node.output, grouping, grouping.stored)
-            if found is not None and found[0] == {value}:
-                yield node.output
+        for value in node.inputs:
+            if value in grouping.stored and node.output.shape == value.shape:
+                found = made_of(node.output, grouping, grouping.stored)
+                if found is not None and found[0] == {value}:
+                    conditions.setdefault(value, []).append(node.output)
+    return conditions
 
 
 def _needs_only(reader: Nest, condition: Value, value: Value, grouping: Grouping) -> bool:

@@ -77,26 +77,28 @@ def _choose_layouts(lowering: Lowering) -> None:
 
 
 def _choose_stored(lowering: Lowering) -> None:
+    pieces_of = cache(solved)
+
     @cache
     def has_epilogue(node: Node) -> bool:
         """Whether maps of the node's result can be computed along with it."""
-        return node.primitive.name == "contract" and can_tile(node, solved(node), lowering.vector_bytes)
+        return node.primitive.name == "contract" and can_tile(node, pieces_of(node), lowering.vector_bytes)
 
     def has_sides(node: Node) -> bool:
         """Whether sums of such can be, too."""
-        pieces = solved(node) if has_epilogue(node) else None
+        pieces = pieces_of(node) if has_epilogue(node) else None
         return pieces is not None and len(pieces) == 1
 
     @cache
     def copies(node: Node) -> frozenset[int]:
         """The operands that are copied before they are used, and may be computed on the way."""
-        pieces = solved(node) if has_epilogue(node) else None
+        pieces = pieces_of(node) if has_epilogue(node) else None
         return computed_by_item(node, pieces, lowering.vector_bytes) if pieces is not None else frozenset()
 
     def adds_up(node: Node, number: int) -> bool:
         """Whether such a copy may add up its operand, too."""
-        pieces = solved(node)
-        return number in copies(node) and pieces is not None and adds_up_items(pieces, number)
+        pieces = pieces_of(node) if number in copies(node) else None
+        return pieces is not None and adds_up_items(pieces, number)
 
     lowering.groupings = [
         Grouping(graph, has_epilogue, has_sides, copies, adds_up) for graph in with_bodies(lowering.graph)
