@@ -38,6 +38,24 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[ChainruleError], str]] = {
         "not the function Adam, which makes one when it is called",
     ),
     "a chain of numbers": (lambda: optim.chain(optim.SGD(0.1), 3), ConfigError, "a part of a chain is an optimiser"),  # type: ignore[arg-type]
+    "a group of numbers": (
+        lambda: optim.groups({"*": 0.1}),  # type: ignore[dict-item]
+        ConfigError,
+        "the group '\\*' is an optimiser such as",
+    ),
+    "groups in a list": (
+        lambda: optim.groups([optim.SGD(0.1)]),  # type: ignore[arg-type]
+        ConfigError,
+        "groups is given a dict from pattern to optimiser",
+    ),
+    **{
+        f"{function.__name__} of a class": (
+            lambda function=function, more=more: function(optim.Adam, *more),
+            ConfigError,
+            f"what {function.__name__} is given is an optimiser .*, not the function Adam, which makes one",
+        )
+        for function, more in ((optim.accumulate, (2,)), (optim.average, ()), (optim.maximize, ()))
+    },
     "a turn without an optimiser": (
         lambda: cr.AlternatingTrainer({"a": nn.Linear(3, 2)}, [cr.Turn("a", lambda *_: 0.0, None)]),  # type: ignore[arg-type]
         ConfigError,

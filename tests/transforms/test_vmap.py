@@ -8,7 +8,7 @@ import torch
 
 import chainrule as cr
 from chainrule import nn, ops
-from chainrule.core.errors import DTypeError, ShapeError
+from chainrule.core.errors import DTypeError, ShapeError, TraceError
 
 RNG = np.random.default_rng(0)
 
@@ -112,6 +112,16 @@ def test_a_jacobian_of_trees() -> None:
         np.testing.assert_array_equal(of_square["v"], np.zeros((2, 3)))
 
 
+def test_arguments_may_be_counted_from_the_end() -> None:
+    def f(*given: Any) -> Any:
+        return sum((k + 1) * (x**3).sum() for k, x in enumerate(given))
+
+    x, y = RNG.normal(size=3), RNG.normal(size=2)
+    np.testing.assert_allclose(cr.grad(f, -1)(x, y), 6 * y**2, rtol=1e-13)
+    np.testing.assert_allclose(cr.jacobian(f, -1)(x, y), 6 * y**2, rtol=1e-13)
+    np.testing.assert_allclose(cr.hessian(f, -1)(x, y), np.diag(12 * y), rtol=1e-13, atol=1e-14)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -125,6 +135,11 @@ def test_a_jacobian_of_trees() -> None:
         ),
         (lambda: cr.vmap(lambda x: x, out_axes=2)(np.ones((2, 3))), ShapeError, "along axis 2 of a result"),
         (lambda: cr.jacobian(lambda x: x)(np.arange(3)), DTypeError, "a jacobian needs floating-point arrays"),
+        (
+            lambda: cr.jacobian(lambda x: x, 1)(np.ones(2)),
+            TraceError,
+            "argument 1 is to be differentiated but only 1 were",
+        ),
         (lambda: cr.jacobian(lambda x: x, mode="sideways"), ShapeError, "reverse or forward, not 'sideways'"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from chainrule import ops
 from chainrule.core import trees
-from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, part_rate, update_operation
+from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, check_optimizer, part_rate, update_operation
 from chainrule.optim.settings import count as whole
 from chainrule.trace import as_array
 
@@ -19,6 +19,7 @@ def accumulate(optimizer: Optimizer, every: int) -> Optimizer:
     State: ``inner`` (of the optimiser), ``sum`` (the mean so far) and ``batches`` (how many are in it).
     Raises :class:`ConfigError` for ``every`` below 1.
     """
+    check_optimizer(optimizer, "what accumulate is given")
     times = whole("accumulate", "every", every)
 
     @update_operation

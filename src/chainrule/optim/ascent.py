@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, update_operation
+from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, check_optimizer, update_operation
 from chainrule.trace import as_array
 
 
@@ -14,6 +14,7 @@ def maximize(optimizer: Optimizer) -> Optimizer:
     Only gradients are negated, not what the optimiser adds to them: a weight decay still shrinks. This is PyTorch's
     ``maximize=True``, for every optimiser. The state is that of ``optimizer``.
     """
+    check_optimizer(optimizer, "what maximize is given")
 
     @update_operation
     def update(gradients: Arrays, state: State, params: Arrays) -> tuple[dict[str, Any], State]:

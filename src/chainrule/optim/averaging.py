@@ -9,7 +9,16 @@ import numpy as np
 
 from chainrule import ops
 from chainrule.core.errors import ConfigError
-from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, has_learning_rate, part_rate, update_operation
+from chainrule.optim.optimizer import (
+    JSON,
+    Arrays,
+    Optimizer,
+    State,
+    check_optimizer,
+    has_learning_rate,
+    part_rate,
+    update_operation,
+)
 from chainrule.optim.settings import count as whole
 from chainrule.optim.settings import fraction
 from chainrule.trace import as_array
@@ -25,6 +34,7 @@ def average(optimizer: Optimizer, decay: float | None = 0.999, start: int = 0, e
     State: ``inner`` (of the optimiser), ``average`` by path, ``updates`` and ``averaged``, how many of each there were.
     Raises :class:`ConfigError` for β outside [0, 1), a negative start, or ``every`` below 1.
     """
+    check_optimizer(optimizer, "what average is given")
     beta = None if decay is None else fraction("average", "decay", decay)
     first, times = whole("average", "start", start, least=0), whole("average", "every", every)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chainrule.core.errors import ConfigError
-from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, part_rate
+from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, check_optimizer, part_rate
 from chainrule.optim.selection import as_patterns, matches, must_match
 
 
@@ -33,7 +33,11 @@ def groups(optimizers: Mapping[str, Optimizer], default: Optimizer | None = None
     Raises :class:`ConfigError`, when the state is made, for a pattern that fits no parameter, and for a parameter that no
     pattern fits when there is no default.
     """
+    if not isinstance(optimizers, Mapping):
+        raise ConfigError(f"groups is given a dict from pattern to optimiser, not {optimizers!r}")
     patterns = as_patterns(list(optimizers))
+    for pattern, given in (*optimizers.items(), *([] if default is None else [("default", default)])):
+        check_optimizer(given, f"the group {pattern!r}")
     members = {str(place): optimizer for place, optimizer in enumerate(optimizers.values())}
     if default is not None:
         members["default"] = default

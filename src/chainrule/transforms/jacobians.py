@@ -9,7 +9,7 @@ import numpy as np
 
 from chainrule.core import trees
 from chainrule.core.dtypes import FLOATS
-from chainrule.core.errors import DTypeError, ShapeError
+from chainrule.core.errors import DTypeError, ShapeError, TraceError
 from chainrule.core.trees import Tree
 from chainrule.ir.sizes import is_symbolic
 from chainrule.trace.array import Array, as_array
@@ -28,10 +28,14 @@ def jacobian(function: Callable[..., Any], argnums: int = 0, mode: str = "revers
         raise ShapeError(f"the mode of a jacobian is reverse or forward, not {mode!r}")
 
     def inner(*args: Any) -> Any:
-        def of_one(x: Tree) -> Tree:
-            return function(*args[:argnums], x, *args[argnums + 1 :])
+        if not -len(args) <= argnums < len(args):
+            raise TraceError(f"argument {argnums} is to be differentiated but only {len(args)} were passed")
+        place = argnums % len(args)
 
-        x = args[argnums]
+        def of_one(x: Tree) -> Tree:
+            return function(*args[:place], x, *args[place + 1 :])
+
+        x = args[place]
         leaves, definition = trees.flatten(x)
         inputs = [_checked(leaf, "argument") for leaf in leaves]
         x = trees.unflatten(definition, inputs)
