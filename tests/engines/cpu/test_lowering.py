@@ -1,5 +1,8 @@
 """The steps from a graph to C: their texts, the checks after each of them, and ``CHAINRULE_DEBUG``."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.engines.cpu.test_programs import update_graph
@@ -276,3 +279,10 @@ def test_a_chain_of_maps_longer_than_any_recursion():
     x = np.linspace(-1, 1, 33)
     program = ENGINE.load(optimise(cr.trace(function, x)))
     np.testing.assert_allclose(program([x])[0], function(x), rtol=1e-12)
+
+
+def test_the_guide_has_every_step_and_every_word():
+    text = (Path(__file__).parents[3] / "docs" / "cpu_engine.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| ([\w ]+) \| `(\w+)` \|", text, re.MULTILINE) == [(step.name, step.key) for step in STEPS]
+    (words,) = re.findall(r"shows all steps on standard error, (.*) one each;", text)
+    assert re.findall(r"`(\w+)`", words) == [step.key for step in STEPS]

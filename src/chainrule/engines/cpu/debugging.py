@@ -1,9 +1,8 @@
 """``CHAINRULE_DEBUG``: what to show of the lowering of every graph that is compiled, and where.
 
-A list of words with commas between them. ``lowering`` shows every step; ``inline``, ``widen``, ``maps``, ``products``,
-``layouts``, ``stored``, ``nests``, ``sections``, ``memory`` and ``c`` show one each, on standard error. ``lowering:FOLDER``
-(or ``c:FOLDER``, and so on) writes files into a folder instead. ``0`` and ``1`` say nothing about the lowering: the
-command line prints tracebacks where the variable is set at all.
+A list of words with commas between them. ``lowering`` shows every step, the key of a step (``lowering.STEPS``), such as ``nests`` or
+``c``, that step alone, on standard error. ``lowering:FOLDER`` (or ``c:FOLDER``, and so on) writes files into a folder instead. ``0``
+and ``1`` say nothing about the lowering: the command line prints tracebacks where the variable is set at all.
 """
 
 from __future__ import annotations
