@@ -327,8 +327,8 @@ static __attribute__((noinline)) void graph_0_of_one(char **arrays, const cr_rep
 
 static long graph_0_arena(long B) {
     long own = 0, most = 16448;
-    own += cr_round(32);
-    own += cr_round(32);
+    own += cr_apart(32);
+    own += cr_apart(32);
     return own + cr_round(most) + 64;
 }
 static long graph_0_borrowed(long B) {
@@ -345,8 +345,8 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     }
     char *slot[9];
     for (long k = 0; k < 7; k++) slot[k] = arrays[k];
-    slot[7] = arena, arena += cr_round(32);
-    slot[8] = arena, arena += cr_round(32);
+    slot[7] = arena, arena += cr_apart(32);
+    slot[8] = arena, arena += cr_apart(32);
     struct frame frame = {slot, constants, arena, B, row, 0};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks(416, 262144, 1));

@@ -627,14 +627,14 @@ static __attribute__((noinline)) void graph_0_of_one(char **arrays, const cr_rep
 
 static long graph_0_arena(long B) {
     long own = 0, most = (64 * B + 32768);
-    own += cr_round(32);
-    own += cr_round((8 * B));
-    own += cr_round((8 * B));
-    own += cr_round((4 * B));
-    own += cr_round((4 * B));
-    own += cr_round(4);
-    own += cr_round((8 * B));
-    own += cr_round((8 * B));
+    own += cr_apart(32);
+    own += cr_apart((8 * B));
+    own += cr_apart((8 * B));
+    own += cr_apart((4 * B));
+    own += cr_apart((4 * B));
+    own += cr_apart(4);
+    own += cr_apart((8 * B));
+    own += cr_apart((8 * B));
     return own + cr_round(most) + 64;
 }
 static long graph_0_borrowed(long B) {
@@ -651,14 +651,14 @@ static void graph_0(char **arrays, char **constants, char *arena, long B, long r
     }
     char *slot[19];
     for (long k = 0; k < 11; k++) slot[k] = arrays[k];
-    slot[11] = arena, arena += cr_round(32);
-    slot[12] = arena, arena += cr_round((8 * B));
-    slot[13] = arena, arena += cr_round((8 * B));
-    slot[14] = arena, arena += cr_round((4 * B));
-    slot[15] = arena, arena += cr_round((4 * B));
-    slot[16] = arena, arena += cr_round(4);
-    slot[17] = arena, arena += cr_round((8 * B));
-    slot[18] = arena, arena += cr_round((8 * B));
+    slot[11] = arena, arena += cr_apart(32);
+    slot[12] = arena, arena += cr_apart((8 * B));
+    slot[13] = arena, arena += cr_apart((8 * B));
+    slot[14] = arena, arena += cr_apart((4 * B));
+    slot[15] = arena, arena += cr_apart((4 * B));
+    slot[16] = arena, arena += cr_apart(4);
+    slot[17] = arena, arena += cr_apart((8 * B));
+    slot[18] = arena, arena += cr_apart((8 * B));
     struct frame frame = {slot, constants, arena, B, row, 0};
     nest_0(&frame, 0);
     cr_parallel(nest_1, &frame, cr_chunks((104 * B), 262144, 1 * ((B + 1259) / 1260)));

@@ -114,7 +114,7 @@ def run_jobs(
         types, own = source.text.split(PRELUDE)
         text += [types + PRELUDE] if not number else []
         if any("address" in flag for flag in flags):
-            own = re.sub(r"= (arena|top), \1 \+= cr_round\((.*)\);", r"= cr_alone(\2);", own)
+            own = re.sub(r"= (arena|top), \1 \+= cr_(?:round|apart)\((.*)\);", r"= cr_alone(\2);", own)
         names = "|".join(sorted(set(DEFINED.findall(own))))
         text.append(re.sub(rf"\b({names})\b", rf"p{number}_\1", own))
         sources.append(source)

@@ -59,6 +59,9 @@ struct frame {
     + """
 static inline long cr_least(long x, long y) { return x < y ? x : y; }
 static inline long cr_round(long bytes) { return (bytes + 63) / 64 * 64; }
+/* What an array takes with a line behind large ones: arrays of so many pages one after the other would begin at the same place in a
+ * page, and what is read of them together would meet in a few sets of the first cache. */
+static inline __attribute__((unused)) long cr_apart(long bytes) { return cr_round(bytes) + (bytes < 4096 ? 0 : 64); }
 static inline long cr_cut(long extent, long chunk, long chunks) { return extent * chunk / chunks; }
 static inline long cr_chunks(long work, long grain, long limit) {
     const long wanted = work / grain, most = cr_least(limit, 64);
@@ -231,7 +234,7 @@ class _Emitter:
         with w.block(f"static long graph_{number}_arena(long B)"):
             w.line(f"long own = 0, most = {c_size(lowering.scratch)};")
             for size in memory.arena:
-                w.line(f"own += cr_round({c_size(size)});")
+                w.line(f"own += cr_apart({c_size(size)});")
             _write_most(w, lowering.inner)
             w.line("return own + cr_round(most) + 64;")
         with w.block(f"static long graph_{number}_borrowed(long B)"):
@@ -262,7 +265,7 @@ class _Emitter:
             for k in range(len(memory.constants)):
                 w.line(f"slot[{given + k}] = constants[{first_constant + k}];")
             for k, size in enumerate(memory.arena):
-                w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_round({c_size(size)});")
+                w.line(f"slot[{memory.fixed + k}] = arena, arena += cr_apart({c_size(size)});")
             w.line(f"struct frame frame = {{slot, constants, arena, B, row, 0{ahead}}};")
             if "in_slab" in calls.text:
                 w.line("const _Bool in_slab = 0;")
