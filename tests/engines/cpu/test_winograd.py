@@ -1,5 +1,6 @@
 """Convolutions by Winograd's algorithms: the algorithms, which contractions have them, and their values, for any batch and threads."""
 
+import re
 from fractions import Fraction
 from itertools import product
 
@@ -188,6 +189,36 @@ def test_vectors_of_every_width(target, dtype, kernel, setting):
 
     program = check(all_three(*setting), make, dtype, toolchain=quick(target), batches=(1, 9))
     assert steps(program.c_source) == ((2, 1) if kernel == (3, 3) else (1 + 4, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_many_weights_are_divided(dtype):
+    """Few blocks: chunks have slices of the result's channels, and in weight gradients shares of both operands' channels."""
+    setting = (2, ((1, 1), (1, 1)))
+
+    def make(batch):
+        return operands((8, 8), (4, 4), 128, 256, *setting, dtype=dtype, batch=batch)
+
+    def function(x, w, g):
+        """A bias whose gradient is added up along with a convolution, too."""
+        y, gradients = cr.vjp(lambda x, w, b: ops.convolution(x, w, *setting) + b, x, w, w[0, 0, 0], cotangents=g)
+        return y, y.sum((0, 1, 2)), *gradients
+
+    program = check(function, make, dtype, batches=(1, 2, 19))
+    assert steps(program.c_source) == (1 + 4, 1)
+    divided = [
+        re.search(text, program.c_source) for text in (r"y_share = chunk % (\d+)", r"cr_cut\((\d+), part, parts\)")
+    ]
+    assert all(found is not None and int(found[1]) > 1 for found in divided)
+    # Not finite: computed again from the item, slice by slice.
+    x, w, g = make(19)
+    x[3, 2, 2, 5], x[11, 0, 0, 0] = np.inf, np.nan
+    graph = optimise(trace(forward(*setting), x, w, g, batch=("x", "g")))
+    (found,) = same_bits(CpuEngine(quick()).load(graph), [x, w, g], threads=(1, 3))
+    (expected,) = REFERENCE.load(graph)([x, w, g])
+    assert np.isinf(expected).any() and np.isnan(expected).any()
+    scale = float(np.abs(expected[np.isfinite(expected)]).max())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * scale)
 
 
 def block_of_a_residual_network(x, w, g):

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from chainrule.core.alignment import LINE_BYTES
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
-from chainrule.engines.cpu.loops import Writer
+from chainrule.engines.cpu.loops import MOST_CHUNKS, Writer
 from chainrule.engines.cpu.nests import Task, declare_scratch, write_loops, write_together
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES
 from chainrule.engines.cpu.sides import Side
@@ -38,8 +38,8 @@ from chainrule.ir.contraction import Contraction, plain
 from chainrule.ir.graph import ArrayType, Node
 from chainrule.ir.sizes import Dim, product
 
-# Chunks at most, and elements in a chunk at least, of a transform of weights or of their gradient.
-CHUNKS, TRANSFORM_GRAIN = 64, 1 << 11
+# Elements at least, as they are before and after, of what a chunk transforms of weights or of their gradient.
+TRANSFORM_GRAIN = 1 << 13
 MOST_VECTORS = 4
 # Vectors of a result that are multiplied at a time at least, if there are so many: tiles of registers with three are the best.
 FEWEST_VECTORS = 8
@@ -266,9 +266,8 @@ def groups_of(items: Dim, block: Block) -> str:
     return count if block.items == 1 else f"(({count} + {block.items - 1}) / {block.items})"
 
 
-def cut_channels(w: Writer, var: Var, elements: int) -> str:
-    """The range [low, high) of an index that a chunk has, and how many chunks there are."""
-    extent = count_of(var)
-    chunks = max(1, min(extent, CHUNKS, elements // TRANSFORM_GRAIN))
-    w.line(f"const long low = cr_cut({extent}, chunk, {chunks}), high = cr_cut({extent}, chunk + 1, {chunks});")
+def cut_rows(w: Writer, rows: int, elements: int) -> str:
+    """The range [low, high) of rows that a chunk has of so many elements, and how many chunks there are."""
+    chunks = max(1, min(rows, MOST_CHUNKS, elements // TRANSFORM_GRAIN))
+    w.line(f"const long low = cr_cut({rows}, chunk, {chunks}), high = cr_cut({rows}, chunk + 1, {chunks});")
     return str(chunks)

@@ -24,6 +24,9 @@ from chainrule.engines.cpu.winograd_transforms import write_transform
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
 
+# The numbers of shares of channels, of an operand, of x or of y.
+SHARES = ("share", "x_share", "y_share")
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -80,17 +83,17 @@ class Source:
     tiles: tuple[int, int]
     dtype: DType
 
-    def divided(self, shares: int) -> Source:
-        """The part of the channels that belongs to a ``share``."""
+    def divided(self, shares: int, share: str = "share") -> Source:
+        """The part of the channels that belongs to the share of that name."""
         *others, last = self.channels
-        whole, own = share_of(last, shares)
+        whole, own = share_of(last, shares, share)
         return replace(self, place=self.place.replace({last: whole}), channels=[*others, own])
 
     @property
     def given(self) -> tuple[Source, str]:
         """The operand as a function reads it through a pointer of the same name for all, and the pointer that it is given: what
         depends on the item and the share is in there."""
-        base = Index(tuple((v, k) for v, k in self.place.terms if v == self.convolution.item or v.name == "share"))
+        base = Index(tuple((v, k) for v, k in self.place.terms if v == self.convolution.item or v.name in SHARES))
         moved = replace(self, pointer=f"from_{self.number}", place=self.place - base)
         return moved, f"{self.pointer} + ({base})"
 
@@ -208,10 +211,10 @@ def _larger(x: Dim, y: Dim) -> Dim:
     return max(x, y)
 
 
-def share_of(var: Var, shares: int) -> tuple[Index, Var]:
-    """An index as that of a ``share`` and what is left, and the variable for what is left."""
+def share_of(var: Var, shares: int, share: str = "share") -> tuple[Index, Var]:
+    """An index as that of a share and what is left, and the variable for what is left."""
     own = Var(var.name, count_of(var) // shares)
-    return variable(Var("share", shares)) * count_of(own) + variable(own), own
+    return variable(Var(share, shares)) * count_of(own) + variable(own), own
 
 
 def count_of(var: Var) -> int:

@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from chainrule.core.dtypes import DType
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, linear, variable
-from chainrule.engines.cpu.loops import MOST_CHUNKS, Writer
+from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.nests import Region, Task
+from chainrule.engines.cpu.winograd_blocks import cut_rows
 from chainrule.engines.cpu.winograd_operands import Source, count_of, loops
-
-# Elements of the weights in a chunk at least.
-GRAIN = 1 << 11
 
 
 def region_of(weights: Source, name: str, dtype: DType) -> Region:
@@ -29,16 +27,14 @@ def transformed(sources: Sequence[Source], regions: Sequence[Region], lanes: int
     """U of every piece, in a region of its own, with the channels in the order in which the source has them."""
     w = Writer()
     rows = [source.depth // count_of(source.channels[-1]) for source in sources]
-    elements = sum(source.depth for source in sources)
-    chunks = max(1, min(sum(rows), MOST_CHUNKS, elements // GRAIN))
-    w.line(f"const long low = cr_cut({sum(rows)}, chunk, {chunks}), high = cr_cut({sum(rows)}, chunk + 1, {chunks});")
+    chunks = cut_rows(w, sum(rows), sum(source.depth * source.convolution.multiplications for source in sources))
     first = 0
     for source, region, count in zip(sources, regions, rows, strict=True):
         begin = "low" if first == 0 else f"(low < {first} ? {first} : low)"
         with w.block(f"for (long row = {begin}; row < cr_least(high, {first + count}); row++)"):
             _row(w, source, region, f"row - {first}" if first else "row", lanes, width)
         first += count
-    return Task(w.text, str(chunks), regions=[*regions], comment=f"{sources[0].pointer}, transformed")
+    return Task(w.text, chunks, regions=[*regions], comment=f"{sources[0].pointer}, transformed")
 
 
 def _row(w: Writer, source: Source, region: Region, number: str, lanes: int, width: int) -> None:
