@@ -92,8 +92,11 @@ def at_places(shape: Shape, places: Sequence[Index]) -> Position:
     return Position(shape, tuple(Index() if size == 1 else next(rest) for size in shape))
 
 
-def write_box(box: Box, comment: str = "", first: Sequence[str] = (), sides: Sequence[Side] = ()) -> Task:
-    """Independent loops, the outermost cut into chunks. The lines ``first`` come before the loops over [low, high)."""
+def write_box(
+    box: Box, comment: str = "", first: Sequence[str] = (), sides: Sequence[Side] = (), before: int = 0
+) -> Task:
+    """Independent loops, the outermost cut into chunks. The lines ``first`` come before the loops over [low, high); they are worth
+    about as many additions as ``before`` says for each evaluation of the box."""
     box.merge()
     writer = Writer()
     if not box.vars:
@@ -104,7 +107,7 @@ def write_box(box: Box, comment: str = "", first: Sequence[str] = (), sides: Seq
         return Task(writer.text, comment=comment)
     outer = box.vars[0]
     assert outer.extent is not None, "a loop has an end"
-    chunks = chunks_text(work_of(box.vars, cost_of(box)), outer.extent)
+    chunks = chunks_text(work_of(box.vars, cost_of(box) + before), outer.extent)
     _cut(writer, outer.extent, chunks)
     writer.lines.extend(first)
     for side in sides:

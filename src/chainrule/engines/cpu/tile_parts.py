@@ -56,6 +56,16 @@ class Parts:
         worth = f"cr_parts({c_size(self.split.extent * self.again)} / {self.outputs}, {self.most})"
         return f"cr_least(cr_chunks({c_size(units.work)}, {TILE_GRAIN}, {limit}), {worth})"
 
+    @property
+    def typically(self) -> int:
+        """The number of parts of a batch of usual size, about."""
+        assert self.split.extent is not None, "an index of a sum has an extent"
+        steps, parts = typical(self.split.extent), 1
+        worth = steps * self.again // self.outputs
+        while 2 * parts <= min(self.most, steps // FEWEST_IN_PART) and worth > parts * parts:
+            parts *= 2
+        return parts
+
     def shares(self, units: Units, ranges: str) -> str:
         """Into how many shares the results of a part are divided, as C."""
         return f"cr_least(cr_chunks({c_size(units.work)} / {ranges}, {TILE_GRAIN}, {units.count}), {SHARES} / {ranges})"

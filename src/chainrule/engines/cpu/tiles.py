@@ -317,7 +317,7 @@ class TileWriter:
         self.tasks.append(Task(w.text, chunks, after=after))
         if summed:
             self.regions += regions_of(added)
-            self._add_parts(ranges, PARTS)
+            self._add_parts(ranges, PARTS, PARTS)
 
     def _item_indices(self, w: Writer, items: Sequence[Var]) -> None:
         w.line("long left = item;" if len(items) > 1 else f"const long {items[0].name} = item;")
@@ -425,7 +425,7 @@ class TileWriter:
             w.line(f"const _Bool fresh = {first} == start;")
             self.kernel.units(w, plan, units, split)
         self.tasks.append(Task(w.text, f"{ranges} * {parts.shares(units, ranges)}"))
-        self._add_parts(ranges, parts.most)
+        self._add_parts(ranges, parts.most, parts.typically)
 
     def _gathers_rows(self, plan: Plan) -> bool:
         """Whether rows side by side would help the steps of a long sum through x."""
@@ -447,8 +447,8 @@ class TileWriter:
         box = box_of([var for var in piece.kept if var.extent != 1], body, stores)
         self.tasks.append(write_box(box, comment="nothing is summed here"))
 
-    def _add_parts(self, ranges: str, most: int) -> None:
-        """The parts of a split sum, added up in their order, and what follows."""
+    def _add_parts(self, ranges: str, most: int, typically: int) -> None:
+        """The parts of a split sum, added up in their order, and what follows; so many at most, and of a batch of usual size."""
         size = product(self.node.output.shape)
         self.regions.append(Region("parts", self.node.output.dtype, size * most))
         # The results of each sum need an index for themselves; those of one are a part of those of the next.
@@ -470,7 +470,9 @@ class TileWriter:
             first.line("CR_INDEPENDENT")
             loop = f"for (long k = low * {step}; k < high * {step}; k++)"
             first.line(f"{loop} parts[k] += parts[part * {c_size(size)} + k];")
-        task = write_box(box, comment="the parts of the sum", first=first.lines, sides=self.sides)
+        # A part comes from the cache of the core that computed it.
+        before = 2 * (typically - 1)
+        task = write_box(box, comment="the parts of the sum", first=first.lines, sides=self.sides, before=before)
         if not self.roots and not self.sides:
             # A single part is already the result.
             task.chunks = f"({ranges} > 1 ? {task.chunks} : 0)"
