@@ -414,12 +414,12 @@ static void nest_10_after(void *context) {
     for (long k = 0; k < 2; k++) d_hidden_8[k] = side_0[k];
 }
 
-static void tile_a46e055d10(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B, const float *f0, long fetched) {
+static void tile_8ea20f8c6d(const float *restrict x, const float *restrict y, float *restrict to, long first, long end, _Bool fresh, _Bool last, long B, const float *f0, long fetched) {
     cr_float32x4 c0_0 = {0}, c1_0 = {0};
     const long between = (end - first) / 2;
     long near = 0, next = first;
     for (long k0 = first; k0 < end; k0++) {
-        while (k0 >= next) {
+        if (k0 >= next) {
             if (near < fetched) {
                 CR_FETCH_TO_WRITE(f0 + (2 * near));
             }
@@ -494,7 +494,7 @@ static void nest_12(void *context, long chunk) {
             const long last_tile = cr_least((block + 1) * 1, 1);
             for (long tile = block * 1; tile < last_tile; tile++) {
                 const long k2 = tile * 2 / 1;
-                tile_a46e055d10(x_4 + (k2), border_b + (0), target + (2 * k2), first_k0, last_k0, fresh, 1, B, target + (2 * k2), 2);
+                tile_8ea20f8c6d(x_4 + (k2), border_b + (0), target + (2 * k2), first_k0, last_k0, fresh, 1, B, target + (2 * k2), 2);
             }
         }
     }

@@ -17,7 +17,8 @@ _BODY = r"\{\n(?:(?!\}).*\n)*\}\n"
 # Functions that are dealt out: of loop nests, and of the tiles that they share.
 _DEALT = re.compile(
     r"^(?:/\*(?:(?!\*/)[\s\S])*\*/\n)?static "
-    r"(?P<head>(?:__attribute__\(\(noinline\)\) )?(?:void|float|double) (?:nest|tile)_\w+\([^()]*\)) " + _BODY,
+    r"(?P<head>(?:__attribute__\(\(noinline\)\) |CR_ALONE )?(?:void|float|double) (?:nest|tile)_\w+\([^()]*\)) "
+    + _BODY,
     re.MULTILINE,
 )
 # Types and small functions that are written where they are first needed.

@@ -25,6 +25,18 @@ from chainrule.ir.sizes import Dim
 
 
 @dataclass(frozen=True, slots=True)
+class Trailing:
+    """What follows from the tile before, row by row: ``lines`` of C about row number ``near`` of its sums, ``before``, unless null.
+
+    ``parameters`` are those of the function that the lines are in terms of besides; one of them points to the ``literals``.
+    """
+
+    parameters: tuple[str, ...]
+    lines: tuple[str, ...]
+    literals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TileFunction:
     """Writes the function for tiles of these counts (of their rows and their vectors).
 
@@ -33,7 +45,7 @@ class TileFunction:
     arguments ``x_ahead`` and ``y_ahead`` say are fetched. Rows of the ``followers`` are fetched along with the steps of the sum.
     ``ahead`` is what is fetched of the next item; as many tiles of this one as the argument ``done`` says have fetched theirs. So are
     ``rows_ahead``; the argument ``turn`` says which share of them.
-    A tile ``in_loop`` fetches lines of what the argument ``after`` says.
+    A tile ``in_loop`` fetches lines of what the argument ``after`` says. What is ``trailing`` is computed among the steps.
     Where the last vector of the output has lanes beyond its end, the argument ``last`` tells whether the tile has that vector.
     """
 
@@ -46,6 +58,7 @@ class TileFunction:
     ahead: Ahead | None = None
     rows_ahead: RowsAhead | None = None
     in_loop: bool = False
+    trailing: Trailing | None = None
 
     def write(self) -> tuple[str, str]:
         """The name of the function, which follows from what it does, and its text."""
@@ -61,6 +74,10 @@ class TileFunction:
             w.line(f"const long between = ({end} - {start}) / {prod(self.counts[:-1])};")
             w.line(f"long near = 0, next = {start};")
         self._sum_loops(w, self.plan.summed)
+        if self.trailing is not None:
+            # There may be more rows than steps.
+            with w.block(f"for (; before && near < {prod(self.counts[:-1])}; near++)"):
+                self._write_trailing(w, self.trailing)
         if self.adds and self.plan.column is not None:
             # Not before the sum, which would wait for them.
             with w.block("if (!fresh)"):
@@ -80,9 +97,13 @@ class TileFunction:
             arguments += ", long turn"
         if self.in_loop:
             arguments += ", struct ahead *after"
+        if self.trailing is not None:
+            arguments += "".join(f", {each}" for each in (f"const {type} *restrict before", *self.trailing.parameters))
         text = f"({parameters}{arguments}) {{\n{w.text}}}\n"
         name = f"tile_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-        return name, f"static void {name}{text}"
+        # What a compiler knew of its arguments, literals among them, it would keep in registers that the sums need.
+        alone = "CR_ALONE " if self.trailing is not None else ""
+        return name, f"static {alone}void {name}{text}"
 
     @property
     def _places(self) -> list[Place]:
@@ -103,13 +124,20 @@ class TileFunction:
             w.line(f"if (after && {var.name} % {STEPS_A_LINE} == 0) cr_fetch_ahead(after);")
         if not self._fetches_by_rows:
             return
-        with w.block(f"while ({var.name} >= next)"):
+        with w.block(f"if ({var.name} >= next)"):
             if self.followers is not None:
                 with w.block("if (near < fetched)"):
                     self.followers.fetch_row(w, self.plan, self.counts)
             if self.rows_ahead is not None:
                 self.rows_ahead.fetch_row(w, self.plan, self.counts)
+            if self.trailing is not None:
+                with w.block("if (before)"):
+                    self._write_trailing(w, self.trailing)
             w.line(f"next = ++near < {rows} ? next + between : {self._bounds(var)[1]};")
+
+    def _write_trailing(self, w: Writer, trailing: Trailing) -> None:
+        for text in trailing.lines:
+            w.line(text)
 
     def _bounds(self, var: Var) -> tuple[str, str]:
         assert var.extent is not None, "an index of a sum has an extent"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,17 +14,22 @@ from chainrule.engines.cpu.body import Body, Position
 from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer
-from chainrule.engines.cpu.scalars import BYTES, C_TYPES
+from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
 from chainrule.engines.cpu.sides import LANE, Side
 from chainrule.engines.cpu.tile_ahead import Ahead
 from chainrule.engines.cpu.tile_fetches import Followers, RowsAhead, followers_of, following
-from chainrule.engines.cpu.tile_function import TileFunction
+from chainrule.engines.cpu.tile_function import TileFunction, Trailing
 from chainrule.engines.cpu.tile_parts import fetches
 from chainrule.engines.cpu.tile_plan import Plan
-from chainrule.engines.cpu.tile_sums import TileSums, write_row
+from chainrule.engines.cpu.tile_sums import TileSums
 from chainrule.engines.cpu.tile_units import Units, tiles_of
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import Size, divide, product
+
+# Types of C that elements have in memory as well.
+_SIMPLE = {type for dtype, type in C_TYPES.items() if STORED[dtype] == type}
+_LITERAL = r"(?<![\w.])(?:0x[01]\.[0-9a-f]+p[+-]?\d+|\d+\.\d+)"
+_LITERALS = {"float32": re.compile(_LITERAL + r"f\b"), "float64": re.compile(_LITERAL + r"(?![\w.])")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,28 +228,79 @@ class KernelWriter:
         with w.block("if (ends)"):
             self._epilogue_loops(w, plan, cuts)
 
-    def strip_tile(self, w: Writer, plan: Plan, cuts: Sequence[Cut], place: str) -> None:
-        """Put the sums of a tile where those of its strip wait for the others (``tile_strips.py``)."""
+    def trailing_tile(self, w: Writer, plan: Plan, cuts: Sequence[Cut], to: str, before: str) -> None:
+        """Put the sums of a tile where ``to`` says, and meanwhile compute what follows from the sums at ``before``, where they are not
+        null: those of the panel before, whose columns begin at ``column_before`` (``tile_trailing.py``)."""
         _prove_tile(plan)
+        trailing, given = self.trailing(plan, cuts)
         followers, fetched = self._fetch_epilogue(w, plan, cuts)
+        assert trailing is not None and followers is not None, "a tile has time for what follows from another"
         arguments = _operands(plan)
-        arguments += [place, "0", "0", "1", self._has_last(plan, cuts), "B"]
-        if followers is not None:
-            arguments += [*fetched, str(max(cuts[0].sizes))]
-        self._call(w, plan, cuts, arguments, TileFunction(plan, (), False, True, None, followers))
+        arguments += [
+            to,
+            "0",
+            "0",
+            "1",
+            self._has_last(plan, cuts),
+            "B",
+            *fetched,
+            str(max(cuts[0].sizes)),
+            before,
+            *given,
+        ]
+        self._call(w, plan, cuts, arguments, TileFunction(plan, (), False, True, None, followers, trailing=trailing))
 
-    def strip_rows(self, w: Writer, plan: Plan, row: Cut, place: str) -> None:
-        """What follows from the rows of a strip, each through all of its panels."""
-        whole = plan.out.replace({plan.column: Index()}) if plan.column is not None else plan.out
-        prove("result", whole + variable(Var("place", plan.width)), product(self.node.output.shape))
-        with (
-            self._each_row(w, plan, [row]),
-            w.block("for (long panel = first_panel; panel < last_panel; panel++)"),
-        ):
-            box, width, first = self._in_vectors(plan, [row, self.columns(w, plan)])
-            w.line(f"const {self.type} *const finished = {place};")
-            w.line(f"const long width = {width};")
-            write_row(w, box, "width", first)
+    def trailing(self, plan: Plan, cuts: Sequence[Cut]) -> tuple[Trailing | None, list[str]]:
+        """What follows from row ``near`` of the tile before as lines for the function of a tile, and its arguments; None where it
+        takes more than a function is given."""
+        assert plan.column is not None, "results in vectors lie in columns"
+        ((row, _),) = plan.rows
+        column, before = Var("column_before", plan.column.extent), Cut(cuts[-1].sizes, cuts[-1].count)
+        parameters, given = [f"long {row.name}", f"long {column.name}"], [row.name, column.name]
+        if len(before.sizes) > 1:
+            before = Cut(before.sizes, "count_before")
+            parameters, given = [*parameters, "long count_before"], [*given, "count_before"]
+        shifted = replace(plan, column=column, out=plan.out.replace({plan.column: variable(column)}))
+        w = Writer()
+        w.line(f"const long this_{row.name} = {row.name} + near, r0 = near;")
+        w.line(f"const {self.type} *const finished = before;")
+        box = self._row_in_vectors(w, shifted, [cuts[0], before])
+        types = {store.pointer: self._stored_types[store.pointer] for store in box.stores}
+        types |= {pointer: type for type, pointer, _ in box.loads() if pointer not in ("finished", *types)}
+        text = "\n".join(w.lines)
+        if any(type not in _SIMPLE for type in types.values()) or re.search(r"\b(frame|in_slab|in_step)\b", text):
+            return None, []
+        names = {pointer: f"p{number}" for number, pointer in enumerate(types)}
+        text = re.sub(r"\w+", lambda word: names.get(word.group(), word.group()), text)
+        # Compilers would keep literals in registers of the sum.
+        literals = list(dict.fromkeys(_LITERALS[plan.dtype].findall(text)))
+        text = _LITERALS[plan.dtype].sub(lambda found: f"literals[{literals.index(found.group())}]", text)
+        parameters += [f"{type} *restrict {names[pointer]}" for pointer, type in types.items()]
+        parameters, given = [*parameters, f"const {self.type} *literals"], [*given, *types, "literals"]
+        return Trailing(tuple(parameters), tuple(text.splitlines()), tuple(literals)), given
+
+    def trailing_rows(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> None:
+        """What follows from the rows of a tile whose sums are at ``finished``."""
+        with self._each_row(w, plan, cuts[:1]):
+            self._row_in_vectors(w, plan, cuts)
+
+    def _row_in_vectors(self, w: Writer, plan: Plan, cuts: Sequence[Cut]) -> Box:
+        """What follows from number ``r0`` of the rows of a finished tile."""
+        box, width, first = self._in_vectors(plan, cuts)
+        w.line(f"const long width = {width};")
+        with ExitStack() as loops:
+            limits = "0", "width"
+            if plan.width % plan.lanes == 0:
+                # Vector by vector, of which nothing stays in registers.
+                loops.enter_context(w.block(f"for (long near_l = 0; near_l < width; near_l += {plan.lanes})"))
+                w.line("CR_READ_AGAIN;")
+                limits = "near_l", f"near_l + {plan.lanes}"
+            w.line("CR_INDEPENDENT")
+            loops.enter_context(w.block(f"for (long l = {limits[0]}; l < {limits[1]}; l++)"))
+            w.line(f"const long place = {first};")
+            box.write(w)
+            box.write_stores(w)
+        return box
 
     def arrays_alike(self, plan: Plan) -> int:
         """How many arrays what follows reads or writes where the result lies, element by element."""
@@ -338,6 +395,10 @@ class KernelWriter:
     @property
     def _stored(self) -> list[Value]:
         return [*([self.node.output] if self.keeps_result else []), *self.roots]
+
+    @property
+    def _stored_types(self) -> dict[str, str]:
+        return {self.name(value): STORED[value.dtype] for value in self._stored}
 
     def epilogue(self, out: Index, finished: str) -> Box:
         body = self.body()

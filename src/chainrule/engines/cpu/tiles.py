@@ -14,8 +14,8 @@ operand that is copied may be computed on the way (``tile_items.py``). What foll
 the finished tile.
 
 Large products of two matrices run in regions, for which blocks of both operands are copied (``tile_regions.py``), others in panels
-of one that threads copy for themselves (``tile_panels.py``); updates run in strips of several tiles (``tile_strips.py``). A long sum
-into few results is split into parts, added up in order. Their number depends on sizes alone, so that results do not depend on the
+of one that threads copy for themselves (``tile_panels.py``); updates run while the next tile is summed (``tile_trailing.py``). A long
+sum into few results is split into parts, added up in order. Their number depends on sizes alone, so that results do not depend on the
 number of threads.
 """
 
@@ -66,7 +66,7 @@ from chainrule.engines.cpu.tile_plan import (
 )
 from chainrule.engines.cpu.tile_regions import RegionWriter, plan_in_regions
 from chainrule.engines.cpu.tile_shape import NOMINAL
-from chainrule.engines.cpu.tile_strips import StripWriter
+from chainrule.engines.cpu.tile_trailing import TrailingWriter
 from chainrule.engines.cpu.tile_units import TILE_GRAIN, Units, tile_chunks
 from chainrule.ir.sizes import Dim, at, divide, product
 
@@ -366,10 +366,10 @@ class TileWriter:
             self._parts(plan, split)
             return
         w = Writer()
-        if StripWriter.suits(plan, self.kernel):
-            strips = StripWriter(w, plan, self.kernel)
-            strips.write()
-            self.tasks.append(Task(w.text, strips.chunks))
+        if TrailingWriter.suits(plan, self.kernel):
+            trailing = TrailingWriter(w, plan, self.kernel)
+            trailing.write()
+            self.tasks.append(Task(w.text, trailing.chunks))
             return
         units = Units(plan)
         chunks = tile_chunks(units.effort, units.count)

@@ -80,6 +80,14 @@ _MACROS = """
 #else
 #define CR_ONCE(vector) ((void)0)
 #endif
+/* What is in memory is read again after this. */
+#define CR_READ_AGAIN __asm__ volatile("" ::: "memory")
+/* A function that a compiler knows nothing of where it is called, and of whose arguments it knows nothing. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define CR_ALONE __attribute__((noipa))
+#else
+#define CR_ALONE __attribute__((noinline))
+#endif
 /* Begins to read a line of memory into the second cache, to write it soon, or into the first cache. The address may lie outside of
  * any array. */
 #define CR_FETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
