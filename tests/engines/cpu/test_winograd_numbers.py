@@ -16,7 +16,7 @@ from chainrule.transforms import trace
 torch = pytest.importorskip("torch")
 
 FINITE, PLUS, MINUS, NAN = range(4)
-SETTINGS = [((3, 3), (1, 1)), ((3, 3), (1, 0)), ((2, 2), (1, 1)), ((4, 4), (2, 1))]
+SETTINGS = [((3, 3), (1, 1)), ((3, 3), (1, 0)), ((2, 2), (1, 1)), ((4, 4), (2, 1)), ((3, 3), (2, 1)), ((5, 5), (2, 2))]
 # The last two are finite, but not all differences and sums of them.
 SPECIAL = [np.inf, -np.inf, np.nan, 3e38, -3e38]
 
@@ -58,9 +58,9 @@ def summed_directly(x, w, g, stride, before):
 @pytest.mark.parametrize(("kernel", "setting"), SETTINGS)
 def test_what_is_not_finite_is_computed_from_the_definition(kernel, setting, number):
     """Operands are 1/2 to 1, so that nothing of 3e38 cancels. Where weights are spoilt, borders of zeros may give NaN."""
-    given = [np.abs(x) % 0.5 + 0.5 for x in operands((8, 9), kernel, 16, 16, *setting, batch=3)]
+    given = [np.abs(x) % 0.5 + 0.5 for x in operands((12, 11), kernel, 16, 16, *setting, batch=3)]
     program = compiled(all_three(*setting), *given)
-    assert steps(program.c_source)[0] >= 2
+    assert steps(program.c_source)[0] >= 1
     for value in SPECIAL:
         arrays = [spoilt(x, value, number) if k == number else x for k, x in enumerate(given)]
         with np.errstate(all="ignore"):
@@ -79,7 +79,7 @@ def test_what_is_not_finite_is_computed_from_the_definition(kernel, setting, num
 @pytest.mark.parametrize("number", [0, 2])
 @pytest.mark.parametrize(("kernel", "setting"), SETTINGS)
 def test_gradients_of_weights_keep_it_among_the_taps_of_their_channels(kernel, setting, number):
-    given = operands((8, 9), kernel, 16, 32, *setting, batch=9)
+    given = operands((12, 11), kernel, 16, 32, *setting, batch=9)
     function = all_three(*setting)
     program, reference = compiled(function, *given), REFERENCE.load(optimise(trace(function, *given, batch=("x", "g"))))
     usual = program(given)[2].copy()
@@ -95,7 +95,9 @@ def test_gradients_of_weights_keep_it_among_the_taps_of_their_channels(kernel, s
             assert not np.isfinite(found[~np.isfinite(expected)]).any()
 
 
-@pytest.mark.parametrize(("kernel", "setting"), [((3, 3), (1, 1)), ((4, 4), (2, 1))])
+@pytest.mark.parametrize(
+    ("kernel", "setting"), [((3, 3), (1, 1)), ((4, 4), (2, 1)), ((3, 3), (2, 1)), ((5, 5), (2, 2))]
+)
 @pytest.mark.parametrize("channels", [16, 64])
 def test_digits_of_float32(kernel, setting, channels, monkeypatch):
     """Normal data: the error, as a root of a mean square, beside that of direct sums by the same engine and by NumPy."""

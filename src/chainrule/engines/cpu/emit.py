@@ -34,7 +34,7 @@ from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.tiles import TileWriter
 from chainrule.engines.cpu.timing import shared_out, timed, timing_text
 from chainrule.engines.cpu.vectors import transposition_text, vector_text
-from chainrule.engines.cpu.winograd import Convolution
+from chainrule.engines.cpu.winograd_bundles import Bundle
 from chainrule.engines.cpu.winograd_gradients import GradientWriter
 from chainrule.engines.cpu.winograd_results import ResultsWriter
 from chainrule.engines.cpu.work import Work, work_of_nest
@@ -149,7 +149,7 @@ class Source:
 def emit_program(
     plans: Sequence[tuple[Grouping, Memory]],
     vector_bytes: int,
-    convolutions: Mapping[Node, Sequence[Convolution]],
+    convolutions: Mapping[Node, Sequence[Bundle]],
     *,
     profiled: bool = False,
 ) -> Source:
@@ -187,7 +187,7 @@ def _transpositions(functions: Sequence[str]) -> str:
 class _Emitter:
     """Numbers functions and constants across the graph and its bodies."""
 
-    def __init__(self, vector_bytes: int, convolutions: Mapping[Node, Sequence[Convolution]], profiled: bool) -> None:
+    def __init__(self, vector_bytes: int, convolutions: Mapping[Node, Sequence[Bundle]], profiled: bool) -> None:
         self.vector_bytes, self.convolutions, self.profiled = vector_bytes, convolutions, profiled
         self.work: list[Work] = []
         self.functions = Functions()
@@ -379,8 +379,8 @@ class _Lowering:
         if pieces is None:
             body, used, name = self._body(nest)
             return [(write_scattered(body, node, name(node.output)), used)]
-        bytes, convolutions = self.emitter.vector_bytes, self.emitter.convolutions.get(node)
-        if convolutions is not None or can_tile(node, pieces, bytes):
+        bytes, bundles = self.emitter.vector_bytes, self.emitter.convolutions.get(node)
+        if bundles is not None or can_tile(node, pieces, bytes):
             first, used, name = self._body(nest)
 
             def body_again() -> Body:
@@ -392,9 +392,10 @@ class _Lowering:
             in_loop = self.grouping.graph in self.emitter.looking_ahead
             kernel = KernelWriter(node, body_again, name, nest.roots, nest.keeps_result, sides, in_loop)
             # Only what has items is computed where it is copied: weights are not.
-            if convolutions is not None and (convolutions[0].gives_taps or 1 - convolutions[0].number not in computed):
-                writer = GradientWriter if convolutions[0].gives_taps else ResultsWriter
-                return [(task, used) for task in writer(kernel, convolutions, bytes, computed, of_operands).write()]
+            one = bundles[0].whole if bundles is not None else None
+            if bundles is not None and one is not None and (one.gives_taps or 1 - one.number not in computed):
+                writer = GradientWriter if one.gives_taps else ResultsWriter
+                return [(task, used) for task in writer(kernel, bundles, bytes, computed, of_operands).write()]
             return [(task, used) for task in TileWriter(kernel, pieces, bytes, computed, of_operands).write()]
         tasks = []
         for piece in pieces:

@@ -28,7 +28,8 @@ from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import ALIASING, Way, can_tile
 from chainrule.engines.cpu.tile_shape import FIRST_CACHE, NOMINAL
 from chainrule.engines.cpu.tiles import Layout, TileWriter, follows
-from chainrule.engines.cpu.winograd import Convolution, convolutions_of
+from chainrule.engines.cpu.winograd import bundles_in
+from chainrule.engines.cpu.winograd_bundles import Convolution
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Affine, Contraction, IndexMap, affine
 from chainrule.ir.graph import Graph, Node, Value
@@ -139,11 +140,9 @@ class _Scope:
         pieces = solved(node)
         if pieces is None or not can_tile(node, pieces, self.vector_bytes):
             return node
-        convolutions = (
-            convolutions_of(node, pieces, self.vector_bytes, contiguous=False) if self.around is None else None
-        )
-        if convolutions is not None:
-            return self._along_vectors(node, convolutions[0])
+        bundles = bundles_in(node, pieces, self.vector_bytes, contiguous=False) if self.around is None else None
+        if bundles is not None:
+            return self._along_vectors(node, bundles[0].whole)
         kernel = KernelWriter(node, _nothing, _name_in(node), (), True)
         layout = TileWriter(kernel, pieces, self.vector_bytes).layout()
         inputs, spec = list(node.inputs), node.attributes["spec"]

@@ -26,7 +26,8 @@ from chainrule.engines.cpu.sunk_products import sink_products
 from chainrule.engines.cpu.tile_items import adds_up_items, computed_by_item
 from chainrule.engines.cpu.tile_plan import can_tile
 from chainrule.engines.cpu.widen import widen
-from chainrule.engines.cpu.winograd import Convolution, convolutions_of
+from chainrule.engines.cpu.winograd import bundles_in
+from chainrule.engines.cpu.winograd_bundles import Bundle
 from chainrule.ir.graph import Graph, Node
 
 
@@ -40,7 +41,7 @@ class Lowering:
     vector_bytes: int
     profiled: bool = False
     groupings: list[Grouping] = field(default_factory=list)
-    convolutions: dict[Node, list[Convolution]] = field(default_factory=dict)
+    convolutions: dict[Node, list[Bundle]] = field(default_factory=dict)
     memories: list[Memory] = field(default_factory=list)
     source: Source = field(default_factory=lambda: Source("", [], {}))
 
@@ -115,7 +116,7 @@ def _cut_into_sections(lowering: Lowering) -> None:
     program = lowering.groupings[-1]
     for node in program.graph.nodes:
         if node.primitive.name == "contract":
-            found = convolutions_of(node, solved(node), lowering.vector_bytes)
+            found = bundles_in(node, solved(node), lowering.vector_bytes)
             if found is not None:
                 lowering.convolutions[node] = found
     cut_into_sections(program, lowering.convolutions.__contains__)

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from chainrule.core.alignment import LINE_BYTES
-from chainrule.engines.cpu.bounds import prove
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import MOST_CHUNKS, Writer
 from chainrule.engines.cpu.nests import Task, declare_scratch, write_loops, write_together
@@ -31,8 +30,8 @@ from chainrule.engines.cpu.tile_kernel import KernelWriter
 from chainrule.engines.cpu.tile_plan import Operand, Product, Way, plan_of, registers_of
 from chainrule.engines.cpu.tile_units import Units
 from chainrule.engines.cpu.vectors import vector_type
-from chainrule.engines.cpu.winograd import Convolution
-from chainrule.engines.cpu.winograd_operands import Block, Source, count_of, loops, source_of
+from chainrule.engines.cpu.winograd_bundles import Bundle, Convolution, Layout, count_of
+from chainrule.engines.cpu.winograd_operands import Block, Source, loops, source_of
 from chainrule.ir.build import Builder
 from chainrule.ir.contraction import Contraction, plain
 from chainrule.ir.graph import ArrayType, Node
@@ -46,18 +45,18 @@ FEWEST_VECTORS = 8
 
 
 class WinogradWriter(ABC):
-    """Writes the tasks of one contraction node whose pieces are all short convolutions; :meth:`write_tasks` adds them to ``tasks``."""
+    """Writes the tasks of one contraction node that is made of short convolutions; :meth:`write_tasks` adds them to ``tasks``."""
 
     def __init__(
         self,
         kernel: KernelWriter,
-        convolutions: Sequence[Convolution],
+        bundles: Sequence[Bundle],
         vector_bytes: int,
         computed: frozenset[int] = frozenset(),
         operand_sums: Mapping[int, Sequence[Side]] | None = None,
     ) -> None:
         """``kernel`` knows the node and writes what follows from its results."""
-        self.kernel, self.convolutions, self.vector_bytes, self.computed = kernel, convolutions, vector_bytes, computed
+        self.kernel, self.bundles, self.vector_bytes, self.computed = kernel, bundles, vector_bytes, computed
         self.operand_sums = operand_sums or {}
         self.node, self.sides = kernel.node, kernel.sides
         self.dtype = self.node.output.dtype
@@ -65,17 +64,15 @@ class WinogradWriter(ABC):
         self.vector = vector_type(self.dtype, self.lanes)
         self.functions: dict[str, str] = {}
         self.tasks: list[Task] = []
-        wide = convolutions[0].vector.extent
-        assert isinstance(wide, int), "channels are counted"
-        self.wide = wide
-        vectors = wide // self.lanes
+        self.wide = count_of(bundles[0].whole.vector)
+        vectors = self.wide // self.lanes
         # Channels that are transformed back, and what follows from them computed, at a time.
         self.panel = self.lanes * next(n for n in range(min(MOST_VECTORS, vectors), 0, -1) if vectors % n == 0)
         # Channels of the result that are multiplied at a time: whole panels.
         self.slice = next(
             n
-            for n in range(self.panel, wide + 1, self.panel)
-            if wide % n == 0 and n >= min(wide, FEWEST_VECTORS * self.lanes)
+            for n in range(self.panel, self.wide + 1, self.panel)
+            if self.wide % n == 0 and n >= min(self.wide, FEWEST_VECTORS * self.lanes)
         )
 
     def write(self) -> list[Task]:
@@ -88,10 +85,10 @@ class WinogradWriter(ABC):
     @abstractmethod
     def write_tasks(self) -> None: ...
 
-    def source(self, which: int, number: int) -> Source:
+    def source(self, c: Convolution, number: int) -> Source:
         own, computed = self.kernel, number in self.computed
         sums = self.operand_sums.get(number, ())
-        return source_of(self.node, self.convolutions, which, number, own.body, own.name, computed, sums)
+        return source_of(self.node, self.bundles, c, number, own.body, own.name, computed, sums)
 
     # Blocks.
 
@@ -139,21 +136,25 @@ class WinogradWriter(ABC):
             w.line(f"const long row_of_tiles = block * {block.rows} + row_in_block;")
             yield
 
-    def transform_block(self, w: Writer, block: Block, source: Source, target: str) -> None:
-        *others, _ = source.channels
-        place = block.index * source.depth + self.channel_place(source)
-        stride = block.tiles * source.depth
-        size = stride * source.convolution.multiplications
-        prove(
-            target, place + (source.convolution.multiplications - 1) * stride + variable(Var("lane", self.lanes)), size
-        )
-        body, (moved, start) = Writer(), source.given
-        body.depth = 1
-        with loops(body, [Var("tile", block.columns), *others, self.vectors(source)]):
-            moved.transform(body, "to", place, stride, self.lanes)
-        with self.rows_of_tiles(w, block, source.convolution.item, [source]):
-            given = {f"const {self.type} *restrict {moved.pointer}": start, f"{self.type} *restrict to": target}
-            w.line(f"{self.outlined('tile_transform', body, given | self.place_of(block))};")
+    def transform_block(self, w: Writer, block: Block, sources: Sequence[Source], layout: Layout, target: str) -> None:
+        """Transform what the phases of a bundle read of an operand, each copy of an item for all of them."""
+        calls = []
+        for source in sources:
+            *others, _ = source.channels
+            channel = self.channel_place(source)
+            lane = variable(Var("lane", self.lanes))
+            layout.prove(target, source.convolution, block.index, channel + lane, layout.size)
+            start = layout.at(source.convolution, 0, 0, Index(), Index()).offset
+            body, (inside, begin) = Writer(), source.given(offset=True)
+            body.depth = 1
+            with loops(body, [Var("tile", block.columns), *others, self.vectors(source)]):
+                inside.transform(body, layout, "to", block.index, channel - start, self.lanes)
+            given = {f"const {self.type} *restrict {inside.pointer}": begin}
+            given |= {f"{self.type} *restrict to": moved(target, start)}
+            calls.append(self.outlined("tile_transform", body, given | self.place_of(block)))
+        with self.rows_of_tiles(w, block, sources[0].convolution.item, sources[:1]):
+            for call in calls:
+                w.line(f"{call};")
 
     def place_of(self, block: Block) -> dict[str, str]:
         """What a function has to know of the row of tiles at hand."""
@@ -169,7 +170,7 @@ class WinogradWriter(ABC):
         """A call of a function, which nests of the same sizes share: parameters and what they are given."""
         text = f"({', '.join(given)}) {{\n{body.text}}}\n"
         name = f"{kind}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-        self.functions[name] = f"static {returned} {name}{text}"
+        self.functions[name] = f"static CR_ALONE {returned} {name}{text}"
         return f"{name}({', '.join(given.values())})"
 
     def vectors(self, source: Source) -> Var:
@@ -194,15 +195,38 @@ class WinogradWriter(ABC):
     def multiply(
         self,
         w: Writer,
-        sizes: tuple[int, Dim, int, int],
+        bundle: Bundle,
+        layouts: tuple[Layout, Layout, Layout],
         names: tuple[str, str, str],
         block: Block,
-        item: Var,
         streams: Sequence[Stream],
         *,
         summed: bool,
     ) -> None:
-        """``count`` products of what is transformed: tiles times weights, or x times y ``summed`` over tiles."""
+        """The products of what is transformed, tiles times weights or x times y ``summed`` over tiles, group by group."""
+        x, y, _ = layouts
+        done = 0
+        for group in bundle.groups:
+            pointers = [moved(name, layout.start(group)) for name, layout in zip(names, layouts, strict=True)]
+            sizes = len(group.places), block.tiles, x.width(group), y.width(group)
+            work = len(group.places) * len(group.phases)
+            share = done / bundle.multiplications, work / bundle.multiplications
+            self._multiply(w, sizes, pointers, block, bundle.whole.item, streams, share, summed=summed)
+            done += work
+
+    def _multiply(
+        self,
+        w: Writer,
+        sizes: tuple[int, Dim, int, int],
+        names: Sequence[str],
+        block: Block,
+        item: Var,
+        streams: Sequence[Stream],
+        share: tuple[float, float],
+        *,
+        summed: bool,
+    ) -> None:
+        """``count`` products, that do a ``share`` of the work of a block after another one."""
         (count, tiles, depth, wide), (x, y, target) = sizes, names
         a, t, d = Var("a", count), Var("t", tiles), Var("d", depth)
         v, column = Var("v", wide), Var("column", wide // self.lanes)
@@ -230,13 +254,17 @@ class WinogradWriter(ABC):
         with w.block(""):
             w.line(f"const _Bool fresh = {'group == first && block == 0' if summed else 1};")
             w.line(f"const long units = {units.count}, low = 0, high = units;")
-            kernel.ahead = Ahead.of(streams, plan, units, 0.0, 1.0)
+            kernel.ahead = Ahead.of(streams, plan, units, *share)
             if kernel.ahead is not None:
                 if block.items > 1:
                     w.line(f"const long {item.name} = group * {block.items} + {block.items - 1};")
                 kernel.ahead.declare(w)
             kernel.units(w, plan, units, None)
         self.functions |= kernel.functions
+
+
+def moved(pointer: str, places: Dim) -> str:
+    return pointer if places == 0 else f"{pointer} + {c_size(places)}"
 
 
 def _product_node(count: int, rows: Var, steps: Var, wide: int, dtype: str) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from chainrule.core.alignment import LINE_BYTES
 from chainrule.core.dtypes import DType
@@ -19,7 +19,8 @@ from chainrule.engines.cpu.tile_ahead import Stream
 from chainrule.engines.cpu.tile_copies import Copy, border_of_item
 from chainrule.engines.cpu.tile_plan import Border, bordered, no_border
 from chainrule.engines.cpu.vectors import vector_type
-from chainrule.engines.cpu.winograd import TILE, Convolution, Matrix
+from chainrule.engines.cpu.winograd_algorithms import TILE, Matrix
+from chainrule.engines.cpu.winograd_bundles import Bundle, Convolution, Layout, Role, count_of
 from chainrule.engines.cpu.winograd_transforms import write_transform
 from chainrule.ir.graph import Node, Value
 from chainrule.ir.sizes import BATCH, Dim, Size, product
@@ -41,9 +42,9 @@ class Block:
     in_item: int
 
     @classmethod
-    def of(cls, convolutions: Sequence[Convolution], least: int) -> Block:
+    def of(cls, bundles: Sequence[Bundle], least: int) -> Block:
         """Blocks of ``least`` tiles or more, as few as come out even."""
-        rows, columns = tiles_along(convolutions)
+        rows, columns = tiles_along(bundles)
         if rows * columns < least:
             return cls(-(-least // (rows * columns)), rows, columns, 1)
         some = next(n for n in range(1, rows + 1) if rows % n == 0 and n * columns >= least)
@@ -69,7 +70,8 @@ class Source:
     """An operand as tiles read it: from ``pointer``, memory or a copy of one item, at ``place``.
 
     ``channels`` are all indices but those of items, positions and taps, the one that vectors lie along last. ``copied`` are the
-    elements of the copy of an item, ``tiles`` those that a block has along each axis, of its pieces' largest.
+    elements of the copy of an item, ``tiles`` those that a block has along each axis, of its pieces' largest. ``pointer`` leads to
+    what is at ``base``, a part of the place.
     """
 
     convolution: Convolution
@@ -82,6 +84,7 @@ class Source:
     copied: int
     tiles: tuple[int, int]
     dtype: DType
+    base: Index = field(default_factory=Index)
 
     def divided(self, shares: int, share: str = "share") -> Source:
         """The part of the channels that belongs to the share of that name."""
@@ -89,12 +92,12 @@ class Source:
         whole, own = share_of(last, shares, share)
         return replace(self, place=self.place.replace({last: whole}), channels=[*others, own])
 
-    @property
-    def given(self) -> tuple[Source, str]:
+    def given(self, *, offset: bool) -> tuple[Source, str]:
         """The operand as a function reads it through a pointer of the same name for all, and the pointer that it is given: what
-        depends on the item and the share is in there."""
-        base = Index(tuple((v, k) for v, k in self.place.terms if v == self.convolution.item or v.name in SHARES))
-        moved = replace(self, pointer=f"from_{self.number}", place=self.place - base)
+        depends on the item and the share is in there, and a constant ``offset``."""
+        terms = tuple((v, k) for v, k in self.place.terms if v == self.convolution.item or v.name in SHARES)
+        base = Index(terms, self.place.offset if offset else 0)
+        moved = replace(self, pointer=f"from_{self.number}", base=base)
         return moved, f"{self.pointer} + ({base})"
 
     @property
@@ -119,16 +122,16 @@ class Source:
             return [pair.algorithm.x for pair in c.pairs]
         return [pair.algorithm.u if c.gives_taps else pair.algorithm.w for pair in c.pairs]
 
-    def transform(self, w: Writer, target: str, place: Index, stride: Dim, lanes: int) -> None:
-        """Transform the tile at hand for one vector of channels: element ``a`` goes to ``target[place + a·stride]``."""
+    def transform(self, w: Writer, layout: Layout, target: str, row: Index, column: Index, lanes: int) -> None:
+        """Transform the tile at hand for one vector of channels: to a row and a column of the matrices at ``target``."""
         vector = vector_type(self.dtype, lanes)
-        columns = len(self.matrices[1])
 
         def load(i: int, j: int) -> str:
             return f"*(const {vector}_anywhere *)({self.pointer} + ({self.at(i, j, lanes)}))"
 
         def store(i: int, j: int, text: str) -> None:
-            w.line(f"*({vector}_anywhere *)({target} + ({place + stride * (i * columns + j)})) = {text};")
+            at = layout.at(self.convolution, i, j, row, column)
+            w.line(f"*({vector}_anywhere *)({target} + ({at})) = {text};")
 
         write_transform(w, self.matrices[0], self.matrices[1], self.dtype, lanes, load, store)
 
@@ -143,13 +146,13 @@ class Source:
                 known[pair.tap] = Index((), k)
         found = self.place.replace(known)
         prove(self.pointer, found + variable(Var("lane", lanes)), self.size)
-        return found
+        return found - self.base
 
 
 def source_of(
     node: Node,
-    convolutions: Sequence[Convolution],
-    which: int,
+    bundles: Sequence[Bundle],
+    c: Convolution,
     number: int,
     body: Callable[[], Body],
     name: Callable[[Value], str],
@@ -158,9 +161,10 @@ def source_of(
 ) -> Source:
     """How a convolution, one of those of a node, reads an operand. Items are copied if reads leave them, also those of the last tiles,
     and if they are not in memory; ``sums`` of what is computed then are added up."""
-    value, c = node.inputs[number], convolutions[which]
-    tiles = tiles_along(convolutions)
-    border = _border(value, [_reached(one, number, tiles) for one in convolutions])
+    value, tiles = node.inputs[number], tiles_along(bundles)
+    role: Role = "image" if number == c.number else "other"
+    readers = [one for bundle in bundles for one in bundle.having(role)]
+    border = _border(value, [_reached(one, number, tiles) for one in readers])
     if border is None and is_computed:
         border = no_border(value)
     place, size = linear(c.operands[number], value.shape), product(value.shape)
@@ -180,9 +184,10 @@ def source_of(
     return Source(c, number, pointer, place, size, channels, copy, copied, tiles, value.dtype)
 
 
-def tiles_along(convolutions: Sequence[Convolution]) -> tuple[int, int]:
+def tiles_along(bundles: Sequence[Bundle]) -> tuple[int, int]:
     """Tiles along each axis that all pieces are computed in: a piece may have a position less than another."""
-    return max(c.tiles[0] for c in convolutions), max(c.tiles[1] for c in convolutions)
+    phases = [c for bundle in bundles for c in bundle.phases]
+    return max(c.tiles[0] for c in phases), max(c.tiles[1] for c in phases)
 
 
 def _reached(c: Convolution, number: int, tiles: tuple[int, int]) -> tuple[Index, ...]:
@@ -215,11 +220,6 @@ def share_of(var: Var, shares: int, share: str = "share") -> tuple[Index, Var]:
     """An index as that of a share and what is left, and the variable for what is left."""
     own = Var(var.name, count_of(var) // shares)
     return variable(Var(share, shares)) * count_of(own) + variable(own), own
-
-
-def count_of(var: Var) -> int:
-    assert isinstance(var.extent, int), "channels are counted"
-    return var.extent
 
 
 @contextmanager

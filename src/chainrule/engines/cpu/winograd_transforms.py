@@ -8,7 +8,7 @@ from chainrule.core.dtypes import DType
 from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.scalars import literal
 from chainrule.engines.cpu.vectors import vector_type
-from chainrule.engines.cpu.winograd import Matrix
+from chainrule.engines.cpu.winograd_algorithms import Matrix
 
 # The name or text of an element of a tile, by its row and column.
 Load = Callable[[int, int], str]
