@@ -28,9 +28,9 @@ class Peak:
 class Row:
     """One loop nest.
 
-    ``seconds`` is the median over the runs of the time of all its ``calls`` in one run. ``flops`` counts every elementwise
-    operation as one and every multiplication with its addition as two; ``bytes`` is the size of everything that the nest reads and
-    writes, each array once per call. ``share`` is the time that the peak would need (for the arithmetic or for the memory,
+    ``seconds`` is the time of all its ``calls`` in a run, the mean of the same runs as for the whole. ``flops`` counts every
+    elementwise operation as one and every multiplication with its addition as two; ``bytes`` is the size of everything that the nest
+    reads and writes, each array once per call. ``share`` is the time that the peak would need (for the arithmetic or for the memory,
     whichever is longer) over the time taken; it exceeds 1 where the data were in a cache, which is faster than memory, and where
     a convolution takes fewer multiplications than its definition, whose operations are counted.
     """
@@ -50,8 +50,8 @@ class Row:
 class Profile:
     """The loop nests of one program in the order in which they run. ``str(profile)`` is a table of them by time.
 
-    ``seconds`` is the median time of a whole run with its clock readings; what the rows do not add up to is spent between the
-    nests.
+    ``seconds`` is the time of a whole run with its clock readings, the mean of the middle half of all ``repeats`` runs; what the
+    rows do not add up to is spent between the nests.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Profile:
         fastest = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {dtype}" for dtype, rate in self.peak.flops.items())
         threads = "1 thread" if self.peak.threads == 1 else f"{self.peak.threads} threads"
         head = [
-            f"{self.name}: {_time(self.seconds)} per run, the median of {self.repeats}, on {threads}",
+            f"{self.name}: {_time(self.seconds)} per run, the mean of the middle half of {self.repeats}, on {threads}",
             f"The most this machine was seen to do: {fastest}, {self.peak.bytes / 1e9:.0f} GB/s",
             "",
         ]

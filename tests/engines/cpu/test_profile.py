@@ -32,7 +32,7 @@ def test_a_row_counts_the_operations_and_bytes_of_its_shapes():
     assert contraction.bytes == 4 * (24 * 40 + 40 * 32 + 32)
     assert contraction.dtype == "float32"
     assert all(row.calls == 1 and row.seconds > 0 and row.share > 0 for row in profile.rows)
-    assert sum(row.seconds for row in profile.rows) <= profile.seconds * 1.5
+    assert sum(row.seconds for row in profile.rows) <= profile.seconds  # of the same runs
     assert profile.peak.flops["float32"] > 0
     assert profile.peak.bytes > 0
 

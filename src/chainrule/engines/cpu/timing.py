@@ -124,12 +124,13 @@ def profile_of(
         run(copies)
         whole[max(0, number)] = time.perf_counter() - begun
         library.cr_take_times(seconds[max(0, number)].ctypes.data, calls.ctypes.data)
-    medians = np.median(seconds, axis=0)
+    # Medians of nests would not add up: every nest is slow in other runs.
+    middle = np.argsort(whole)[repeats // 4 : repeats - repeats // 4]
     rows = [
         _row(entry, batch, int(count), float(time_taken), peak)
-        for entry, count, time_taken in zip(work, calls, medians, strict=True)
+        for entry, count, time_taken in zip(work, calls, seconds[middle].mean(axis=0), strict=True)
     ]
-    return Profile(name, repeats, float(np.median(whole)), peak, tuple(rows))
+    return Profile(name, repeats, float(whole[middle].mean()), peak, tuple(rows))
 
 
 def _row(work: Work, batch: int, calls: int, seconds: float, peak: Peak) -> Row:
