@@ -158,18 +158,23 @@ def test_a_failing_make_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_old_entries_and_leftovers_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache(tmp_path / "cache")
-    paths = {key: cache.obtain(key, ".so", lambda made: made.write_bytes(b"x") and None) for key in ("unused", "used")}
+    keys = {name: entry_key(name) for name in ("unused", "used")}
+    paths = {name: cache.obtain(k, ".so", lambda made: made.write_bytes(b"x") and None) for name, k in keys.items()}
+    (cache.folder / "tv").mkdir()
+    foreign = cache.folder / "tv" / "a-film.mkv"
+    foreign.touch()
     leftover = cache.folder / f"{caches.PARTIAL_PREFIX}0123"
     leftover.mkdir()
     (leftover / "half.so").touch()
     long_ago = time.time() - 61 * 24 * 3600
-    for path in [*paths.values(), leftover, cache.folder / "cleaned"]:
+    for path in [*paths.values(), leftover, foreign, cache.folder / "cleaned"]:
         os.utime(path, (long_ago, long_ago))
-    assert cache.find("used", ".so")  # marks it as used
+    assert cache.find(keys["used"], ".so")  # marks it as used
     Cache(cache.folder)
     assert not paths["unused"].exists()
     assert not leftover.exists()
     assert paths["used"].exists()
+    assert foreign.exists()  # nobody knows what it is doing here, but we have not put it there
 
 
 # --- many at once, and killed half-way --------------------------------------------------------------------------------
@@ -273,6 +278,18 @@ def test_a_folder_that_others_can_read_is_made_private(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o755)
     make_private(tmp_path / "cache")
     assert mode(tmp_path / "cache") == 0o700
+    Cache(tmp_path / "cache").obtain(entry_key("x"), ".so", lambda made: made.write_bytes(b"x") and None)
+    (tmp_path / "cache").chmod(0o755)
+    make_private(tmp_path / "cache")
+    assert mode(tmp_path / "cache") == 0o700
+
+
+def test_a_folder_with_other_things_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UnsafeFolderError, match=r"is open to other users and holds .*thesis\.tex, no compiled code"):
+        make_private(tmp_path)
+    assert mode(tmp_path) == 0o755
 
 
 @pytest.mark.parametrize("open_to", [0o777, 0o770, 0o1777])

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
@@ -33,6 +34,9 @@ KEPT_DAYS = 60  # entries that nobody has used for so long are removed
 
 _DAY = 24 * 3600.0
 _DIGITS = 40  # hexadecimal digits of a SHA-256 in a file name
+_ENTRY = re.compile(rf"[0-9a-f]{{{_DIGITS}}}-[0-9a-f]{{{_DIGITS}}}\.\w+")
+_SHARD = re.compile("[0-9a-f]{2}")  # the folder of all entries whose keys begin so
+_STAMP = "cleaned"
 
 
 class UnsafeFolderError(Exception):
@@ -53,7 +57,8 @@ class Cache:
     """Entries in one private folder, which is made if it is missing.
 
     Raises:
-        UnsafeFolderError: if the folder is a link, belongs to another user, can be written to by others, or is read-only.
+        UnsafeFolderError: if the folder is a link, belongs to another user, can be written to by others, is read-only, or is one
+            that others read and that holds something else.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,7 +112,7 @@ class Cache:
 
     def _remove_old(self) -> None:
         """Once a day: what nobody has used for two months, and what killed processes left behind."""
-        stamp = self.folder / "cleaned"
+        stamp = self.folder / _STAMP
         now = time.time()
         try:
             if now - stamp.stat().st_mtime < _DAY:
@@ -120,7 +125,7 @@ class Cache:
                 if path.name.startswith(PARTIAL_PREFIX) and now - path.stat().st_mtime > _DAY:
                     shutil.rmtree(path, ignore_errors=True)
             for path in self.folder.glob("??/*-*"):
-                if now - path.stat().st_mtime > KEPT_DAYS * _DAY:
+                if _ENTRY.fullmatch(path.name) and now - path.stat().st_mtime > KEPT_DAYS * _DAY:
                     path.unlink(missing_ok=True)
 
 
@@ -186,7 +191,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only this user can enter, or check that it is one.
+    """Make a folder that only this user can enter, or check that it is one. One that holds anything else keeps its mode.
 
     Raises:
         UnsafeFolderError: if it is not and cannot be made so.
@@ -204,11 +209,21 @@ def make_private(folder: Path) -> None:
         if status.st_mode & 0o022:
             raise UnsafeFolderError(f"{shown} can be written to by other users")
         if status.st_mode & 0o077:
+            foreign = next((path for path in folder.iterdir() if not _is_ours(path.name)), None)
+            if foreign is not None:
+                raise UnsafeFolderError(
+                    f"{shown} is open to other users and holds {shown_path(foreign)}, no compiled code"
+                )
             folder.chmod(0o700)
     except OSError as error:
         raise UnsafeFolderError(f"{shown} cannot be used: {reason(error)}") from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
         raise UnsafeFolderError(f"{shown} is read-only")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a cache has something of this name in its folder."""
+    return name == _STAMP or name.startswith(PARTIAL_PREFIX) or _SHARD.fullmatch(name) is not None
 
 
 def usual_folder() -> Path:
