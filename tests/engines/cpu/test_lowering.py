@@ -122,6 +122,13 @@ def test_nests_out_of_order_are_seen():
         checks.check_nests(grouping)
 
 
+def test_a_nest_that_does_not_say_what_it_reads_is_seen():
+    grouping = grouped(softmax_graph())
+    grouping.nests[-1].reads.popitem()
+    with pytest.raises(AssertionError, match="and nothing says so"):
+        checks.check_nests(grouping)
+
+
 def test_a_nest_that_is_missing_or_runs_twice_is_seen():
     grouping = grouped(softmax_graph())
     grouping.nests.append(grouping.nests[0])

@@ -131,6 +131,30 @@ def test_no_condition_is_kept_beside_an_image_that_is_needed_later(everything_co
     assert not kept(graph_of(2, size=(16, 16), pooled=False)[0])[1]
 
 
+def test_who_needs_the_image_as_well_says_that_it_reads_the_condition(everything_counts):
+    """A nest that comes early, and computes the condition from the image, finds it in memory now."""
+    big = np.ones((3, 3, 1, 96), "float32"), np.ones((3, 3, 96, 96), "float32") / 96
+
+    def function(x, u):
+        y = ops.tanh(ops.convolution(x, u, padding=1))
+        chosen = ops.where(y > 0.5, 1.5, 2.0)
+        early = ops.max_pool(y * chosen + y.sum(axis=(0, 1, 2)), (2, 2))
+        # Most is in memory here, so that a byte beside the image is no more.
+        wide = ops.tanh(ops.convolution(x, big[0] * early.mean(), padding=1))
+        return early, chosen * ops.tanh(ops.convolution(wide, big[1], padding=1)).mean()
+
+    rng = np.random.default_rng(0)
+    u = rng.normal(size=(3, 3, 1, 16)).astype("float32")
+    graph = optimise(cr.trace(function, rng.normal(size=(2, 16, 16, 1)).astype("float32"), u, batch=("x",)))
+    grouping, (condition,) = kept(graph)
+    assert sum(condition in nest.reads for nest in grouping.nests) == 2
+    program = CpuEngine().load(graph)
+    for rows in (1, 7, 33):
+        arrays = [rng.normal(size=(rows, 16, 16, 1)).astype("float32"), u]
+        for one, right in zip(program(arrays), REFERENCE.load(graph)(arrays), strict=True):
+            np.testing.assert_allclose(one, right, rtol=2e-5, atol=2e-5 * abs(right).max())
+
+
 def test_what_a_caller_sees_is_kept():
     """An image that is a result stays one."""
 

@@ -64,7 +64,7 @@ def check_stored(grouping: Grouping) -> None:
 
 
 def check_nests(grouping: Grouping) -> None:
-    """Every stored value is written once, before it is read; each nest can compute what it writes."""
+    """Every stored value is written once, before it is read; each nest can compute what it writes, and says what it reads for that."""
     ready = {*grouping.graph.inputs}
     constants = [node.output for node in grouping.graph.nodes if node.primitive.name == "constant"]
     # A number that something reads from memory is written there by a nest.
@@ -73,6 +73,8 @@ def check_nests(grouping: Grouping) -> None:
         for value in reads_of(nest, grouping):
             if value not in ready:
                 raise AssertionError(f"{_show_nest(nest)} reads {_show(value, grouping)} before it is written")
+            if value not in nest.reads:
+                raise AssertionError(f"{_show_nest(nest)} reads {_show(value, grouping)}, and nothing says so")
         for value in nest.written:
             if value in ready:
                 raise AssertionError(f"{_show(value, grouping)} is written twice")

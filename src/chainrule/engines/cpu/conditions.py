@@ -35,7 +35,7 @@ def keep_conditions(grouping: Grouping) -> None:
                 late = [reader for reader in readers if _needs_only(reader, condition, value, grouping)]
                 rest = [reader for reader in readers if reader not in late]
                 if late and _is_worth(condition, value, late) and lives.shorten(value, condition, nest, rest, late):
-                    _keep(condition, value, nest, late, grouping)
+                    _keep(condition, value, nest, readers, late, grouping)
                     break
 
 
@@ -107,9 +107,14 @@ def _needs_only(reader: Nest, condition: Value, value: Value, grouping: Grouping
     if reader.kind not in _KINDS or reader.members:
         return False
     grouping.stored.add(condition)
-    nodes = nodes_of_nest(reader, grouping)
+    needs_more = _reads(reader, value, grouping)
     grouping.stored.remove(condition)
-    return not any(grouping.canonical(operand) is value for node in nodes for operand in node.inputs)
+    return not needs_more
+
+
+def _reads(nest: Nest, value: Value, grouping: Grouping) -> bool:
+    nodes = nodes_of_nest(nest, grouping)
+    return any(grouping.canonical(operand) is value for node in nodes for operand in node.inputs)
 
 
 def _is_worth(condition: Value, value: Value, late: list[Nest]) -> bool:
@@ -118,11 +123,17 @@ def _is_worth(condition: Value, value: Value, late: list[Nest]) -> bool:
     return (WRITING + len(late)) * once < len(late) * instead
 
 
-def _keep(condition: Value, value: Value, nest: Nest, late: list[Nest], grouping: Grouping) -> None:
+def _keep(
+    condition: Value, value: Value, nest: Nest, readers: list[Nest], late: list[Nest], grouping: Grouping
+) -> None:
+    """Let ``nest`` write a condition, and those of the ``readers`` of the value read it that need it; the late ones need no more."""
     grouping.stored.add(condition)
     nest.roots.append(condition)
-    for reader in late:
-        reader.reads[condition] = reader.reads.pop(value)
+    for reader in readers:
+        if _reads(reader, condition, grouping):
+            reader.reads[condition] = reader.reads[value]
+        if reader in late:
+            del reader.reads[value]
     for section in grouping.sections:
         if nest in section.nests:
             outside = [other for other in grouping.nests if other not in section.nests]
