@@ -6,6 +6,7 @@ from tests.engines.cpu.agreement import same_bits
 
 import chainrule as cr
 from chainrule import nn, ops
+from chainrule.engines.cpu import grouping as grouping_step
 from chainrule.engines.cpu import recomputed
 from chainrule.engines.cpu.engine import CpuEngine
 from chainrule.engines.cpu.lowering import lower
@@ -83,3 +84,34 @@ def test_what_a_reader_would_have_to_read_more_for_is_kept(everything_counts):
     grouping = lower(graph, frozenset(), 64).groupings[-1]
     found = [node.output for node in grouping.graph.nodes if node.primitive.name == "logistic"]
     assert all(grouping.is_stored(value) for value in found) and len(found) == 3
+
+
+@pytest.mark.parametrize("shape", [(), (5, 24)])
+def test_a_nest_keeps_the_last_of_what_it_writes(shape, monkeypatch, everything_counts):
+    """Whoever reads these roots could compute both of them."""
+    monkeypatch.setattr(grouping_step, "_MAX_ROOTS", 2)
+
+    def function(a, b):
+        p, q = ops.sqrt(a + b), ops.sqrt(a - b)
+        return a * p + b * q, a * p - b * q, a + p * q * b, a - p * b + q
+
+    arrays = [np.full(shape, 3.0), np.full(shape, 2.0)]
+    graph = optimise(cr.trace(function, *arrays))
+    before = [written for written, _ in nests_after(graph, "keep conditions")]
+    after = nests_after(graph, "compute again")
+    assert before == [2, 2, 2]
+    assert after == [(1, 2), (2, 3), (2, 3)]
+    for one, right in zip(CpuEngine().load(graph)(arrays), REFERENCE.load(graph)(arrays), strict=True):
+        np.testing.assert_allclose(one, right, rtol=1e-15)
+
+
+def nests_after(graph, name):
+    """How many arrays each nest writes and reads after a step of the lowering."""
+    found = []
+
+    def watch(step, lowering):
+        if step.name == name:
+            found.extend((len(nest.written), len(nest.reads)) for nest in lowering.groupings[-1].nests)
+
+    lower(graph, frozenset(), 64, watch)
+    return found

@@ -25,7 +25,8 @@ _KINDS = ("map", "contract")
 def recompute(grouping: Grouping) -> None:
     """Take what is cheaper to compute again out of memory.
 
-    That is left alone which is small, or which only the nests of one section read: it is still in the cache then.
+    That is left alone which is small, or which only the nests of one section read: it is still in the cache then. A nest keeps the last
+    of what it writes.
     """
     private = set().union(*(section.private for section in grouping.sections))
     readers: dict[Value, list[Nest]] = {}
@@ -34,10 +35,10 @@ def recompute(grouping: Grouping) -> None:
             if value not in nest.made:
                 readers.setdefault(value, []).append(nest)
     for nest in grouping.nests:
-        if nest.kind not in _KINDS or (nest.node is None and not nest.sides and len(nest.roots) == 1):
+        if nest.kind not in _KINDS:
             continue
         for value in [value for value in nest.roots if value not in private and _may_go(value, grouping)]:
-            if _is_cheap(value, readers.get(value, []), grouping):
+            if nest.written != [value] and _is_cheap(value, readers.get(value, []), grouping):
                 grouping.stored.remove(value)
                 nest.roots.remove(value)
                 for reader in (nest, *readers[value]):
