@@ -442,3 +442,44 @@ def test_repr_works_inside_a_traced_function_and_for_a_tree_of_other_leaves() ->
     cr.trace(lambda m, x: (seen.append(repr(m)), m(x))[1], nn.Linear(3, 2), X)
     assert seen == ["Linear(weight=f32[3, 2], bias=f32[2])"]
     assert repr(trees.tree_map(lambda leaf: leaf.ndim, nn.Linear(3, 2))) == "Linear(weight=2, bias=1)"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Conv2d(3, 4, 3, strid=2), "Conv2d has no setting 'strid'; did you mean 'stride'?"),
+        (
+            lambda: nn.Linear(3, 4, weight=1),
+            "Linear has no setting 'weight'; there are in_features, out_features, bias, init, key",
+        ),
+        # The cell and the attention inside are not what the user has named.
+        (lambda: nn.LSTM(3, 4, bidirectonal=True), "LSTM has no setting 'bidirectonal'; did you mean 'bidirectional'?"),
+        (lambda: nn.LSTM(3, 4, proj_sise=2), "LSTM has no setting 'proj_sise'; did you mean 'proj_size'?"),
+        (
+            lambda: nn.TransformerEncoderLayer(8, 2, casual=True),
+            "TransformerEncoderLayer has no setting 'casual'; did you mean 'causal'?",
+        ),
+        (
+            lambda: nn.TransformerDecoder(8, 2, 1, rotry=True),
+            "TransformerDecoder has no setting 'rotry'; did you mean 'rotary'?",
+        ),
+        (lambda: nn.models.GPT(9, 8, 8, 2, 1, rotry=True), "GPT has no setting 'rotry'; did you mean 'rotary'?"),
+    ],
+)
+def test_a_setting_that_a_layer_does_not_have_is_refused_in_its_name(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make()
+    assert str(error.value) == message
+    assert isinstance(error.value, TypeError)
+
+
+def test_a_mistake_inside_a_layer_is_told_of_the_part_it_was_made_with() -> None:
+    class Outer(nn.Module):
+        def __init__(self, width: int, **settings: Any) -> None:
+            self.inner = nn.Linear(width, 3, bais=True)
+
+    with pytest.raises(ConfigError, match=r"^Linear has no setting 'bais'; did you mean 'bias'\?$"):
+        Outer(3)
+    # What takes any setting is not asked.
+    with pytest.raises(ConfigError, match="^Linear has no setting"):
+        Outer(3, colour="red")

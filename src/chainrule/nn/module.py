@@ -11,7 +11,8 @@ weights after the first update, so that is refused when the outer module is buil
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator
+import inspect
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -164,11 +165,45 @@ def _freezing(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def initialise(self: Module, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
+        try:
+            _check_names(self, init, kwargs)
+            init(self, *args, **kwargs)
+        except UnknownSettingError as error:
+            if error.setting not in kwargs:
+                raise
+            # Layers hand settings on to their parts; the layer that was given this one is to be named.
+            raise UnknownSettingError(self, error.setting, init, error.settings) from None
         if type(self).__init__ is initialise:
             _freeze(self)
 
     return initialise
+
+
+class UnknownSettingError(ConfigError, TypeError):
+    """An argument by name that a layer does not have; it is also the TypeError that Python would raise. ``settings`` are those that
+    can be given by name alone, to the layer or to the part that it hands them on to."""
+
+    def __init__(self, module: Module, setting: str, init: Callable[..., None], of_part: tuple[str, ...] = ()) -> None:
+        named = [each for each in _parameters(init) if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        self.setting = setting
+        self.settings = (*(each.name for each in named if each.kind is each.KEYWORD_ONLY), *of_part)
+        known = dict.fromkeys([*(each.name for each in named), *of_part])
+        super().__init__(f"{type(module).__name__} has no setting {setting!r}; {hint(setting, known)}")
+
+
+def _check_names(module: Module, init: Callable[..., None], given: Iterable[str]) -> None:
+    """Raises for a name that ``__init__`` does not have, unless it takes any."""
+    if not given or any(each.kind is each.VAR_KEYWORD for each in _parameters(init)):
+        return
+    known = {each.name for each in _parameters(init) if each.kind is not each.POSITIONAL_ONLY}
+    for name in given:
+        if name not in known:
+            raise UnknownSettingError(module, name, init)
+
+
+def _parameters(init: Callable[..., None]) -> list[inspect.Parameter]:
+    """Those of ``__init__``, without the module itself."""
+    return list(inspect.signature(init).parameters.values())[1:]
 
 
 def _frozen(module: Module) -> tuple[str, ...]:
