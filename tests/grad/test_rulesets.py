@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule.core.errors import GraphError, RuleError
+from chainrule.core.errors import ConfigError, GraphError, RuleError
 from chainrule.grad import STANDARD, Backward, RuleSet, backprop
 from chainrule.grad.standard import single
 from chainrule.ir.build import Builder
@@ -33,7 +35,7 @@ LOCAL = (1 - H**2, 1 - np.tanh(H) ** 2)
 
 @pytest.mark.parametrize(
     ("scope_pattern", "expected"),
-    [("*", 4 * np.ones(2)), ("first", 2 * LOCAL[1]), ("second", 2 * LOCAL[0]), ("third", LOCAL[0] * LOCAL[1])],
+    [("*", 4 * np.ones(2)), ("first", 2 * LOCAL[1]), ("second", 2 * LOCAL[0]), ("s*", 2 * LOCAL[0])],
 )
 def test_a_rule_applies_where_its_scope_matches(scope_pattern, expected):
     rules = STANDARD.extend("doubled", {"tanh": single(doubled)}, scope_pattern)
@@ -57,6 +59,40 @@ def test_rules_reach_into_the_bodies_of_loops():
 
     rules = STANDARD.extend("doubled", {"tanh": single(doubled)}, "cell")
     np.testing.assert_allclose(cr.grad(looped, rules=rules)(X.astype(np.float64)), [8, 8])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("frist", "rule set 'other': no layer matches the scope 'frist'; did you mean 'first'?"),
+        ("secnd*", "rule set 'other': no layer matches the scope 'secnd*'; did you mean 'second'?"),
+        ("9*", "rule set 'other': no layer matches the scope '9*'; there are first, second"),
+    ],
+)
+def test_a_scope_that_no_layer_matches_is_refused(pattern, message):
+    rules = STANDARD.extend("other", {"tanh": single(doubled)}, pattern)
+    for derivative in (cr.grad, cr.value_and_grad):
+        with pytest.raises(ConfigError) as error:
+            derivative(two_layers, rules=rules)(X)
+        assert str(error.value) == message
+
+
+def test_a_scope_in_which_nothing_has_the_rule_is_refused():
+    rules = STANDARD.extend("other", {"exp": single(doubled), "sin": single(doubled)}, "f*")
+    with pytest.raises(ConfigError, match=r"scope 'f\*' computes no exp or sin, .* nothing; it matches first$"):
+        cr.grad(two_layers, rules=rules)(X)
+    # One of them is enough, and a rule for everything need not be used at all.
+    found = STANDARD.extend("other", {"exp": single(doubled), "tanh": single(doubled)}, "f*")
+    np.testing.assert_allclose(cr.grad(two_layers, rules=found)(X), 2 * LOCAL[1], rtol=1e-14)
+    cr.grad(two_layers, rules=STANDARD.extend("other", {"exp": single(doubled)}))(X)
+
+
+def test_scopes_of_a_network_may_be_missing_in_a_part_of_it():
+    """A vector-Jacobian product may be of one layer, and a set may say that it is for a part."""
+    rules = STANDARD.extend("other", {"tanh": single(doubled)}, "third")
+    found = cr.vjp(two_layers, X, cotangents=np.ones(()), rules=rules)[1][0]
+    np.testing.assert_allclose(found, LOCAL[0] * LOCAL[1], rtol=1e-14)
+    np.testing.assert_array_equal(cr.grad(two_layers, rules=replace(rules, for_part=True))(X), found)
 
 
 def test_extending_by_an_unknown_primitive_is_refused():

@@ -219,3 +219,18 @@ def test_sheets_show_the_images(tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_refused(call: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()
+
+
+def test_a_backward_rule_may_be_of_a_model_that_one_turn_alone_runs() -> None:
+    """The scope is looked for in all turns together, and refused where none of them has it."""
+    given = {"one": nn.Linear(2, 3), "other": nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))}
+    turns = [
+        cr.Turn(name, lambda m, x, y, weights, name=name: (m[name](x) ** 2).mean(), optim.SGD(0.1)) for name in given
+    ]
+
+    def trained(rules: Any) -> Any:
+        cr.AlternatingTrainer(given, turns, rules=rules).fit(ring(8), epochs=1, batch_size=8)
+
+    trained(cr.feedback_alignment("layers.1"))
+    with pytest.raises(ConfigError, match=r"no layer matches the scope 'layers\.2'; did you mean 'layers\.[01]'\?"):
+        trained(cr.feedback_alignment("layers.2"))

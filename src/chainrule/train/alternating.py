@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chainrule.core import trees
@@ -13,6 +13,7 @@ from chainrule.grad import STANDARD, RuleSet
 from chainrule.ops import random
 from chainrule.optim import Optimizer, apply_updates, check_optimizer, current_learning_rate
 from chainrule.trace import phase, using_key
+from chainrule.trace.context import current
 from chainrule.train.batches import Examples, by_batches, inputs
 from chainrule.train.history import History
 from chainrule.train.step import layer_of, predict, square_sum, trainable
@@ -109,9 +110,13 @@ class AlternatingTrainer(StepTrainer):
 
 def make_alternating_step(turns: Sequence[Turn], rules: RuleSet) -> Callable[[Tree, Any, Tree, Tree, Any], Any]:
     """``step(state, key, x, y, weights) -> (new state, report)`` in which each turn sees what the ones before it have changed."""
+    in_turn = replace(rules, for_part=True)  # a scope may be of a model that only another turn runs
 
     def step(state: Tree, key: Any, x: Tree, y: Tree, weights: Any) -> Any:
         models, optimizers = state["model"], dict(state["optimizer"])
+        context = current()
+        assert context is not None, "a step is recorded as a whole"
+        start = len(context.nodes)
         key = random.fold_in(key, state["step"])
         losses: dict[str, Any] = {}
         squares: dict[str, Any] = {}
@@ -120,7 +125,7 @@ def make_alternating_step(turns: Sequence[Turn], rules: RuleSet) -> Callable[[Tr
             for _ in range(turn.repeats):
                 with using_key(random.fold_in(key, updates_so_far)):
                     # Gradients for the other models are never asked for, so they are not computed either.
-                    (value, models), gradients = value_and_grad(turn.loss, state=True, rules=rules)(
+                    (value, models), gradients = value_and_grad(turn.loss, state=True, rules=in_turn)(
                         models, x, y, weights
                     )
                 updates_so_far += 1
@@ -133,6 +138,7 @@ def make_alternating_step(turns: Sequence[Turn], rules: RuleSet) -> Callable[[Tr
             for path, slope in slopes.items():
                 layer = layer_of(path)
                 squares[layer] = squares[layer] + square_sum(slope) if layer in squares else square_sum(slope)
+        rules.check_scopes(context.nodes[start:])
         report = {
             "loss": sum(losses.values()),
             "metrics": {f"{label}_loss": value for label, value in losses.items()},

@@ -97,7 +97,7 @@ def value_and_grad(
     ``has_aux`` the function returns ``(loss, aux)``, and so does the first result. With ``state`` the new state of layers is
     collected, and the result is ``((loss, new_model), gradients)``, where the model is the first of ``argnums``; with both,
     ``((loss, new_model, aux), gradients)``. ``rules`` replaces the chain rule by another :class:`RuleSet`. Raises
-    :class:`ShapeError` when the loss is no scalar.
+    :class:`ShapeError` when the loss is no scalar, and :class:`ConfigError` where a rule's scope matches no layer.
     """
     watched = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
@@ -108,6 +108,7 @@ def value_and_grad(
             )
         with collect_state() if state else _no_collection() as collection:
             call = _Pulled(lambda *a: function(*a, **kwargs), args, watched, rules)
+        rules.check_scopes(call.nodes)
         loss, aux = _split_result(call.result, has_aux)
         context = call.context
         gradients = call.pull([loss.value], [context.full(loss.value.type, 1)])

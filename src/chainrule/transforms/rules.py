@@ -21,7 +21,8 @@ def feedback_alignment(scope: str = "*", *, seed: int = 0, rules: RuleSet = STAN
 
     In layers whose module path matches ``scope``, the cotangent of a product's first operand uses a random array B in place of
     its second operand W, with W's shape and entries uniform in ±√(3 / rows of W); the weights' own gradient is unchanged. B depends
-    on the seed and the layer's path alone. Lillicrap, Cownden, Tweed & Akerman, Nature Communications 2016.
+    on the seed and the layer's path alone. Where no layer with a product matches, the gradient of a loss raises
+    :class:`ConfigError`. Lillicrap, Cownden, Tweed & Akerman, Nature Communications 2016.
     """
 
     def contract(b: Builder, node: Node, g: Value) -> tuple[Value | None, ...]:
