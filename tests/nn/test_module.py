@@ -481,5 +481,5 @@ def test_a_mistake_inside_a_layer_is_told_of_the_part_it_was_made_with() -> None
     with pytest.raises(ConfigError, match=r"^Linear has no setting 'bais'; did you mean 'bias'\?$"):
         Outer(3)
     # What takes any setting is not asked.
-    with pytest.raises(ConfigError, match="^Linear has no setting"):
+    with pytest.raises(ConfigError, match=r"^Linear has no setting"):
         Outer(3, colour="red")
