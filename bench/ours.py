@@ -16,7 +16,6 @@ import chainrule as cr
 from bench.steps import Contestant, NotApplicableError, OneProduct, PerCall, WholeEpoch
 from bench.workloads import Product, Workload
 from chainrule import nn, optim
-from chainrule.core import trees
 from chainrule.nn import models
 
 ENGINE = "cpu"
@@ -117,12 +116,7 @@ def _renamed(name: str) -> str:
 
 def _with_weights(model: nn.Module, arrays: list[Any]) -> nn.Module:
     """The model with these parameters, which come in the order in which it holds them."""
-    named = dict(zip(model.named_parameters(), arrays, strict=True))
-    for path, old in model.named_parameters().items():
-        if named[path].shape != old.shape:
-            raise ValueError(f"{path} has shape {old.shape}, but the initial weight has {named[path].shape}")
-    changed: nn.Module = trees.replace_leaves(model, named)
-    return changed
+    return model.replace_parameters(dict(zip(model.named_parameters(), arrays, strict=True)))
 
 
 def optimizer_of(workload: Workload) -> optim.Optimizer:
@@ -191,7 +185,7 @@ def _supervised(workload: Workload) -> tuple[Callable[..., Any], Any]:
 def _updated(optimizer: optim.Optimizer, model: nn.Module, gradients: nn.Module, memory: Any) -> tuple[nn.Module, Any]:
     parameters = model.named_parameters()
     updates, memory = optimizer.update(gradients.named_parameters(), memory, parameters)
-    return trees.replace_leaves(model, optim.apply_updates(parameters, updates)), memory
+    return model.replace_parameters(optim.apply_updates(parameters, updates)), memory
 
 
 def _adversarial(workload: Workload) -> tuple[Callable[..., Any], Any]:

@@ -19,6 +19,8 @@ def test_the_code_runs():
     assert {array.dtype.name for array in names["mixed"].model_arrays().values()} == {"float32"}
     assert {array.dtype.name for array in names["stored"].named_parameters().values()} == {"bfloat16"}
     assert names["history"].records[-1]["generator_loss"] > 0
+    assert names["losses"].shape == (16,)
+    assert names["losses"].mean() < 0.55  # 0.69 knows nothing
     assert names["samples"].shape == (64, 8)
     assert len(names["watch"].diversity) == 3
 

@@ -233,6 +233,21 @@ class Holder(nn.Module):
             setattr(self, name, value)
 
 
+def test_parameters_are_replaced_by_path() -> None:
+    layers = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm(3))
+    weight = np.ones((2, 3), np.float32)
+    changed = layers.replace_parameters({"layers.0.weight": weight})
+    assert changed.named_parameters()["layers.0.weight"] is weight
+    assert changed.named_parameters()["layers.0.bias"] is layers.named_parameters()["layers.0.bias"]
+    assert list(changed.state_leaves()) == list(layers.state_leaves())
+    with pytest.raises(ConfigError, match=r"Sequential has no parameter 'layers\.0\.wight'; did you mean"):
+        layers.replace_parameters({"layers.0.wight": weight})
+    with pytest.raises(ConfigError, match=r"has no parameter 'layers\.1\.running_mean'"):
+        layers.replace_parameters({"layers.1.running_mean": np.ones(3, np.float32)})
+    with pytest.raises(ShapeError, match=r"parameter 'layers\.0\.weight' has shape \(2, 3\), not \(3, 2\)"):
+        layers.replace_parameters({"layers.0.weight": weight.T})
+
+
 def test_the_same_module_at_two_places_is_refused() -> None:
     shared = nn.Linear(2, 2)
     with pytest.raises(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule import optim
+from chainrule import nn, optim
 from chainrule.core import trees
 from chainrule.core.errors import ConfigError, DTypeError, ShapeError
 
@@ -163,6 +163,13 @@ def test_gradients_must_fit_the_parameters() -> None:
 
 
 # --- the learning rate ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [optim.Adam, optim.LBFGS, lambda: optim.average(optim.groups({}, optim.SGD(0.1)))])
+def test_an_optimiser_starts_from_named_arrays(make: Any) -> None:
+    message = r"a dict \{path: array\} such as model\.named_parameters\(\), not Linear"
+    with pytest.raises(ConfigError, match=message):
+        make().init(nn.Linear(2, 3))
 
 
 def test_the_learning_rate_of_the_next_update() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from chainrule.core import trees
 from chainrule.core.dtypes import FLOAT32, FLOATS, SHORT, dtype_name, is_float
-from chainrule.core.errors import ConfigError, DTypeError
+from chainrule.core.errors import ConfigError, DTypeError, ShapeError
 from chainrule.core.names import hint
 from chainrule.core.trees import State, Tree
 from chainrule.nn import calls
@@ -83,6 +83,20 @@ class Module:
     def named_parameters(self) -> dict[str, Any]:
         """What gradients and optimisers change: ``{path: array}`` of the floating-point leaves outside State."""
         return {place.path: leaf for place, leaf in _placed_leaves(self) if not place.is_state and _holds_floats(leaf)}
+
+    def replace_parameters(self, arrays: Mapping[str, Any]) -> Self:
+        """A copy with other arrays at these paths, as :func:`chainrule.optim.apply_updates` returns them.
+
+        Raises :class:`ConfigError` for a path that no parameter has, and :class:`ShapeError` for an array of another shape.
+        """
+        known = self.named_parameters()
+        for path, array in arrays.items():
+            if path not in known:
+                raise ConfigError(f"{type(self).__name__} has no parameter {path!r}; {hint(path, known)}")
+            if np.shape(array) != known[path].shape:
+                raise ShapeError(f"parameter {path!r} has shape {known[path].shape}, not {np.shape(array)}")
+        changed: Self = trees.replace_leaves(self, arrays)
+        return changed
 
     def state_leaves(self) -> dict[str, Any]:
         """What layers record while they run: ``{path: array}`` of the leaves under State."""

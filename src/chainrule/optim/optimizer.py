@@ -44,8 +44,25 @@ class Optimizer:
     describe: Mapping[str, JSON] = field(default_factory=dict)
     learning_rate: Callable[[State], Any] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "init", _of_named_arrays(self.init))
+
 
 Transform = Optimizer
+
+
+def _of_named_arrays(init: Init) -> Init:
+    """``init`` that says what it starts from."""
+
+    @wraps(init)
+    def checked(params: Arrays) -> State:
+        if not isinstance(params, Mapping):
+            raise ConfigError(
+                f"an optimiser starts from a dict {{path: array}} such as model.named_parameters(), not {type(params).__name__}"
+            )
+        return init(params)
+
+    return checked
 
 
 def check_optimizer(given: Any, what: str) -> None:

@@ -64,16 +64,17 @@ def make_step(
         with phase("update"):
             updates, optimizer_state = optimizer.update(slopes, state["optimizer"], parameters)
             model = trees.replace_leaves(model, apply_updates(parameters, updates))
-        squares: dict[str, Any] = {}
-        for path, slope in slopes.items():
-            layer = layer_of(path)
-            squares[layer] = squares[layer] + square_sum(slope) if layer in squares else square_sum(slope)
+            squares: dict[str, Any] = {}
+            for path, slope in slopes.items():
+                layer = layer_of(path)
+                squares[layer] = squares[layer] + square_sum(slope) if layer in squares else square_sum(slope)
+            number = state["step"] + 1
         report = {
             "loss": value,
             "metrics": {name: metric(outputs, y, weights) for name, metric in metrics.items()},
             "squares": squares,
         }
-        return {"model": model, "optimizer": optimizer_state, "step": state["step"] + 1}, report
+        return {"model": model, "optimizer": optimizer_state, "step": number}, report
 
     return step
 

@@ -46,7 +46,7 @@ def engine_named(name: str) -> Engine:
     engine = ENGINES[name]
     problem = engine.problem()
     if problem is not None:
-        raise ConfigError(problem)
+        raise ConfigError(f'{problem}; choose --engine reference (engine="reference")')
     return engine
 
 

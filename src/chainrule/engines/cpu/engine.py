@@ -263,7 +263,7 @@ class CpuEngine:
     def problem(self) -> str | None:
         found = self._toolchain or find_toolchain()
         if isinstance(found, NoToolchain):
-            return f'the cpu engine needs a C compiler: {found.reason}; choose --engine reference (engine="reference")'
+            return f"the cpu engine needs a C compiler: {found.reason}"
         return None
 
     def load(
