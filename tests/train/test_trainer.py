@@ -182,7 +182,9 @@ def test_the_whole_step_is_one_graph_with_its_three_phases():
     phases = {node.origin.phase for node in trainer.step.graph.nodes}
     assert phases == {"forward", "backward", "update"}
     later = {v for node in trainer.step.graph.nodes if node.origin.phase != "forward" for v in node.outputs}
-    assert not [node for node in trainer.step.graph.nodes if node.origin.phase == "forward" and later & set(node.inputs)]
+    assert not [
+        node for node in trainer.step.graph.nodes if node.origin.phase == "forward" and later & set(node.inputs)
+    ]
     assert trainer.step.backward_graph.nodes
 
 

@@ -16,7 +16,7 @@ from chainrule.trace import phase, using_key
 from chainrule.trace.context import current
 from chainrule.train.batches import Examples, by_batches, inputs
 from chainrule.train.history import History
-from chainrule.train.step import layer_of, predict, square_sum, trainable
+from chainrule.train.step import add_squares, predict, trainable
 from chainrule.train.stepping import StepTrainer
 from chainrule.transforms import Compiled, compile, value_and_grad
 
@@ -135,16 +135,17 @@ def make_alternating_step(turns: Sequence[Turn], rules: RuleSet) -> Callable[[Tr
                     changes, optimizers[turn.label] = turn.optimizer.update(slopes, optimizers[turn.label], parameters)
                     models = trees.replace_leaves(models, apply_updates(parameters, changes))
             losses[turn.label] = value
-            for path, slope in slopes.items():
-                layer = layer_of(path)
-                squares[layer] = squares[layer] + square_sum(slope) if layer in squares else square_sum(slope)
+            with phase("update"):
+                add_squares(squares, slopes)
         rules.check_scopes(context.nodes[start:])
         report = {
             "loss": sum(losses.values()),
             "metrics": {f"{label}_loss": value for label, value in losses.items()},
             "squares": squares,
         }
-        return {"model": models, "optimizer": optimizers, "step": state["step"] + 1}, report
+        with phase("update"):
+            number = state["step"] + 1
+        return {"model": models, "optimizer": optimizers, "step": number}, report
 
     return step
 

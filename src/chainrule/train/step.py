@@ -65,9 +65,7 @@ def make_step(
             updates, optimizer_state = optimizer.update(slopes, state["optimizer"], parameters)
             model = trees.replace_leaves(model, apply_updates(parameters, updates))
             squares: dict[str, Any] = {}
-            for path, slope in slopes.items():
-                layer = layer_of(path)
-                squares[layer] = squares[layer] + square_sum(slope) if layer in squares else square_sum(slope)
+            add_squares(squares, slopes)
             number = state["step"] + 1
         report = {
             "loss": value,
@@ -77,6 +75,13 @@ def make_step(
         return {"model": model, "optimizer": optimizer_state, "step": number}, report
 
     return step
+
+
+def add_squares(squares: dict[str, Any], slopes: Mapping[str, Any]) -> None:
+    """Add the squares of gradients up by layer: what their norms are told from."""
+    for path, slope in slopes.items():
+        layer = layer_of(path)
+        squares[layer] = squares[layer] + square_sum(slope) if layer in squares else square_sum(slope)
 
 
 def square_sum(x: Array) -> Any:
