@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,39 @@ def test_code_for_narrower_processors(target: str, width: int) -> None:
         pytest.skip(found.reason)
     assert found.vector_bytes == width
     assert added(load_library(ADD, name="addition", toolchain=found)) == 3.75
+
+
+STRIDES = """
+static __attribute__((noinline)) void fill(long *restrict to, long k) {
+    for (; k >= 0; k--)
+        for (long j = 0; j < 4; j++)
+            for (long l = 0; l < 4; l++) to[k * 28 + j * 4 + k] = to[j];
+}
+CR_EXPORT void filled(long *to, long k) { fill(to, k); }
+"""
+
+
+@pytest.mark.parametrize("level", ["-O1", "-O2", "-O3"])
+def test_functions_whose_stores_have_several_strides_are_called(level: str) -> None:
+    """Without its flag against that, gcc 12 makes the stores offsets from address 0, and believes that they write nothing."""
+    found = find_toolchain()
+    assert isinstance(found, Toolchain)
+    strict = replace(found, flags=(*found.flags, level))
+    values = (ctypes.c_long * 200)(*range(1, 201))
+    load_library(STRIDES, name="strides", toolchain=strict).filled(values, ctypes.c_long(5))
+    expected = [*range(1, 201)]
+    for k in range(5, -1, -1):
+        for j in range(4):
+            expected[k * 28 + j * 4 + k] = expected[j]
+    assert list(values) == expected
+
+
+@pytest.mark.parametrize("target", ["native", "avx2", "sse2"])
+def test_no_compiler_but_clang_may_leave_out_stores_to_the_address_0(target: str) -> None:
+    found = find_toolchain(target)
+    if isinstance(found, NoToolchain):
+        pytest.skip(found.reason)
+    assert ("-fno-delete-null-pointer-checks" in found.flags) == ("clang" not in found.features)
 
 
 def test_the_second_process_does_not_examine_the_compiler_again(monkeypatch: pytest.MonkeyPatch) -> None:

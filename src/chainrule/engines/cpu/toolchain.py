@@ -36,6 +36,9 @@ LONGEST_COMPILATION = 600.0  # seconds
 # what numbers mean and what a library is.
 _DEFAULTS = ("-std=gnu11", "-O2", "-ftree-vectorize")
 _GUARDS = ("-fno-fast-math", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-w", "-fPIC", "-pthread")
+# gcc 12 may make `to[a * i + b * j]` in a loop an offset from address 0. That nothing lies there it takes for a promise, so that a
+# function with no other stores writes nothing, as it thinks, and calls of it are left out; without the promise they are not.
+_WRITES_ARE_KEPT = "-fno-delete-null-pointer-checks"
 # Even followed by -fno-fast-math, some compilers link code for these that makes the whole process flush denormals to 0.
 _REFUSED = frozenset({"-Ofast", "-ffast-math", "-funsafe-math-optimizations", "-mdaz-ftz", "-shared", "-c", "-S", "-E"})
 
@@ -204,7 +207,8 @@ def _user_flags(cflags: str) -> tuple[str, ...]:
 
 def _examined(command: tuple[str, ...], flags: tuple[str, ...], target: str) -> Toolchain:
     """What :func:`examine` returns, remembered from the last process that asked for the same compiler."""
-    key = entry_key("toolchain", repr((command, flags, target, _PROBE, _DEFAULTS, _GUARDS)), *_stamps(command))
+    fixed = (_PROBE, _DEFAULTS, _GUARDS, _WRITES_ARE_KEPT)
+    key = entry_key("toolchain", repr((command, flags, target, fixed)), *_stamps(command))
     found: list[Toolchain] = []
 
     def make(path: Path) -> None:
@@ -284,7 +288,8 @@ def _with_features(toolchain: Toolchain, folder: Path) -> Toolchain:
     features = frozenset(_FEATURES[name] for name in defined if name in _FEATURES)
     flags = toolchain.flags
     if "clang" not in features:
-        flags = ("-fvect-cost-model=dynamic", *flags)  # as -O3 has it; the rest of -O3 only takes time
+        # The first as -O3 has it; the rest of -O3 only takes time.
+        flags = ("-fvect-cost-model=dynamic", *flags, _WRITES_ARE_KEPT)
     if "avx512" in features:
         flags = ("-mprefer-vector-width=512", *flags)
     return replace(toolchain, features=features, flags=flags)
