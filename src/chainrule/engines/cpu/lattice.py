@@ -2,9 +2,10 @@
 
     out[γ(i)] += A[α(i)]·B[β(i)]   becomes   out[p] = Σ A[α'(p, k)]·B[β'(p, k)]
 
-Each output coordinate is solved for its index of largest extent. Where that index has a coefficient d other than ±1, the
-coordinate is split into its residues modulo d, and every consistent combination of residues is a piece of its own: a contraction
-without divisions onto a sub-lattice of the output (a strided convolution's input gradient becomes its parity phases).
+Each output coordinate is solved for the index that leaves the fewest terms, that of the largest extent times its coefficient: of the
+other indices, one value in as many as the coefficient is consistent with an element. Where the coefficient is a d other than ±1,
+the coordinate is split into its residues modulo d, and every consistent combination of residues is a piece of its own: a
+contraction without divisions onto a sub-lattice of the output (a strided convolution's input gradient becomes its parity phases).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from chainrule.engines.cpu.indexing import Index, Var, at_least, variable
 from chainrule.ir.contraction import Affine, Contraction
@@ -79,9 +81,10 @@ def _indices(index_map: Sequence[Affine], vars: Sequence[Var]) -> tuple[Index, .
     return tuple(found)
 
 
-def _extent(var: Var) -> tuple[bool, int]:
-    """For comparison: a symbolic extent counts as larger than any number."""
-    return (True, 0) if isinstance(var.extent, Size) else (False, var.extent or 0)
+def _reach(var: Var, c: Dim) -> tuple[bool, int]:
+    """How much of a coordinate an index covers, for comparison: a symbolic extent counts as larger than any number."""
+    assert isinstance(c, int), "coefficients of a contraction are numbers"
+    return (True, 0) if isinstance(var.extent, Size) else (False, (var.extent or 0) * abs(c))
 
 
 def _solve(state: _State, axis: int, size: Dim) -> Iterator[_State]:
@@ -96,7 +99,7 @@ def _solve(state: _State, axis: int, size: Dim) -> Iterator[_State]:
         owned = [var for var, _ in candidates]
         yield state.replaced({}, [v for v in state.free if v not in owned], *owned)
         return
-    var, c = max(candidates, key=lambda pair: _extent(pair[0]))
+    var, c = max(candidates, key=lambda pair: _reach(*pair))
     assert isinstance(c, int), "coefficients of a contraction are numbers"
     assert var.extent is not None, "an index of a contraction has an extent"
     rest = coordinate - Index(((var, c),))
@@ -129,20 +132,24 @@ def _with(state: _State, var: Var, solved: Index, p: Var) -> _State:
 def _residues(state: _State, axis: int, size: Dim, var: Var, c: int, rest: Index) -> Iterator[_State]:
     """One state for each residue of the output coordinate modulo |c|."""
     step = abs(c)
-    others = [(v, factor) for v, factor in rest.terms if not (isinstance(factor, int) and factor % step == 0)]
+    others: list[tuple[Var, int]] = []  # indices, and the modulus that each matters for
+    for v, factor in rest.terms:
+        assert isinstance(factor, int), "coefficients of a contraction are numbers"
+        if factor % step != 0:
+            others.append((v, step // gcd(step, factor)))
     if isinstance(size, Size) or any(isinstance(v.extent, Size) or v not in state.free for v, _ in others):
         raise NotSolvableError
     for r in range(min(step, size)):
         p = Var(f"p{axis}", -(-(size - r) // step))
         place = variable(p) * step + r
         found = []
-        for offsets in itertools.product(*(range(min(step, int(v.extent or 0))) for v, _ in others)):
+        for offsets in itertools.product(*(range(min(modulus, int(v.extent or 0))) for v, modulus in others)):
             known = {}
             fresh = []
-            for (v, _), s in zip(others, offsets, strict=True):
+            for (v, modulus), s in zip(others, offsets, strict=True):
                 assert isinstance(v.extent, int), "checked above"
-                t = Var(f"{v.name}r", -(-(v.extent - s) // step))
-                known[v] = variable(t) * step + s
+                t = Var(f"{v.name}r", -(-(v.extent - s) // modulus))
+                known[v] = variable(t) * modulus + s
                 fresh.append(t)
             difference = place - rest.replace(known)
             if isinstance(difference.offset, int) and difference.offset % step == 0:
