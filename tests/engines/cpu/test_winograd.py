@@ -255,7 +255,7 @@ def test_vectors_of_every_width(target, dtype, kernel, setting):
 
 @pytest.mark.parametrize("size", [(31, 33), (32, 32)])
 def test_a_stride_halves_images(size):
-    """Also a program in which gcc 12 takes a function that transforms tiles for one that writes nothing, if it may look at it."""
+    """Also a program in which gcc 12 would take a function that transforms tiles for one that writes nothing."""
 
     def make(batch):
         return operands(size, (3, 3), 16, 32, 2, 1, batch=batch)

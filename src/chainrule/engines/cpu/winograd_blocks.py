@@ -170,7 +170,7 @@ class WinogradWriter(ABC):
         """A call of a function, which nests of the same sizes share: parameters and what they are given."""
         text = f"({', '.join(given)}) {{\n{body.text}}}\n"
         name = f"{kind}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-        self.functions[name] = f"static CR_ALONE {returned} {name}{text}"
+        self.functions[name] = f"static {returned} {name}{text}"
         return f"{name}({', '.join(given.values())})"
 
     def vectors(self, source: Source) -> Var:
