@@ -37,11 +37,11 @@ def small_classifier(seed: int = 0, dropout: float = 0.0, batch_norm: bool = Fal
     return nn.Sequential(*layers, nn.Linear(16, 2))
 
 
-def small_trainer(**options: Any) -> Trainer:
+def small_trainer(kind: type[Trainer] = Trainer, **options: Any) -> Trainer:
     model = options.pop("model", None)
     if model is None:
         model = small_classifier()
-    return Trainer(
+    return kind(
         model,
         loss=nn.losses.cross_entropy,
         optimizer=options.pop("optimizer", optim.Adam(0.01)),

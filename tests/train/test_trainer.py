@@ -162,6 +162,56 @@ def test_a_nan_in_the_data_is_said_to_be_in_the_data():
     assert same_bits(before, trainer.model_arrays())
 
 
+@pytest.mark.parametrize("callbacks", [[], [EarlyStopping(patience=2)]])
+def test_a_validation_loss_that_is_nan_from_the_start_stops_training(callbacks):
+    """After an epoch, with its weights; it names where the NaN is as one in training does."""
+    x, y = two_moons(64)
+    spoilt = x.copy()
+    spoilt[7, 1] = np.nan
+    trainer, untroubled = small_trainer(), small_trainer()
+    with pytest.raises(
+        NonFiniteError, match=r"^the validation loss is not finite after epoch 1, .* in the input 'x'; "
+    ):
+        trainer.fit((x, y), validation_data=(spoilt, y), epochs=5, callbacks=callbacks)
+    assert [np.isnan(record["val_loss"]) for record in trainer.history.records] == [True]
+    untroubled.fit((x, y), epochs=1)
+    assert same_bits(untroubled.model_arrays(), trainer.model_arrays())
+
+
+def test_targets_of_validation_that_make_no_sense_are_refused_before_training():
+    x, y = two_moons(64)
+    spoilt = np.where(np.arange(64) == 5, 7, y)
+    trainer = small_trainer()
+    before = trainer.model_arrays()
+    with pytest.raises(DataError, match=r"^the validation data: labels of 2 classes are 0 to 1, but row 5 holds 7$"):
+        trainer.fit((x, y), validation_data=(x, spoilt), epochs=1)
+    assert same_bits(before, trainer.model_arrays())
+
+
+class Losing(Trainer):
+    """Has these validation losses."""
+
+    losses = ()
+
+    def evaluate_examples(self, given):
+        return {"loss": self.losses[len(self.history.records)]}
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason", "best"),
+    [
+        ((np.inf, 2.0, np.nan, np.nan, np.nan), "val_loss has not improved for 3 epochs", 2),
+        ((np.inf, np.inf, np.inf, 1.0), "val_loss has never been finite in 3 epochs", None),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_no_better_than_one_that_is(losses, reason, best):
+    x, y = two_moons(16)
+    trainer = small_trainer(Losing)
+    trainer.losses = losses
+    history = trainer.fit((x, y), validation_data=(x, y), epochs=9, callbacks=[EarlyStopping(patience=3)])
+    assert (history.stop_reason, history.best_epoch) == (reason, best)
+
+
 def test_callbacks_see_every_batch():
     x, y = two_moons(50)
     events = []

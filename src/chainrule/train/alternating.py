@@ -92,20 +92,27 @@ class AlternatingTrainer(StepTrainer):
         """Go on from the newest checkpoint, as :meth:`Trainer.resume` does."""
         return super().resume(data if isinstance(data, tuple) else (data, None), **arguments)
 
-    def check_examples(self, given: Examples) -> None:
+    def check_examples(self, given: Examples, what: str) -> None:
         """Nothing can be said of examples without knowing what the turns do with them."""
 
     def evaluate_examples(self, given: Examples) -> dict[str, float]:
-        raise ConfigError(
-            "an AlternatingTrainer has no validation loss, because its losses pull against each other; judge its samples in a "
-            "callback, such as ModeCollapse or SampleSheets"
-        )
+        raise _no_validation_loss()
+
+    def nonfinite_place(self, given: Examples) -> str:
+        raise _no_validation_loss()
 
     def predict(self, model: str, x: Tree) -> Tree:
         """The outputs of one of the models in inference mode."""
         if model not in self._state["model"]:
             raise ConfigError(f"there is no model {model!r}; there are {', '.join(self._state['model'])}")
         return by_batches(lambda rows: self._predict(self._state["model"][model], rows), inputs(x, self.dtype))
+
+
+def _no_validation_loss() -> ConfigError:
+    return ConfigError(
+        "an AlternatingTrainer has no validation loss, because its losses pull against each other; judge its samples in a "
+        "callback, such as ModeCollapse or SampleSheets"
+    )
 
 
 def make_alternating_step(turns: Sequence[Turn], rules: RuleSet) -> Callable[[Tree, Any, Tree, Tree, Any], Any]:

@@ -121,7 +121,8 @@ class EarlyStopping(Callback):
             return
         self.waited += 1
         if self.waited >= self.patience:
-            trainer.stop(f"{self.monitor} has not improved for {self.patience} epochs")
+            what = "has never been finite in" if self.best is None else "has not improved for"
+            trainer.stop(f"{self.monitor} {what} {self.patience} epochs")
 
     def on_train_end(self, trainer: StepTrainer) -> None:
         if self.restore_best and self._weights:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, NonFiniteError
 from chainrule.train.batches import Examples, examples, is_count, order_of_epoch
 from chainrule.train.callbacks import BatchEvent, Callback, checked_callbacks
 from chainrule.train.checkpoints import Checkpoint, CheckpointFolder, clear_checkpoints
@@ -85,7 +85,9 @@ class Loop:
         """Train from the beginning; checkpoints of an earlier training in the folder are removed."""
         self.trainer.history = History()
         position = Position()
-        self.trainer.check_examples(self.data)
+        self.trainer.check_examples(self.data, "the training data")
+        if self.validation is not None:
+            self.trainer.check_examples(self.validation, "the validation data")
         first = Examples(*self.data.take(slice(0, self.batch)), min(self.batch, self.data.count))
         why = self.trainer.choose_engines(first, self.epochs * self.batches, self.validation, self.epochs)
         self.trainer.history.engine, self.trainer.history.engine_reason = self.trainer.engine, why
@@ -167,6 +169,7 @@ class Loop:
             values.update((f"val_{name}", value) for name, value in trainer.evaluate_examples(self.validation).items())
         record = EpochRecord(values)
         trainer.history.records.append(record)
+        self._check_validation(record)
         for callback in self.callbacks:
             callback.on_epoch_end(trainer, record)
         if self.stop_at_loss is not None and record["loss"] <= self.stop_at_loss:
@@ -178,6 +181,19 @@ class Loop:
             # Stopping is part of what is saved, so that resuming a run that was killed afterwards does not train on.
             position.finished = trainer.stopping
         self._save(position)
+
+    def _check_validation(self, record: EpochRecord) -> None:
+        """Raise :class:`NonFiniteError` where no validation loss has been finite so far and this one is NaN: it could only be compared
+        in vain. An infinity is a loss that others can be better than."""
+        losses = [float(epoch.get("val_loss", np.inf)) for epoch in self.trainer.history.records]
+        if self.validation is None or not np.isnan(losses[-1]) or np.isfinite(losses).any():
+            return
+        where = self.trainer.nonfinite_place(self.validation)
+        raise NonFiniteError(
+            f"the validation loss is not finite after epoch {record['epoch']}, and never was: the first non-finite value appeared in "
+            f"{where}; the weights of this epoch are kept; check the validation data and layers that compute something else at "
+            "inference"
+        )
 
     def _save(self, position: Position) -> None:
         if self.folder is None:

@@ -72,12 +72,16 @@ class StepTrainer(ABC):
         """The learning rate of the next step."""
 
     @abstractmethod
-    def check_examples(self, given: Examples) -> None:
-        """Raise :class:`DataError` for examples that make no sense, before the first step."""
+    def check_examples(self, given: Examples, what: str) -> None:
+        """Raise :class:`DataError` for examples that make no sense, before the first step; ``what`` is what they are called."""
 
     @abstractmethod
     def evaluate_examples(self, given: Examples) -> dict[str, float]:
         """The loss and the metrics in inference mode, as weighted means over the examples."""
+
+    @abstractmethod
+    def nonfinite_place(self, given: Examples) -> str:
+        """The layer and primitive of the first NaN or infinity that reaches the loss of these examples in inference mode."""
 
     # What training has come to.
     @property
@@ -201,7 +205,8 @@ class StepTrainer(ABC):
         ends early when an epoch's loss is at most ``stop_at_loss``, when its gradient norm is at most ``stop_at_gradient_norm``,
         when a callback says so, or at Ctrl-C (after the current step; a second one interrupts at once). With ``checkpoints`` a
         folder, everything needed to go on is saved after every epoch and every ``checkpoint_seconds``. Raises
-        :class:`NonFiniteError` when loss or gradients stop being finite; the weights before that step are kept.
+        :class:`NonFiniteError` when loss or gradients stop being finite; the weights before that step are kept. A validation loss
+        of NaN raises it after the epoch, unless one before was finite: then the epoch only counts as no better.
         """
         loop = Loop(
             self,

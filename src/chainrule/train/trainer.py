@@ -13,6 +13,7 @@ from chainrule.core.trees import Tree
 from chainrule.grad import STANDARD, RuleSet
 from chainrule.optim import Optimizer, check_optimizer, current_learning_rate
 from chainrule.train.batches import EVALUATION_BATCH, Examples, by_batches, examples, inputs, slices
+from chainrule.train.diagnosis import first_nonfinite_place
 from chainrule.train.step import Loss, check_model, make_evaluation, make_step, predict, trainable
 from chainrule.train.stepping import StepTrainer
 from chainrule.transforms import Compiled, compile
@@ -74,7 +75,7 @@ class Trainer(StepTrainer):
             self._evaluate.choose((self._state["model"], x, y, weights), calls)
         return why
 
-    def check_examples(self, given: Examples) -> None:
+    def check_examples(self, given: Examples, what: str) -> None:
         """Call the loss on every target, outside tracing, where it can name the row of a target that makes no sense.
 
         The outputs are those of the first example, repeated. Raises what the loss raises, such as :class:`DataError`.
@@ -90,9 +91,8 @@ class Trainer(StepTrainer):
             try:
                 self.loss(repeated, y, weights)
             except DataError as error:
-                raise DataError(
-                    f"{error} (counted from row {start} of the training data)" if start else str(error)
-                ) from None
+                counted = f" (counted from row {start})" if start else ""
+                raise DataError(f"{what}: {error}{counted}") from None
 
     def predict(self, x: Tree, batch_size: int = EVALUATION_BATCH) -> Tree:
         """The model's outputs in inference mode."""
@@ -113,3 +113,10 @@ class Trainer(StepTrainer):
                     totals[name] = totals.get(name, 0.0) + share * float(value)
                 weight += share
         return {name: total / weight for name, total in totals.items()}
+
+    def nonfinite_place(self, given: Examples) -> str:
+        for rows in slices(given.count, EVALUATION_BATCH):
+            arguments = (self._state["model"], *given.take(rows))
+            if not np.isfinite(self._evaluate(*arguments)["loss"]):
+                return first_nonfinite_place(self._evaluate, arguments)
+        raise AssertionError("the loss of these examples is finite")
