@@ -323,7 +323,9 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
     x = np.zeros((N, T, C), np.float32)
     with pytest.raises(ShapeError, match=r"shape \(N, T, C\), not \(5, 3\)"):
         layer(x[0])
-    with pytest.raises(ShapeError, match=r"last axis of the input should have size 3"):
+    with pytest.raises(
+        ShapeError, match=rf"last axis of the input should have size 3, but the input has shape \({N}, {T}, 2\)"
+    ):
         layer(x[..., :2])
     with pytest.raises(ShapeError, match=r"initial state should have shape \(4, 1, 2\).*not \(1, 4, 2\)"):
         layer(x, (np.zeros((1, N, H)), np.zeros((1, N, H))))

@@ -5,7 +5,7 @@ import pytest
 from tests.train.problems import same_bits, small_classifier, small_trainer, two_moons
 
 from chainrule import nn, optim
-from chainrule.core.errors import NonFiniteError
+from chainrule.core.errors import NonFiniteError, ShapeError
 from chainrule.engines.cpu.engine import ENGINE as CPU
 from chainrule.train import Callback, PlateauScheduler, Trainer
 from chainrule.train.journal import Stretch
@@ -263,7 +263,7 @@ def test_examples_in_column_order_are_learned_from():
 def test_an_input_that_does_not_fit_leaves_the_state():
     trainer = Trainer(nn.Linear(3, 1), loss=nn.losses.squared_error, optimizer=optim.SGD(0.1))
     before = trainer.model_arrays()
-    with pytest.raises(Exception, match="Linear"):
+    with pytest.raises(ShapeError, match="Linear"):
         trainer.partial_fit(np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32))
     assert same_bits(trainer.model_arrays(), before)
     trainer.partial_fit(np.zeros((4, 3), np.float32), np.ones((4, 1), np.float32))

@@ -11,7 +11,7 @@ from chainrule.core.trees import State, replace_leaves
 from chainrule.nn.cells import Carry, Cell, GRUCell, LSTMCell, RNNCell, check_sizes
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.module import Module
-from chainrule.nn.shapes import check_lengths
+from chainrule.nn.shapes import check_features, check_lengths
 from chainrule.ops import random
 from chainrule.ops.arrays import arange, concatenate, scatter_add, stack, take, zeros
 from chainrule.ops.loops import scan
@@ -152,6 +152,7 @@ def _run(layer: Recurrent, x: ArrayLike, state: Any, lengths: ArrayLike | None, 
     array = as_array(x)
     if array.ndim != 3:
         raise ShapeError(f"the input should have shape (N, T, C), not {show_shape(array.shape)}")
+    check_features(array, layer.input_size)
     batch, steps = array.shape[:2]
     counted = _counted(batch, steps, lengths, mask)
     directions = 2 if layer.reverse_layers else 1

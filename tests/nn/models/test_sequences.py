@@ -13,7 +13,7 @@ import torch
 
 import chainrule as cr
 from chainrule import nn
-from chainrule.core.errors import ConfigError, ShapeError
+from chainrule.core.errors import ConfigError, DataError, ShapeError
 from chainrule.nn import models
 
 NDArray = np.ndarray[Any, Any]
@@ -298,3 +298,27 @@ def test_beam_search_equals_the_one_written_out(translator: Any) -> None:
 def test_a_prompt_holds_a_token(make: Any, prompt: np.ndarray) -> None:
     with pytest.raises(ShapeError, match=r"a prompt has shape \(N, P\) with a token at least, not \("):
         make().generate(prompt, 3)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.models.GPT(7, 8, 8, 2, 1), lambda: nn.models.RecurrentLanguageModel(7, 4, 4)]
+)
+def test_a_prompt_has_tokens_of_the_vocabulary(make: Any) -> None:
+    with pytest.raises(DataError, match=r"a prompt has tokens from 0 to 6, but position \(0, 1\) holds 7"):
+        make().generate(np.array([[6, 7]]), 3)
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam_search"])
+def test_searches_refuse_tokens_that_there_are_not(translator: Any, search: str) -> None:
+    run = functools.partial(getattr(translator, search), steps=2)
+    with pytest.raises(ConfigError, match=r"start is a token, an integer from 0 to 3, not 4"):
+        run(SOURCE, start=4, end=END)
+    with pytest.raises(ConfigError, match=r"end is a token, an integer from 0 to 3, not -1"):
+        run(SOURCE, start=START, end=-1)
+    with pytest.raises(ConfigError, match=r"start is a token, an integer from 0 to 3, not True"):
+        run(SOURCE, start=True, end=END)
+    with pytest.raises(DataError, match=r"a source has tokens from 0 to 4, but position \(1, 0\) holds 5"):
+        run(np.array([[4], [5]]), start=START, end=END)
+    assert np.array_equal(
+        run(SOURCE, start=np.int64(START), end=np.int64(END))[0], run(SOURCE, start=START, end=END)[0]
+    )

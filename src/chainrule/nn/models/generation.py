@@ -9,6 +9,7 @@ import numpy as np
 from chainrule.core.errors import ConfigError, ShapeError
 from chainrule.ops import random
 from chainrule.ops.arrays import arange, argmax, stack, take_along
+from chainrule.ops.known import refuse_outside
 from chainrule.ops.math import log, where
 from chainrule.trace.array import Array, ArrayLike, as_array, operation
 from chainrule.trace.values import show_shape
@@ -37,11 +38,27 @@ def choose(
     return argmax(array, -1)
 
 
-def check_prompt(prompt: Array) -> int:
-    """The number of tokens of a prompt; raises :class:`ShapeError` for one that does not have the shape (N, P)."""
+def check_prompt(given: ArrayLike, vocabulary: int) -> tuple[Array, int]:
+    """A prompt and the number of its tokens.
+
+    Raises :class:`ShapeError` for one that does not have the shape (N, P), and :class:`DataError` for known tokens that do not exist.
+    """
+    check_tokens(given, vocabulary, "a prompt")
+    prompt = as_array(given)
     if prompt.ndim != 2 or not isinstance(prompt.shape[1], int) or not prompt.shape[1]:
         raise ShapeError(f"a prompt has shape (N, P) with a token at least, not {show_shape(prompt.shape)}")
-    return prompt.shape[1]
+    return prompt, prompt.shape[1]
+
+
+def check_tokens(tokens: ArrayLike, vocabulary: int, what: str) -> None:
+    """Raises :class:`DataError` for the first known token that is none of the vocabulary."""
+    refuse_outside(tokens, 0, vocabulary - 1, f"{what} has tokens from 0 to {vocabulary - 1}")
+
+
+def check_token(name: str, token: Any, vocabulary: int) -> None:
+    """Raises :class:`ConfigError` unless a setting is a token of the vocabulary."""
+    if isinstance(token, bool) or not isinstance(token, int | np.integer) or not 0 <= token < vocabulary:
+        raise ConfigError(f"{name} is a token, an integer from 0 to {vocabulary - 1}, not {token!r}")
 
 
 def check_steps(steps: Any) -> int:

@@ -106,8 +106,7 @@ def _by_embedding(hidden: ArrayLike, weight: ArrayLike) -> Any:
 
 @operation
 def _generate(model: GPT, prompt: ArrayLike, steps: int, draw: Callable[..., Any], key: ArrayLike | None) -> Any:
-    given = as_array(prompt)
-    begun = check_prompt(given)
+    given, begun = check_prompt(prompt, model.embedding.weight.shape[0])
     length = begun + check_steps(steps)
     if length > model.length:
         raise ShapeError(

@@ -114,8 +114,7 @@ def _generate(
     model: RecurrentLanguageModel, prompt: ArrayLike, steps: int, draw: Callable[..., Any], key: ArrayLike | None
 ) -> Any:
     keys = None if key is None else as_array(random.split(key, check_steps(steps)))
-    given = as_array(prompt)
-    check_prompt(given)
+    given, _ = check_prompt(prompt, model.embedding.weight.shape[0])
     logits, state = model(given, return_state=True)
     first = draw(logits[:, -1], key=None if keys is None else keys[0])
 

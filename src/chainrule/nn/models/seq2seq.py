@@ -12,7 +12,7 @@ from chainrule.nn.decoding import DecodingCache
 from chainrule.nn.dropout import Dropout
 from chainrule.nn.embedding import Embedding
 from chainrule.nn.linear import Linear
-from chainrule.nn.models.generation import check_steps, largest
+from chainrule.nn.models.generation import check_steps, check_token, check_tokens, largest
 from chainrule.nn.module import Module
 from chainrule.nn.positions import SinusoidalPositions
 from chainrule.nn.transformer import TransformerDecoder, TransformerEncoder
@@ -75,8 +75,10 @@ class Seq2SeqTransformer(Module):
     ) -> Any:
         """The likeliest token at each of ``steps`` steps, (N, steps); after the token ``end`` only that token follows.
 
-        The decoder runs over one position for each token: keys and values of those before are kept.
+        The decoder runs over one position for each token: keys and values of those before are kept. Raises :class:`ConfigError` for
+        a ``start`` or ``end``, and :class:`DataError` for a known token of the source, that the vocabulary does not have.
         """
+        self._check(source, start, end)
         return _greedy(self, source, steps, start, end, source_lengths)
 
     def beam_search(
@@ -94,11 +96,18 @@ class Seq2SeqTransformer(Module):
 
         At every step the likeliest of all continuations of all beams are kept; finished ones, which end with ``end``, compete with
         their score as it is. A score is the log-probability, divided by ``((5 + length) / 6) ** length_penalty`` for the final order.
-        Wu et al. 2016. With one beam this is the greedy choice.
+        Wu et al. 2016. With one beam this is the greedy choice. Raises what :meth:`greedy` raises.
         """
         if isinstance(beams, bool) or not isinstance(beams, int) or beams < 1:
             raise ConfigError(f"a beam search keeps at least 1 beam, not {beams!r}")
+        self._check(source, start, end)
         return _beam_search(self, source, steps, start, end, beams, length_penalty, source_lengths)
+
+    def _check(self, source: ArrayLike, start: Any, end: Any) -> None:
+        """Refuse tokens that do not exist: they would be decoded to nothing but NaN."""
+        check_tokens(source, self.source_embedding.weight.shape[0], "a source")
+        for name, token in (("start", start), ("end", end)):
+            check_token(name, token, self.target_embedding.weight.shape[0])
 
 
 @operation
