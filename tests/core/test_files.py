@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chainrule.core import files
 from chainrule.core.errors import ConfigError, RunError
 from chainrule.core.files import (
     PARTIAL_PREFIX,
@@ -24,6 +25,7 @@ from chainrule.core.files import (
     atomic_write,
     from_json,
     read_json,
+    remove_abandoned,
     remove_partial,
     to_json,
     write_bytes,
@@ -268,6 +270,66 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     assert remove_partial(tmp_path) == 2
     assert names_in(tmp_path) == ["kept"]
     assert remove_partial(tmp_path) == 0
+
+
+_MAKES_AND_WAITS = """
+import sys, time
+from pathlib import Path
+from chainrule.core.files import NewDirectory
+
+new = NewDirectory(Path(sys.argv[1]))
+(new.here / "a").write_text("1")
+print(new.here.name, flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_has_left_for_a_place_is_removed(tmp_path: Path) -> None:
+    """While it lives, its folder stays; and so do those for other places, files, and folders under links."""
+    place = tmp_path / "run"
+    command = [sys.executable, "-c", _MAKES_AND_WAITS]
+    processes = [
+        subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, text=True)
+        for path in (place, place, tmp_path / "other")
+    ]
+    try:
+        names = [process.stdout.readline().strip() for process in processes if process.stdout is not None]
+        begin = names[0].removeprefix(PARTIAL_PREFIX).partition("-")[0]
+        (tmp_path / f"{PARTIAL_PREFIX}{begin}-file").write_text("1")
+        (tmp_path / f"{PARTIAL_PREFIX}{begin}-link").symlink_to(tmp_path / names[0])
+        everything = names_in(tmp_path)
+        remove_abandoned(place)
+        assert names_in(tmp_path) == everything
+        for process in (processes[0], processes[2]):
+            process.kill()
+            process.wait()
+        remove_abandoned(place)
+        assert set(names_in(tmp_path)) == {*everything} - {names[0]}
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_a_new_folder_that_is_taken_for_an_abandoned_one_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making and locking it another process may come."""
+    place, lock, seen = tmp_path / "run", files._lock, []
+
+    def late(folder: Path) -> int | None:
+        seen.append(folder)
+        if len(seen) == 1:
+            monkeypatch.setattr(files, "_lock", lock)
+            remove_abandoned(place)
+            monkeypatch.setattr(files, "_lock", late)
+        return lock(folder)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with atomic_directory(place) as folder:
+        assert [each.exists() for each in seen] == [False, True]
+        write_text(folder / "a", "1")
+    assert names_in(tmp_path) == ["run"]
 
 
 # --- one folder -------------------------------------------------------------------------------------------------------

@@ -172,6 +172,23 @@ def test_a_kill_leaves_the_one_run_or_the_other(
     assert len(others) == (status == "finished")
     assert all(name.startswith(PARTIAL_PREFIX) for name in others)
     assert tabular.resume(old).status == "finished"
+    # What was left is removed by the next run that is to replace the old one, also if that fails.
+    with pytest.raises(ChainruleError, match="the callback failed"):
+        tabular.train(patients_csv, "diagnosis", out=old, settings=NEW, force=True, callbacks=[At(1, fail)])
+    assert [entry.name for entry in old.parent.iterdir()] == ["old"]
+
+
+def test_a_run_that_waits_is_not_removed_by_another_for_the_same_place(patients_csv: Path, old: Path) -> None:
+    left = []
+
+    def overtake() -> None:
+        tabular.train(patients_csv, "diagnosis", out=old, settings=NEW.replace(epochs=2), force=True)
+        left.extend(entry.name for entry in old.parent.iterdir() if entry != old)
+
+    run = tabular.train(patients_csv, "diagnosis", out=old, settings=NEW, force=True, callbacks=[At(2, overtake)])
+    assert len(left) == 1
+    assert (run.status, len(run.history)) == ("finished", NEW.epochs)
+    assert [entry.name for entry in old.parent.iterdir()] == ["old"]
 
 
 def test_a_full_disk_is_named_by_the_folder_asked_for(patients_csv: Path, patients_run: Run, small_disk: Path) -> None:

@@ -2,19 +2,22 @@
 
 Everything is written beside its destination under a hidden temporary name, flushed to the disk, and then renamed: a
 reader sees the old content or the new, never a mixture, also after ``kill -9`` or a power failure. A killed process
-leaves files and folders behind whose names begin with ``.chainrule-partial-``; :func:`remove_partial` clears them.
+leaves files and folders behind whose names begin with ``.chainrule-partial-``; :func:`remove_partial` and
+:func:`remove_abandoned` clear them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
 import secrets
 import shutil
 import stat
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +28,9 @@ import numpy as np
 
 from chainrule.core.errors import ChainruleError, ConfigError, RunError
 from chainrule.core.names import escape_terminal, shown_path
+
+if sys.platform != "win32":
+    import fcntl
 
 PARTIAL_PREFIX = ".chainrule-partial-"
 LARGEST_JSON = 64 * 2**20  # bytes
@@ -129,7 +135,12 @@ def _resolve_target(path: Path) -> tuple[Path, int | None]:
 
 
 def _partial_sibling(target: Path) -> Path:
-    return target.parent / f"{PARTIAL_PREFIX}{secrets.token_hex(8)}"
+    return target.parent / f"{_partial_names(target)}{secrets.token_hex(8)}"
+
+
+def _partial_names(target: Path) -> str:
+    """How the names of what is to take the place of ``target`` begin: they tell it from what is for another place."""
+    return f"{PARTIAL_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
 
 
 def _sync_file(path: Path) -> None:
@@ -179,15 +190,29 @@ def atomic_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
 class NewDirectory:
     """An empty folder to fill beside ``path``, where :meth:`put_in_place` moves it. Until then ``path`` is as it was.
 
-    Both raise RunError naming ``path`` where writing fails.
+    Both raise RunError naming ``path`` where writing fails. The folder is locked until it is in place or removed, so that
+    :func:`remove_abandoned` knows that it is being written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.here = _partial_sibling(path)
+        self.here = path
         """Where it is now."""
+        self._lock: int | None = None
         with _saying_cannot_write(path):
-            self.here.mkdir()
+            while self.is_in_place:
+                self._make()
+
+    def _make(self) -> None:
+        """The folder, unless another process has taken it for an abandoned one before it was locked."""
+        here = _partial_sibling(self.path)
+        here.mkdir()
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            lock = _lock(here)
+            if here.is_dir():
+                self.here, self._lock = here, lock
+            else:
+                _unlock(lock)
 
     @property
     def is_in_place(self) -> bool:
@@ -199,6 +224,7 @@ class NewDirectory:
             _sync_tree(self.here)
             _move_into_place(self.here, self.path, force=force)
             self.here = self.path
+            _unlock(self._lock)
             _sync_folder(self.path.parent)
 
     @contextmanager
@@ -210,6 +236,7 @@ class NewDirectory:
             if self.is_in_place:
                 raise
             shutil.rmtree(self.here, ignore_errors=True)
+            _unlock(self._lock)
             if isinstance(error, RunError):  # a file inside failed; name it by the place where it was going to be
                 raise RunError(str(error).replace(shown_path(self.here), shown_path(self.path))) from error
             raise
@@ -227,6 +254,44 @@ def remove_partial(folder: Path) -> int:
         else:
             entry.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Removes the folders that killed processes have left beside ``path``, whose place they were to take, and none that a living
+    process writes. Where the system or the file system has no locks, all of them stay."""
+    for entry in list(path.parent.iterdir()):
+        if not entry.name.startswith(_partial_names(path)):
+            continue
+        with contextlib.suppress(OSError):  # it is no folder, gone already, or being written
+            lock = _lock(entry)
+            if lock is not None:
+                shutil.rmtree(entry, ignore_errors=True)
+                _unlock(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that keeps other processes from locking a folder until it is closed, by its process's end at the latest; None
+    where there are no locks.
+
+    Raises BlockingIOError where another has locked it.
+    """
+    if sys.platform == "win32":
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _unlock(lock: int | None) -> None:
+    if lock is not None:
+        os.close(lock)
 
 
 def is_occupied(path: Path) -> bool:

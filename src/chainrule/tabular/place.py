@@ -1,7 +1,8 @@
 """Where a run is written: in its folder or, while there is another run in that, beside it.
 
 A run that is to replace another one takes its place with the first checkpoint that it makes after an epoch or some seconds of
-training. An error or Ctrl-C before that removes the new run, and a kill leaves it behind; the old one is as it was.
+training. An error or Ctrl-C before that removes the new run, and a kill leaves it behind for the next run that is to replace the old
+one to remove; the old one is as it was.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chainrule.core.errors import NonFiniteError, RunError
-from chainrule.core.files import NewDirectory, atomic_directory, is_occupied
+from chainrule.core.files import NewDirectory, atomic_directory, is_occupied, remove_abandoned
 from chainrule.core.names import shown_path
 from chainrule.tabular import run_folder
 from chainrule.tabular.run_folder import RunRecord
@@ -93,12 +94,14 @@ def check_free(folder: Path, force: bool) -> None:
 
 
 def make_place(folder: Path, fill: Callable[[Path], None], *, force: bool) -> Place:
-    """A new run, which ``fill`` writes into a folder; it appears complete or not at all, and waits where it replaces another."""
+    """A new run, which ``fill`` writes into a folder; it appears complete or not at all, and waits where it replaces another.
+    What killed runs have left waiting there is removed."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot write {shown_path(folder)}: {(error.strerror or str(error)).lower()}") from error
     if force and is_occupied(folder):
+        remove_abandoned(folder)
         new = NewDirectory(folder)
         with new.removed_on_error():
             fill(new.here)
