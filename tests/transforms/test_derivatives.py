@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import chainrule as cr
-from chainrule.core.errors import DTypeError, ShapeError, TraceError
+from chainrule.core.errors import ConfigError, DTypeError, ShapeError, TraceError
 
 RNG = np.random.default_rng(0)
 
@@ -223,6 +223,22 @@ def test_hvp_equals_the_hessian_made_of_jacobians_of_the_gradient():
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-12, atol=1e-14)
     (found,) = cr.hessian_vector_product(loss, (x,), (v,))
     np.testing.assert_allclose(found, hessian @ v, rtol=1e-12)
+
+
+@pytest.mark.parametrize("product", [cr.jvp, cr.hessian_vector_product])
+def test_directions_that_do_not_fit_are_refused(product):
+    def loss(x):
+        return (x**3).sum()
+
+    x = np.arange(3.0)
+    for args, directions in ((x, (x,)), ((x,), x)):
+        with pytest.raises(ConfigError, match=r"such as \(x,\), not an array"):
+            product(loss, args, directions)
+    with pytest.raises(ShapeError, match=r"2 (tangents|vectors) were given for 1 arrays"):
+        product(loss, (x,), (x, x))
+    for wrong in (np.ones(1), np.ones(4), 1.0):  # which would be broadcast, or would not
+        with pytest.raises(ShapeError, match=r"(tangents|vectors) of type .* were given for Array\(f64\[3\]"):
+            product(loss, (x,), (wrong,))
 
 
 def test_products_in_compiled_functions_of_any_batch_size():

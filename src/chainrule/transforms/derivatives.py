@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from chainrule.core import trees
 from chainrule.core.dtypes import FLOATS
-from chainrule.core.errors import DTypeError, ShapeError, TraceError
+from chainrule.core.errors import ConfigError, DTypeError, ShapeError, TraceError
 from chainrule.core.trees import Tree
 from chainrule.grad import STANDARD, RuleSet
 from chainrule.grad.backprop import pull_back
@@ -170,11 +172,13 @@ def vjp(function: Callable[..., Tree], *args: Tree, cotangents: Tree, rules: Rul
 
 
 def jvp(function: Callable[..., Tree], args: Sequence[Tree], tangents: Sequence[Tree]) -> Any:
-    """``(outputs, Jacobian · tangents)``: the derivative of a function along a direction.
+    """``(outputs, Jacobian · tangents)``: the derivative of a function along a direction, of which ``tangents`` has the part of each
+    of ``args``.
 
     The vector-Jacobian product is linear in its cotangent; its own vector-Jacobian product is the Jacobian-vector product, so no
     second table of rules is needed.
     """
+    args, tangents = _each("jvp", args), _each("jvp", tangents)
 
     def inner(args: tuple[Tree, ...], tangents: tuple[Tree, ...]) -> Any:
         call = _Pulled(function, args, range(len(args)), STANDARD)
@@ -190,16 +194,21 @@ def jvp(function: Callable[..., Tree], args: Sequence[Tree], tangents: Sequence[
         found = transposed.pull([a.value for a in pulled], _like(pulled, tangents, "tangents"))
         return trees.unflatten(definition, arrays), trees.unflatten(definition, found)
 
-    return extend_or_compile(inner, f"jvp({getattr(function, '__name__', 'function')})")(tuple(args), tuple(tangents))
+    return extend_or_compile(inner, f"jvp({getattr(function, '__name__', 'function')})")(args, tangents)
 
 
 def hessian_vector_product(function: Callable[..., Any], args: Sequence[Tree], vectors: Sequence[Tree]) -> Any:
-    """``H · v`` for the Hessian of a scalar function at ``args``: the gradient of ``gradient · v``. Pearlmutter 1994."""
+    """``H · v`` for the Hessian of a scalar function at ``args``: the gradient of ``gradient · v``. Pearlmutter 1994.
+
+    ``args`` and ``vectors`` are tuples with an entry for each argument of the function, and so is the result.
+    """
+    args, vectors = _each("hessian_vector_product", args), _each("hessian_vector_product", vectors)
     count = len(args)
 
     def inner(args: tuple[Tree, ...], vectors: tuple[Tree, ...]) -> Any:
         def along(*inputs: Tree) -> Array:
-            gradients = trees.leaves(grad(function, range(count))(*inputs))
+            gradients = [as_array(leaf) for leaf in trees.leaves(grad(function, range(count))(*inputs))]
+            _like(gradients, vectors, "vectors")
             total = as_array(0.0)
             for g, v in zip(gradients, trees.leaves(vectors), strict=True):
                 total = total + (g * v).sum()
@@ -207,7 +216,17 @@ def hessian_vector_product(function: Callable[..., Any], args: Sequence[Tree], v
 
         return grad(along, range(count))(*args)
 
-    return extend_or_compile(inner, f"hvp({getattr(function, '__name__', 'function')})")(tuple(args), tuple(vectors))
+    return extend_or_compile(inner, f"hvp({getattr(function, '__name__', 'function')})")(args, vectors)
+
+
+def _each(name: str, given: Sequence[Tree]) -> tuple[Tree, ...]:
+    """What is given for each argument of a function."""
+    if not isinstance(given, tuple | list):
+        kind = "an array" if isinstance(given, np.ndarray | Array) else f"a {type(given).__name__}"
+        raise ConfigError(
+            f"{name} takes a tuple with an entry for each argument of the function, such as (x,), not {kind}"
+        )
+    return tuple(given)
 
 
 def _like(arrays: Sequence[Array], given: Tree, what: str) -> list[Value]:
