@@ -7,6 +7,8 @@ import inspect
 import pytest
 
 from chainrule.core.dtypes import ALL
+from chainrule.engines.cpu.nest import ELEMENTWISE
+from chainrule.engines.cpu.straight import WRITERS
 from chainrule.engines.reference.engine import LOOPS
 from chainrule.engines.reference.kernels import KERNELS, UFUNCS, VIEWS
 from chainrule.grad.standard import NOT_DIFFERENTIABLE, STANDARD
@@ -23,6 +25,13 @@ NAMES = sorted(PRIMITIVES)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_engine_has_exactly_one_kernel(name):
     assert (name in KERNELS) + (name in LOOPS) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_cpu_engine_can_write_it(name):
+    """Elementwise ones are expressions in C, wherever they stand; straight-line C has all but loops."""
+    assert name in ELEMENTWISE or PRIMITIVES[name].family not in ("map", "compare")
+    assert (name in WRITERS) + (name in LOOPS) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,7 +55,18 @@ def test_its_row_says_what_it_means(name):
 
 
 def test_no_table_names_anything_else():
-    for table in (KERNELS, LOOPS, UFUNCS, VIEWS, STANDARD.table, NOT_DIFFERENTIABLE, ORACLES, RULES):
+    for table in (
+        KERNELS,
+        LOOPS,
+        UFUNCS,
+        VIEWS,
+        STANDARD.table,
+        NOT_DIFFERENTIABLE,
+        ORACLES,
+        RULES,
+        ELEMENTWISE,
+        WRITERS,
+    ):
         assert set(table) <= set(PRIMITIVES)
 
 

@@ -117,7 +117,7 @@ def _larger(sign: str) -> Expression:
 
 
 def _builtin(name: str) -> Expression:
-    return lambda x, dtype: f"{name}{'f' if dtype == FLOAT32 else ''}({x[0]})"
+    return lambda x, dtype: f"{name}{'f' if dtype == FLOAT32 else ''}({', '.join(x)})"
 
 
 # Keyed by primitive; the element type given is that of the first operand.
