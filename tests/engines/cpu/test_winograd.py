@@ -23,6 +23,10 @@ from chainrule.engines.cpu.winograd import bundles_in
 from chainrule.engines.cpu.winograd_algorithms import ALGORITHMS, TILE
 from chainrule.engines.cpu.winograd_bundles import Layout
 from chainrule.engines.reference import ENGINE as REFERENCE
+from chainrule.ir.build import Builder
+from chainrule.ir.contraction import Contraction, affine, plain
+from chainrule.ir.graph import ArrayType
+from chainrule.ir.sizes import BATCH, shape_at
 from chainrule.passes import optimise
 from chainrule.transforms import trace
 
@@ -175,6 +179,7 @@ def test_transposed_convolutions_are_input_gradients():
         ((12, 3), 16, 16, "float64", (1, 1)),
         ((12, 12), 16, 16, "float32", (1, 1, 1, 16)),
         ((12, 12), 32, 32, "float32", (1, 1, 1, 8)),
+        ((12, 12), 64, 64, "float32", (1, 1, 1, 2)),
     ],
 )
 def test_what_does_not_fill_vectors_or_is_small_is_left(size, channels, filters, dtype, setting):
@@ -255,8 +260,6 @@ def test_vectors_of_every_width(target, dtype, kernel, setting):
 
 @pytest.mark.parametrize("size", [(31, 33), (32, 32)])
 def test_a_stride_halves_images(size):
-    """Also a program in which gcc 12 would take a function that transforms tiles for one that writes nothing."""
-
     def make(batch):
         return operands(size, (3, 3), 16, 32, 2, 1, batch=batch)
 
@@ -341,6 +344,38 @@ def test_what_is_computed_before_and_after(network, dtype):
     program = check(network, make, dtype, batches=(2, 9, 33))
     # The gradients of two equal weights share a function.
     assert steps(program.c_source) == (4 if network is block_of_a_residual_network else 2, 1)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (4, 2)])
+def test_groups_of_many_channels(kernel, stride):
+    """Every group has enough of them, but a sum over channels keeps groups apart."""
+    setting = (stride, 1, 1, 2)
+
+    def make(batch):
+        x, w, g = operands((8, 9), (kernel, kernel), 64, 64, stride, 1, batch=batch)
+        return x, w[:, :, :32], g
+
+    assert steps(check(all_three(*setting), make, "float32", batches=(1, 9)).c_source) == (0, 0)
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+@pytest.mark.parametrize("role", ["result", "image", "weights"])
+def test_taps_outside_of_the_weights_are_zeros(shift, role):
+    """Such as no layer makes, but a contraction may. Weights have no items of which copies with a border are made."""
+    x, w, y = (BATCH, 8, 9, 16), (3, 3, 16, 32), (BATCH, 8, 9, 32)
+    image = (*plain(0), affine((1, 1), (4, 1), offset=-1), affine((2, 1), (5, 1), offset=-1), *plain(6))
+    weights = (affine((4, 1), offset=shift), *plain(5, 6, 3))
+    spec = Contraction((BATCH, 8, 9, 32, 3, 3, 16), plain(0, 1, 2, 3), image, weights, y)
+    spec = {"result": spec, "image": spec.for_a(x), "weights": spec.for_b(w)}[role]
+    build = Builder()
+    a, b = {"result": (x, w), "image": (y, w), "weights": (x, y)}[role]
+    result = build.contract(spec, build.input(ArrayType(a, "float32")), build.input(ArrayType(b, "float32")))
+    graph = build.finish("shifted", [result])
+    program = CpuEngine(quick()).load(graph)
+    for batch in (1, 9):
+        rng = np.random.default_rng(batch)
+        arrays = [rng.normal(size=shape_at(shape, batch)).astype(np.float32) for shape in (a, b)]
+        check_near_reference(graph, arrays, same_bits(program, arrays, threads=(1, 3)), TOLERANCE["float32"])
 
 
 def test_bfloat16_is_computed_as_float32():

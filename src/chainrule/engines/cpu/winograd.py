@@ -177,6 +177,9 @@ def _completed(
         return None
     (vector,) = vectors
     others = tuple(var for var in (*one.kept, *one.summed) if var not in positions | taps | {item, vector})
+    # Others are channels: those of results are summed over. Groups are kept, and what nothing keeps is no channel of weights.
+    if any(var in (one.summed if gives_taps else one.kept) for var in others):
+        return None
     in_own, in_other = ({var for var, _ in place.terms} for place in (places[number], places[1 - number]))
     if gives_taps:
         if other[0] != variable(item) or item.extent != shapes[1 - number][0]:
@@ -188,6 +191,9 @@ def _completed(
         columns = places[number] if vector in in_own else places[1 - number]
     else:
         if item in in_other or vector in in_own or any(var not in in_own or var not in in_other for var in others):
+            return None
+        # Copies with borders are those of items.
+        if not all(index.within(size) for index, size in zip(other, shapes[1 - number], strict=True)):
             return None
         rows, columns = places[number], places[1 - number]
     if isinstance(item.extent, int) and item.extent < FEWEST_ITEMS:
