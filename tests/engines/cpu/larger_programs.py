@@ -117,13 +117,16 @@ def convolution_program(seed: int) -> tuple[Graph, frozenset[int]]:
 
 class _LargerWriter(ProgramWriter):
     sizes, largest = SIZES, LARGEST
+    element_types = (
+        *(("float32",), ("float32",), ("float64",), ("float32", BFLOAT16), (BFLOAT16,), ("float32", INT64), (INT32,)),
+    )
+    # Of convolutions: what they are drawn from, and whether borders differ from side to side.
     channels, kernels, filters = (1, 2, 3, 16, 17), (1, 2, 3, 4), (1, 3, 8, 16, 17, 32)
+    images, strides, borders, lopsided = (1, 4, 5, 8, 9), (1, 1, 2), (0, 1, 1, 2), False
 
     def __init__(self, source: random.Random, depth: int = 1) -> None:
         super().__init__(source, depth)
-        self.types = source.choice(
-            [("float32",), ("float32",), ("float64",), ("float32", BFLOAT16), (BFLOAT16,), ("float32", INT64), (INT32,)]
-        )
+        self.types = source.choice(self.element_types)
 
     def kinds(self) -> Sequence[Callable[[], Value | None]]:
         return (
@@ -251,7 +254,7 @@ class _LargerWriter(ProgramWriter):
         """A convolution over (B, height, width, channels), its input's gradient or its weights'."""
         x = self.pick(lambda v: len(v.shape) == 4 and v.dtype not in (BOOL, UINT32) and v.shape[0] == BATCH)
         if x is None or self.random.random() < 0.2:
-            shape = (*(self.random.choice((1, 4, 5, 8, 9)) for _ in range(2)), self.random.choice(self.channels))
+            shape = (*(self.random.choice(self.images) for _ in range(2)), self.random.choice(self.channels))
             flat = self.given(ArrayType((BATCH, *shape), self.random.choice(self.types))) if self.depth else None
             if flat is None:
                 return None
@@ -259,13 +262,14 @@ class _LargerWriter(ProgramWriter):
         n, height, width, channels = x.shape
         if not all(isinstance(d, int) and d for d in (height, width, channels)):
             return None
-        kernel, stride = self.random.choice(self.kernels), self.random.choice((1, 1, 2))
-        dilation, before = self.random.choice((1, 1, 1, 2)), self.random.choice((0, 1, 1, 2))
+        kernel, stride = self.random.choice(self.kernels), self.random.choice(self.strides)
+        dilation, before = self.random.choice((1, 1, 1, 2)), self.random.choice(self.borders)
         filters = self.random.choice(self.filters)
         places: list[Dim] = []
         for size in (height, width):
             assert isinstance(size, int)
-            reach = size + 2 * before - dilation * (kernel - 1) - 1
+            after = self.random.choice(self.borders) if self.lopsided else before
+            reach = size + before + after - dilation * (kernel - 1) - 1
             if reach < 0:
                 return None
             places.append(reach // stride + 1)
@@ -465,7 +469,9 @@ class _LargerWriter(ProgramWriter):
 
 
 class _ConvolutionWriter(_LargerWriter):
-    channels, kernels, filters = (16, 16, 32, 48), (2, 3, 3, 3, 4, 6), (16, 16, 32, 48)
+    element_types = (("float32",), ("float32",), ("float64",), ("float32", "float64"), ("float32", BFLOAT16))
+    channels, kernels, filters = (16, 16, 16, 32, 48), (2, 3, 3, 3, 4, 4, 5, 6), (16, 16, 16, 32, 48)
+    images, strides, borders, lopsided = (4, 5, 8, 8, 9, 10, 11), (1, 2, 2, 3), (0, 1, 1, 2, 3), True
 
     def kinds(self) -> Sequence[Callable[[], Value | None]]:
         return (*(self.convolve,) * 12, *super().kinds())

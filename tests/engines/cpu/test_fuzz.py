@@ -16,9 +16,11 @@ from tests.engines.cpu.exact_programs import exact_program, operands_of
 from tests.engines.cpu.larger_programs import CHOICES, WINOGRAD, convolution_program, larger_program, limited, limits_of
 
 from chainrule.core.errors import ChainruleError
+from chainrule.engines.cpu.contraction import solved
 from chainrule.engines.cpu.engine import CpuEngine
 from chainrule.engines.cpu.loading import load_runtime
 from chainrule.engines.cpu.toolchain import Toolchain, find_toolchain
+from chainrule.engines.cpu.winograd import bundles_in
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.sizes import at, product
 from chainrule.passes import optimise
@@ -131,12 +133,29 @@ def test_larger_programs_agree_to_the_bit(seed):
     check_larger(seed, quick())
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 10, 21, 31, 38, 42])
-def test_programs_of_convolutions_agree_to_the_bit(seed):
+@pytest.mark.parametrize(
+    ("seed", "results", "gradients"),
+    # Results in phases of a stride, an input gradient in four pieces, gradients of weights in phases, results in one; others.
+    [(2, 1, 0), (5, 4, 0), (0, 0, 1), (28, 0, 1), (8, 1, 0), (1, 0, 0), (10, 0, 0), (21, 0, 0), (42, 0, 0)],
+)
+def test_programs_of_convolutions_agree_to_the_bit(seed, results, gradients):
     source = check_convolutions(seed, quick())
-    if seed == 31:  # This one has results and gradients by Winograd's algorithms.
-        assert "if (tile_results_" in source
-        assert "the parts of the sum, transformed" in source
+    assert source.count("if (tile_results_") == results
+    assert source.count("the parts of the sum, transformed") == gradients
+
+
+def test_every_kind_of_short_convolution_is_drawn():
+    """By role, and whether phases of a stride are transformed together."""
+    found = set()
+    for seed in range(60):
+        graph = prune(convolution_program(seed)[0])
+        nodes = [node for node in graph.nodes if node.primitive.name == "contract"]
+        with limited(limits_of(seed, WINOGRAD | CHOICES)):
+            for bundles in (bundles_in(node, solved(node), 64, contiguous=False) for node in nodes):
+                if bundles is not None:
+                    role = "weights" if bundles[0].whole.gives_taps else "image" if len(bundles) > 1 else "result"
+                    found.add((role, len(bundles[0].phases) > 1))
+    assert found == {("result", False), ("result", True), ("image", False), ("weights", False), ("weights", True)}
 
 
 # 1094: a stage of rows stored a value, and read it in another shape before it had written it.
