@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from chainrule.core.errors import DataError
-from chainrule.data.columns import MISSING_TOKENS, Column, Kind, Places, RawColumn, build_columns, infer_kind
+from chainrule.data.columns import MISSING_TOKENS, Column, Kind, Places, RawColumn, build_columns
 
 
 def objects(values: list[Any]) -> np.ndarray:
@@ -26,6 +26,10 @@ def build(
     places = Places("t.csv", "line", np.arange(2, rows + 2))
     built = build_columns(raws, kinds or {}, places, comma_delimited=comma_delimited, notices=notices)
     return {column.name: column for column in built}, notices
+
+
+def infer_kind(name: str, texts: list[str | None]) -> Kind:
+    return build({name: texts})[0][name].kind
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_break_stands_outside_parentheses_where_it_can() -> None:
 def test_lines_keep_to_the_width_and_lose_nothing(name: str) -> None:
     network = read_network(EXAMPLES / f"{name}.toml")
     step = StepProgram(network).explain(network.parameters(), 1)
-    narrow, wide = list(step_lines(step, network, 80)), list(step_lines(step, network, 10_000))
+    narrow, wide = list(step_lines(step, 80)), list(step_lines(step, 10_000))
     assert max(map(len, narrow)) <= 80
     assert len(narrow) > len(wide)
     assert " ".join(" ".join(narrow).split()) == " ".join(" ".join(wide).split())

@@ -60,7 +60,7 @@ def step(file: Path, steps: int | None, until: float | None, every: bool, as_jso
         shown.append(program.explain(parameters, number))
         if most > 1:
             page.write(["", f"Step {number}", "=" * len(f"Step {number}")])
-        page.write(step_lines(shown[-1], network, page.width))
+        page.write(step_lines(shown[-1], page.width))
         if not as_json:
             shown.clear()
 

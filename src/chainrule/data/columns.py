@@ -139,15 +139,6 @@ def is_identifier_name(name: str) -> bool:
     return " ".join(tokens) in _IDENTIFIER_NAMES or not _IDENTIFIER_WORDS.isdisjoint(tokens)
 
 
-def infer_kind(name: str, texts: Sequence[str | None]) -> Kind:
-    """The kind that a column called ``name`` with these texts has; raises DataError as :func:`build_columns` does."""
-    values = np.empty(len(texts), dtype=object)
-    values[:] = texts
-    places = Places("the values", "row", np.arange(1, len(texts) + 1))
-    (column,) = build_columns([RawColumn(name, "text", values)], {}, places, comma_delimited=True, notices=[])
-    return column.kind
-
-
 def build_columns(
     raws: Iterable[RawColumn],
     kinds: Mapping[str, Kind],

@@ -43,7 +43,7 @@ def introduction(network: Network, name: str) -> list[str]:
     ]
 
 
-def step_lines(step: TrainingStep, network: Network, width: int) -> Iterator[str]:
+def step_lines(step: TrainingStep, width: int) -> Iterator[str]:
     """One step in full. No line is longer than ``width`` unless it holds a single factor; formulas break at their signs."""
     several = len(step.examples) > 1
     for example in step.examples:

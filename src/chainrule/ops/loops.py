@@ -38,7 +38,7 @@ def _strong(array: Array) -> Array:
 
 
 def _trace_body(
-    name: str, function: Callable[..., Tree], arguments: Sequence[tuple[trees.TreeDef, Sequence[Value]]], body: Trace
+    function: Callable[..., Tree], arguments: Sequence[tuple[trees.TreeDef, Sequence[Value]]], body: Trace
 ) -> tuple[list[Value], trees.TreeDef]:
     """Run a body function on inputs of its own trace; returns its results and their structure."""
     with entered(body):
@@ -83,7 +83,7 @@ def scan(
             raise ShapeError("the body of a scan must return a pair (carry, y)")
         return result
 
-    outputs, definition = _trace_body("scan", paired, [(carry_definition, carry_in), (steps_definition, step_in)], body)
+    outputs, definition = _trace_body(paired, [(carry_definition, carry_in), (steps_definition, step_in)], body)
     carry_out, stacked_definition = definition.children
     if carry_out.leaf_count != len(carry):
         raise ShapeError("the body of a scan must return a carry of the structure it was given")
@@ -150,7 +150,7 @@ def fixed_point(
     state, definition = _lifted(init)
     body = Trace(context)
     state_in = [Value(a.value.type) for a in state]
-    outputs, out_definition = _trace_body("fixed_point", function, [(definition, state_in)], body)
+    outputs, out_definition = _trace_body(function, [(definition, state_in)], body)
     if out_definition.leaf_count != len(state):
         raise ShapeError("the body of a fixed point must return a state of the structure it was given")
     captured = list(body.captures)
@@ -183,12 +183,12 @@ def operation_with_rule(
         arrays, definition = _lifted(operands)
         body = Trace(context)
         inputs = [Value(a.value.type) for a in arrays]
-        outputs, out_definition = _trace_body(name, function, _each(definition, inputs), body)
+        outputs, out_definition = _trace_body(function, _each(definition, inputs), body)
         captured = list(body.captures)
         body.inputs = [*inputs, *body.captures.values()]
         graph = body.close(name, outputs)
         everything = [*(a.value for a in arrays), *captured]
-        rule = None if backward is None else _trace_backward(context, graph, len(inputs), backward)
+        rule = None if backward is None else _trace_backward(graph, len(inputs), backward)
         results = context.call(graph, everything, label=name, backward=rule)
         return trees.unflatten(out_definition, [Array(value, context) for value in results])
 
@@ -204,7 +204,7 @@ def _each(definition: trees.TreeDef, inputs: Sequence[Value]) -> list[tuple[tree
     return dealt
 
 
-def _trace_backward(context: Context, graph: Graph, operands: int, backward: Callable[..., Sequence[Any]]) -> Graph:
+def _trace_backward(graph: Graph, operands: int, backward: Callable[..., Sequence[Any]]) -> Graph:
     trace = Trace(None)
     inputs = [trace.input(value.type) for value in graph.inputs]
     outputs = [trace.input(value.type) for value in graph.outputs]

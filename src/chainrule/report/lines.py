@@ -66,7 +66,7 @@ def line_chart(
         parts.append(_marker(marker, marker_label, x, box))
         parts += [_dot(one, marker, x, y, style) for one, style in zip(series, styles, strict=True)]
     if direct:
-        parts.append(_end_labels(series, names, styles, x, y, box))
+        parts.append(_end_labels(series, names, styles, y, box))
     parts.append(_hovers(series, names, x, box, x_label))
     svg = drawing(title, HEIGHT, parts, description=_describe(series))
     return svg if direct or alone else fragment(svg, legend(names, [f"curve {style}" for style in styles]))
@@ -133,9 +133,7 @@ def _dot(one: Series, at: float, x: Scale, y: Scale, style: str) -> Markup | Non
     return None
 
 
-def _end_labels(
-    series: Sequence[Series], names: Sequence[str], styles: Sequence[str], x: Scale, y: Scale, box: Box
-) -> Markup:
+def _end_labels(series: Sequence[Series], names: Sequence[str], styles: Sequence[str], y: Scale, box: Box) -> Markup:
     ends = []
     for one, name, style in zip(series, names, styles, strict=True):
         drawn = [value for value in one.y if math.isfinite(value) and (y.kind != "log" or value > 0.0)]

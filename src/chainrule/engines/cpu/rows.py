@@ -79,14 +79,12 @@ class _Rows:
         while changed:
             changed = False
             for group in candidates:
-                if group not in members and self._may_join(group, members, groups, above):
+                if group not in members and self._may_join(group, members, above):
                     members.append(group)
                     changed = True
         return members
 
-    def _may_join(
-        self, group: Nest, members: Sequence[Nest], groups: Sequence[Nest], above: Mapping[Nest, set[Nest]]
-    ) -> bool:
+    def _may_join(self, group: Nest, members: Sequence[Nest], above: Mapping[Nest, set[Nest]]) -> bool:
         connected = False
         for member in members:
             for reader, maker in ((group, member), (member, group)):

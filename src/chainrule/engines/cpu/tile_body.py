@@ -30,7 +30,7 @@ def write_step(w: Writer, plan: Plan, counts: Sequence[int], x: Index, y: Index,
 
     ``partial`` is the number of elements of the vectors along the sum where they are not whole.
     """
-    dims = _dims(plan, counts)
+    dims = _dims(plan)
     inside = plan.unrolled
     terms = [
         (place, _offset(plan.x.at, dims, place, inside, step), _offset(plan.y.at, dims, place, inside, step))
@@ -69,7 +69,7 @@ def write_step(w: Writer, plan: Plan, counts: Sequence[int], x: Index, y: Index,
 
 def lines_of_step(plan: Plan, counts: Sequence[int], operand: Operand, line: int) -> list[int]:
     """Offsets of loads in one step of a tile that are at least a line of so many bytes apart."""
-    dims, steps = _dims(plan, counts), places_of([count for _, count in plan.unrolled])
+    dims, steps = _dims(plan), places_of([count for _, count in plan.unrolled])
     offsets = {
         at(_offset(operand.at, dims, place, plan.unrolled, step), NOMINAL)
         for step in steps
@@ -82,7 +82,7 @@ def lines_of_step(plan: Plan, counts: Sequence[int], operand: Operand, line: int
     return chosen
 
 
-def _dims(plan: Plan, counts: Sequence[int]) -> list[Var]:
+def _dims(plan: Plan) -> list[Var]:
     rows = [var for var, _ in plan.rows]
     if plan.rows_packed:
         rows = [Var("row_in_tile", plan.rows[0][1])]

@@ -203,7 +203,7 @@ class KernelWriter:
         if in_loop:
             arguments.append("frame->ahead")
         function = TileFunction(plan, (), adds, follows, split, followers, self.ahead, self.rows_ahead, in_loop)
-        self._call(w, plan, cuts, arguments, function)
+        self._call(w, cuts, arguments, function)
         if follows:
             self._epilogue_loops(w, plan, cuts)
 
@@ -224,7 +224,7 @@ class KernelWriter:
         arguments += ["finished", "0", "steps", "fresh", "1", "B"]
         if followers is not None:
             arguments += [*fetched, f"ends ? {cuts[0].count} : 0"]
-        self._call(w, copied, cuts, arguments, TileFunction(copied, (), True, True, copied.summed[0], followers))
+        self._call(w, cuts, arguments, TileFunction(copied, (), True, True, copied.summed[0], followers))
         with w.block("if (ends)"):
             self._epilogue_loops(w, plan, cuts)
 
@@ -248,7 +248,7 @@ class KernelWriter:
             before,
             *given,
         ]
-        self._call(w, plan, cuts, arguments, TileFunction(plan, (), False, True, None, followers, trailing=trailing))
+        self._call(w, cuts, arguments, TileFunction(plan, (), False, True, None, followers, trailing=trailing))
 
     def trailing(self, plan: Plan, cuts: Sequence[Cut]) -> tuple[Trailing | None, list[str]]:
         """What follows from row ``near`` of the tile before as lines for the function of a tile, and its arguments; None where it
@@ -315,7 +315,6 @@ class KernelWriter:
     def _call(
         self,
         w: Writer,
-        plan: Plan,
         cuts: Sequence[Cut],
         arguments: Sequence[str],
         function: TileFunction,
