@@ -46,6 +46,7 @@ def test_digits_are_told_apart_as_well_as_by_scikit_learn() -> None:
     probabilities = ours.predict_proba(x_test)
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-12)
     assert np.array_equal(probabilities.argmax(1), ours.predict(x_test))
+    np.testing.assert_allclose(np.exp(ours.predict_log_proba(x_test)), probabilities, rtol=1e-12)
 
 
 def test_dropout_and_batch_norm_in_a_pipeline_searched_over() -> None:
@@ -109,6 +110,17 @@ def test_partial_fit_goes_on_and_so_does_a_pickled_copy() -> None:
         net.partial_fit(x, y + 1)
     with pytest.raises(ValueError, match="classes must be passed on the first call"):
         NeuralNetClassifier().partial_fit(x, y)
+
+
+def test_examples_that_lack_a_class_with_a_weight_are_learned_from() -> None:
+    x, y = IRIS
+    weighted = NeuralNetClassifier((8,), random_state=0, class_weight={0: 9.0})
+    plain = NeuralNetClassifier((8,), random_state=0)
+    for net in (weighted, plain):
+        net.partial_fit(x[50:], y[50:], classes=[0, 1, 2])
+    assert np.array_equal(weighted.predict_proba(x), plain.predict_proba(x))
+    with pytest.raises(ValueError, match="not in class_weight"):
+        NeuralNetClassifier((8,), class_weight={7: 9.0}).partial_fit(x, y, classes=[0, 1, 2])
 
 
 def test_several_labels_at_once() -> None:

@@ -191,9 +191,10 @@ class NeuralNetClassifier(ClassifierMixin, NeuralNetEstimator):  # type: ignore[
             return weights
         if self._multilabel:
             raise ValueError("class_weight needs one label per row; weigh several labels at once with sample_weight")
-        present = np.unique(y)
-        by_class = compute_class_weight(self.class_weight, classes=present, y=y)
-        own: NDArray = by_class[np.searchsorted(present, y)].astype(x.dtype)
+        # A dict may name classes that these examples lack; what is balanced is balanced among those that they have.
+        classes = np.unique(y) if isinstance(self.class_weight, str) else self.classes_
+        by_class = compute_class_weight(self.class_weight, classes=classes, y=y)
+        own: NDArray = by_class[np.searchsorted(classes, y)].astype(x.dtype)
         return own if weights is None else own * weights
 
     def _loss(self) -> Loss:
