@@ -315,7 +315,7 @@ class _Stage:
             if self.place.is_waiting:
                 raise
             problem, history = error, trainer.history
-            history.stop_reason = "the loss or a gradient was no longer finite"
+            history.stop_reason = "a loss or a gradient was not finite"
             if stopping is not None:
                 stopping.on_train_end(trainer)
         if self.place.is_waiting:
