@@ -207,7 +207,7 @@ class NewDirectory:
         """The folder, unless another process has taken it for an abandoned one before it was locked."""
         here = _partial_sibling(self.path)
         here.mkdir()
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             lock = _lock(here)
             if here.is_dir():
                 self.here, self._lock = here, lock
@@ -259,25 +259,27 @@ def remove_partial(folder: Path) -> int:
 def remove_abandoned(path: Path) -> None:
     """Removes the folders that killed processes have left beside ``path``, whose place they were to take, and none that a living
     process writes. Where the system or the file system has no locks, all of them stay."""
-    for entry in list(path.parent.iterdir()):
-        if not entry.name.startswith(_partial_names(path)):
-            continue
-        with contextlib.suppress(OSError):  # it is no folder, gone already, or being written
-            lock = _lock(entry)
-            if lock is not None:
-                shutil.rmtree(entry, ignore_errors=True)
-                _unlock(lock)
+    with contextlib.suppress(OSError):  # a folder that cannot be listed
+        for entry in [entry for entry in path.parent.iterdir() if entry.name.startswith(_partial_names(path))]:
+            with contextlib.suppress(BlockingIOError):
+                lock = _lock(entry)
+                if lock is not None:
+                    shutil.rmtree(entry, ignore_errors=True)
+                    _unlock(lock)
 
 
 def _lock(folder: Path) -> int | None:
     """A descriptor that keeps other processes from locking a folder until it is closed, by its process's end at the latest; None
-    where there are no locks.
+    where there are no locks, and for what is no folder or cannot be opened.
 
     Raises BlockingIOError where another has locked it.
     """
     if sys.platform == "win32":
         return None
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
