@@ -134,6 +134,56 @@ def test_a_harmless_infinity_is_not_blamed() -> None:
     assert found.origin.path == "head"
 
 
+def looked_up(places: Any, w: Any) -> Any:
+    """What an embedding computes: NaN stands in the program for places outside the table."""
+    with scope("table"):
+        rows = cr.where((places >= 0) & (places < 3), cr.take(w, places), cr.broadcast_to(cr.zeros(()) + np.nan, (2,)))
+    with scope("head"):
+        return cr.exp(rows * 1000.0).sum()
+
+
+def test_a_nan_that_stands_in_the_program_is_blamed_only_where_it_gets_through() -> None:
+    graph = cr.trace(looked_up, np.array([0, 2]), np.ones(3))
+    assert first_nonfinite(graph, [np.array([0, 2]), np.zeros(3)]) is None
+    overflown = first_nonfinite(graph, [np.array([0, 2]), np.ones(3)])
+    assert overflown is not None and overflown.node is not None
+    assert (overflown.node.primitive.name, overflown.origin.path) == ("exp", "head")
+    outside = first_nonfinite(graph, [np.array([0, 3]), np.zeros(3)])
+    assert outside is not None and outside.node is not None
+    assert (outside.node.primitive.name, outside.origin.path) == ("select", "table")
+
+
+def test_what_constants_alone_make_of_finite_numbers_is_blamed() -> None:
+    def f(x: Any) -> Any:
+        with scope("constants"):
+            worst = cr.log(cr.zeros(()) - 1.0)
+        return worst, (x * worst).sum()
+
+    for pick in (lambda x: f(x)[1], lambda x: f(x)[0]):
+        found = first_nonfinite(cr.trace(pick, np.ones(2)), [np.ones(2)])
+        assert found is not None and found.node is not None
+        assert (found.node.primitive.name, found.origin.path) == ("log", "constants")
+    found = first_nonfinite(cr.trace(lambda x: cr.zeros(()) + np.nan, np.ones(2)), [np.ones(2)])
+    assert found is not None
+
+
+def test_a_nan_that_stands_in_the_body_of_a_loop_is_no_cause() -> None:
+    def body(carry: Any, place: Any) -> Any:
+        with scope("table"):
+            row = cr.where(place < 3, carry, np.nan)
+        with scope("cell"):
+            return cr.exp(row * 1000.0), row
+
+    def f(places: Any, x: Any) -> Any:
+        return cr.scan(body, x, places)[0]
+
+    graph = cr.trace(f, np.array([0, 1]), np.ones(()))
+    for places, expected in (([0, 1], ("exp", "cell")), ([3, 1], ("select", "table"))):
+        found = first_nonfinite(graph, [np.array(places), np.ones(())])
+        assert found is not None and found.node is not None
+        assert (found.node.primitive.name, found.origin.path) == expected
+
+
 def test_the_run_ends_at_the_first_output_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
     plain = ReferenceProgram.observe

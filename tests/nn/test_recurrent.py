@@ -255,6 +255,21 @@ def test_a_stateful_layer_in_a_step_for_any_batch_size() -> None:
         np.testing.assert_allclose(leaf, other.state_leaves()[path], rtol=1e-12)
 
 
+def test_more_sequences_than_a_layer_carries_states_for_are_not_run_in_silence() -> None:
+    model, _ = pair("gru", stateful=N)
+    step = cr.compile(lambda m, x: cr.value_and_grad(loss_of, state=True)(m, x)[0], batch=("x",))
+    x = np.random.default_rng(8).normal(size=(N + 2, T, C))
+    for size in (N, 1):
+        value, after = step(model, x[:size])
+        assert np.isfinite(value)
+        assert all(np.isfinite(leaf).all() for leaf in after.state_leaves().values())
+    assert np.isnan(step(model, x)[0])
+
+
+def loss_of(model: Any, x: Any) -> Any:
+    return cr.square(model(x, training=True)[0]).sum()
+
+
 def test_truncation_within_a_call_equals_detaching_the_state() -> None:
     model, theirs = pair("gru", truncate=2)
     x = np.random.default_rng(9).normal(size=(N, T, C))

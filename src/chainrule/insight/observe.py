@@ -54,7 +54,8 @@ def first_nonfinite(graph: Graph, arrays: Sequence[NDArray]) -> FirstNonFinite |
 
     From the first output that is not finite, the values that are not finite are followed backwards to the nodes whose
     operands were all finite; the earliest is the answer. An infinity that does no harm, such as a mask's, is not
-    blamed. Inside a loop the node of the body is named, at the first step whose results are not finite.
+    blamed, nor is a NaN that stands in the program, but the node that lets it through. Inside a loop the node of the
+    body is named, at the first step whose results are not finite.
     """
     found = _source(graph, _nonfinite_values(graph, arrays).__contains__)
     while isinstance(found, Node):
@@ -71,13 +72,15 @@ class _Enough(Exception):  # noqa: N818 - it ends a run early and is no error
 
 def _nonfinite_values(graph: Graph, arrays: Sequence[NDArray]) -> set[Value]:
     """The values that are not finite, up to the first output that is not: the run ends there, and keeps no arrays."""
-    outermost, outputs = set(graph.nodes), set(graph.outputs)
+    outermost, outputs, written = set(graph.nodes), set(graph.outputs), _Written(graph)
     found = {value for value, array in zip(graph.inputs, arrays, strict=True) if _is_bad(value, array)}
 
     def watch(node: Node, operands: Sequence[NDArray], results: Sequence[NDArray]) -> None:
         if node not in outermost:
             return
         bad = [value for value, array in zip(node.outputs, results, strict=True) if _is_bad(value, array)]
+        if bad and written.made(node):
+            return
         found.update(bad)
         if not outputs.isdisjoint(bad):
             raise _Enough
@@ -100,6 +103,27 @@ def _source(graph: Graph, is_bad: Callable[[Value], bool]) -> Node | Value | Non
     return spoilt[0] if spoilt else source
 
 
+class _Written:
+    """The values that are not finite because the program has it so: constants, and what is made of constants and such values."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.outputs = set(graph.outputs)
+        self.values: set[Value] = set()
+        self.constant: set[Value] = set()
+        for node in graph.nodes:
+            if self.constant.issuperset(node.inputs):
+                self.constant.update(node.outputs)
+
+    def made(self, node: Node) -> bool:
+        """Whether results of a node that are not finite are such values, which is noted. Outputs of the graph are none."""
+        if not self.constant.issuperset(node.outputs) or not self.outputs.isdisjoint(node.outputs):
+            return False
+        if node.inputs and self.values.isdisjoint(node.inputs):
+            return False
+        self.values.update(node.outputs)
+        return True
+
+
 def _is_bad(value: Value, array: NDArray) -> bool:
     return value.dtype in FLOATS and not bool(np.isfinite(array).all())
 
@@ -114,7 +138,8 @@ def _source_in_bodies(graph: Graph, arrays: Sequence[NDArray], loop: Node) -> No
     bodies = {body.nodes[-1]: body for name, body in loop.subgraphs() if name == "body" and body.nodes}
     if not bodies:
         return None
-    members = {node for body in bodies.values() for node in body.nodes}
+    members = {node: body for body in bodies.values() for node in body.nodes}
+    written = {body: _Written(body) for body in bodies.values()}
     # An input that no node reads is handed through as it is: it is never the source.
     seen: dict[Value, NDArray] = {value: np.zeros(()) for body in bodies.values() for value in body.inputs}
 
@@ -122,8 +147,11 @@ def _source_in_bodies(graph: Graph, arrays: Sequence[NDArray], loop: Node) -> No
         if node in members:
             seen.update(zip(node.inputs, operands, strict=True))
             seen.update(zip(node.outputs, results, strict=True))
+            if any(map(_is_bad, node.outputs, results)):
+                written[members[node]].made(node)
         if node in bodies:
-            source = _source(bodies[node], lambda value: _is_bad(value, seen[value]))
+            known = written[bodies[node]].values
+            source = _source(bodies[node], lambda value: value not in known and _is_bad(value, seen[value]))
             if isinstance(source, Node):
                 raise _Found(source)
 

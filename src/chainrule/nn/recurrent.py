@@ -41,7 +41,8 @@ class Recurrent(Module):
     The gradient is backpropagation through time (Werbos 1990). ``truncate=k`` cuts it before the steps k, 2k, ... of a call.
     ``stateful=N`` carries the state from one training call to the next, for sequences of which N run side by side in batches that
     follow one another: a call starts where the last one ended, without a gradient to it, which is truncated backpropagation
-    through time (Williams & Peng 1990). :func:`reset_states` starts afresh. At inference the state is an argument.
+    through time (Williams & Peng 1990). A last batch may be smaller; a larger one is refused, and becomes NaN in a step for any batch
+    size. :func:`reset_states` starts afresh. At inference the state is an argument.
     """
 
     kind: ClassVar[type[Cell]]
@@ -233,8 +234,10 @@ def _start(layer: Recurrent, batch: Any, state: Any) -> Carry | None:
                 "to sequences that go on from one batch to the next"
             )
         return held
-    # The size of the batch is a symbol: its rows are the first of those that are carried.
-    return tuple(take(part, arange(batch), 0) for part in held)
+    # The size of the batch is a symbol: its rows are the first of those that are carried. More than these have no state.
+    rows = arange(batch)
+    carried = (rows < layer.stateful)[:, None, None]
+    return tuple(where(carried, take(part, rows, 0), np.nan) for part in held)
 
 
 def _record(old: Any, new: Array) -> None:
