@@ -10,7 +10,8 @@ from chainrule.engines.cpu.body import Body
 from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.lattice import NotSolvableError, Piece, pieces_of
 from chainrule.engines.cpu.loops import Store, Writer, box_of
-from chainrule.engines.cpu.nests import Reduction, Task, around, write_reduction
+from chainrule.engines.cpu.nests import Task, around
+from chainrule.engines.cpu.reductions import Reduction, write_reduction
 from chainrule.engines.cpu.scalars import add_text, mul_text
 from chainrule.ir.contraction import IndexMap
 from chainrule.ir.graph import Node

@@ -20,7 +20,8 @@ from chainrule.engines.cpu.loops import Writer
 from chainrule.engines.cpu.map_nests import write_map
 from chainrule.engines.cpu.memory import Memory
 from chainrule.engines.cpu.nest import Nest, Section
-from chainrule.engines.cpu.nests import Task, write_argmax, write_reduce
+from chainrule.engines.cpu.nests import Task
+from chainrule.engines.cpu.reductions import write_argmax, write_reduce
 from chainrule.engines.cpu.row_nests import RowWriter
 from chainrule.engines.cpu.scalars import STORED
 from chainrule.engines.cpu.scans import write_fixed_point, write_scan

@@ -10,7 +10,6 @@ from chainrule.engines.cpu.indexing import Index, Var, c_size, linear, variable
 from chainrule.engines.cpu.loops import Box, Store, Writer, box_of, chunks_text, work_of
 from chainrule.engines.cpu.nest import Nest
 from chainrule.engines.cpu.nests import (
-    Reduction,
     Task,
     around,
     cost_of,
@@ -18,8 +17,8 @@ from chainrule.engines.cpu.nests import (
     in_shape,
     regions_of,
     write_loops,
-    write_row,
 )
+from chainrule.engines.cpu.reductions import Reduction, write_row
 from chainrule.engines.cpu.scalars import BYTES, C_TYPES, STORED
 from chainrule.engines.cpu.sides import LANE, LANES, Side, end_of
 from chainrule.ir.graph import Node, Value
