@@ -14,8 +14,8 @@ import pytest
 from tests.golden import test_golden
 
 import chainrule as cr
-from chainrule.engines.cpu.emit import PRELUDE
 from chainrule.engines.cpu.lowering import lower
+from chainrule.engines.cpu.prelude import PRELUDE
 from chainrule.passes import optimise
 
 FOLDER = Path(__file__).parent

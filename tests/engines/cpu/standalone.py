@@ -20,9 +20,9 @@ import pytest
 
 from chainrule.core.dtypes import to_numpy
 from chainrule.engines.binding import bind_batch
-from chainrule.engines.cpu.emit import PRELUDE
 from chainrule.engines.cpu.loading import prelude
 from chainrule.engines.cpu.lowering import lower
+from chainrule.engines.cpu.prelude import PRELUDE
 from chainrule.engines.cpu.toolchain import Toolchain
 from chainrule.ir.graph import Graph
 from chainrule.ir.sizes import shape_at
