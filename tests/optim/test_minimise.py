@@ -149,3 +149,6 @@ def test_what_makes_no_sense_is_refused() -> None:
         optim.minimise(graded, np.zeros(2, np.int64))
     with pytest.raises(ShapeError, match=r"returns \(loss, gradients\), gradients like the parameters"):
         optim.minimise(lambda x: (0.0, np.zeros(3)), np.zeros(2))
+    for no_pair in (rosenbrock, lambda x: x, lambda x: (x, x)):
+        with pytest.raises(ConfigError, match=r"returns \(loss, gradients\), as cr\.value_and_grad\(loss\) does"):
+            optim.minimise(no_pair, np.zeros(2))

@@ -116,7 +116,13 @@ class _Problem:
 
     def at(self, x: Vector) -> tuple[float, Vector]:
         self.evaluations += 1
-        loss, gradients = self._function(self.tree(x))
+        result = self._function(self.tree(x))
+        if not isinstance(result, tuple) or len(result) != 2 or np.shape(result[0]) != ():
+            raise ConfigError(
+                "the function that minimise is given returns (loss, gradients), as cr.value_and_grad(loss) does, with a loss "
+                "that is one number"
+            )
+        loss, gradients = result
         leaves, _ = trees.flatten(gradients)
         shapes = [np.shape(leaf) for leaf in leaves]
         if shapes != [leaf.shape for leaf in self._leaves]:
