@@ -8,15 +8,25 @@ import pytest
 from tests.engines.cpu import standalone
 from tests.engines.cpu.networks import NETWORKS, training_job
 from tests.engines.cpu.standalone import FailedRunError, Job, run_jobs
+from tests.engines.cpu.test_winograd import all_three, multiplications, operands
 
 from chainrule.core.dtypes import ALL
-from chainrule.engines.cpu import conditions, tile_regions
+from chainrule.engines.cpu import (
+    conditions,
+    tile_regions,
+    tile_units,
+    winograd_blocks,
+    winograd_gradients,
+    winograd_results,
+)
 from chainrule.engines.cpu.toolchain import find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
 from chainrule.ir.graph import ArrayType
 from chainrule.ir.sizes import BATCH, shape_at
+from chainrule.passes import optimise
 from chainrule.testing import cases, random_program
+from chainrule.transforms import trace
 
 ADDRESSES = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 RACES = ("-O1", "-fsanitize=thread")
@@ -30,8 +40,8 @@ def check(jobs, tmp_path, flags, target="native", threads=0):
     toolchain = find_toolchain(target)
     for job, runs in zip(jobs, run_jobs(jobs, toolchain, tmp_path, flags, threads=threads)):
         reference = REFERENCE.load(job.graph)
-        for operands, found in zip(job.runs, runs, strict=True):
-            for result, expected in zip(found, reference([x.copy() for x in operands]), strict=True):
+        for given, found in zip(job.runs, runs, strict=True):
+            for result, expected in zip(found, reference([x.copy() for x in given]), strict=True):
                 if result.dtype.kind == "f":
                     np.testing.assert_allclose(result, expected, **TOLERANCE[result.dtype.name], err_msg=job.name)
                 else:
@@ -42,12 +52,12 @@ def job_of(case, batches):
     """A case at several batch sizes, less those that the reference engine refuses."""
     graph, runs = case.graph(), []
     for batch in batches if case.is_symbolic else (5,):
-        operands = case.operands(batch)
+        given = case.operands(batch)
         try:
-            REFERENCE.load(graph)(operands)
+            REFERENCE.load(graph)(given)
         except Exception:
             continue
-        runs.append(operands)
+        runs.append(given)
     return Job(graph, runs, name=str(case))
 
 
@@ -136,3 +146,27 @@ def test_regions_stay_in_their_arrays(tmp_path, monkeypatch, flags, threads):
         runs = [[rng.normal(size=shape_at(v.shape, batch)) for v in graph.inputs] for batch in (1, 31, 70)]
         jobs.append(Job(graph, runs, name=f"layer, transposed: {transposed}"))
     check(jobs, tmp_path, flags, threads=threads)
+
+
+SHORT = (
+    pytest.param((9, 8), 3, 1, 1, marks=pytest.mark.slow),
+    pytest.param((9, 10), 3, 2, ((0, 1), (2, 1)), marks=pytest.mark.slow),
+    ((8, 11), 5, 2, 2),
+)
+
+
+@pytest.mark.parametrize(("flags", "threads"), [pytest.param(ADDRESSES, 0, marks=pytest.mark.slow), (RACES, 3)])
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), SHORT)
+def test_short_convolutions_stay_in_their_arrays(tmp_path, monkeypatch, size, kernel, stride, padding, flags, threads):
+    """In phases of a stride, lopsided, in small chunks with slices of channels; and computed from their definition."""
+    for home in (tile_units, winograd_results, winograd_gradients):
+        monkeypatch.setattr(home, "TILE_GRAIN", 1000)
+    monkeypatch.setattr(winograd_blocks, "FEWEST_VECTORS", 1)
+    arrays = operands(size, (kernel, kernel), 16, 64, stride, padding, dtype="float64")
+    assert any(multiplications(all_three(stride, padding), *arrays))
+    graph = optimise(trace(all_three(stride, padding), *arrays, batch=("x", "g")))
+    rng = np.random.default_rng(0)
+    runs = [[rng.normal(size=shape_at(v.shape, batch)) for v in graph.inputs] for batch in (1, 9)]
+    runs.append([x.copy() for x in runs[-1]])
+    runs[-1][0][4, 3, 3, 2] = np.nan
+    check([Job(graph, runs, name=f"{kernel} taps, a stride of {stride}")], tmp_path, flags, threads=threads)
