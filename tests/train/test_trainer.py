@@ -188,6 +188,15 @@ def test_targets_of_validation_that_make_no_sense_are_refused_before_training():
     assert same_bits(before, trainer.model_arrays())
 
 
+def test_targets_of_an_evaluation_that_make_no_sense_are_refused():
+    x, y = two_moons(64)
+    spoilt = np.where(np.arange(64) == 5, 7, y)
+    trainer = small_trainer()
+    with pytest.raises(DataError, match=r"^the evaluation data: labels of 2 classes are 0 to 1, but row 5 holds 7$"):
+        trainer.evaluate((x, spoilt))
+    assert np.isnan(trainer.evaluate((x * np.nan, y))["loss"])  # no fault of the targets
+
+
 class Losing(Trainer):
     """Has these validation losses."""
 

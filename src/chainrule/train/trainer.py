@@ -99,8 +99,15 @@ class Trainer(StepTrainer):
         return by_batches(lambda rows: self._predict(self._state["model"], rows), inputs(x, self.dtype), batch_size)
 
     def evaluate(self, data: Any, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
-        """The loss and the metrics in inference mode, as weighted means over the examples."""
-        return self.evaluate_examples(examples(data, self.dtype, "the evaluation data"), batch_size)
+        """The loss and the metrics in inference mode, as weighted means over the examples.
+
+        Raises what the loss says of a target that makes no sense, such as :class:`DataError` for a label outside the classes.
+        """
+        given = examples(data, self.dtype, "the evaluation data")
+        result = self.evaluate_examples(given, batch_size)
+        if not np.isfinite(result.get("loss", 0.0)):
+            self.check_examples(given, "the evaluation data")
+        return result
 
     def evaluate_examples(self, given: Examples, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
         totals: dict[str, float] = {}
