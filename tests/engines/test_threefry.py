@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from chainrule.engines.reference.threefry import random_bits, threefry
+from chainrule.engines.reference.threefry import Blocks, random_bits, threefry
 from chainrule.testing.oracles import threefry2x32
 
 # Random123's kat_vectors: threefry 2x32 20: counter, key, result.
@@ -49,3 +49,18 @@ def test_words_come_in_order_of_position(shape):
 def test_more_words_begin_with_the_same_words():
     key, stream = words(1, 2), np.asarray(3, np.uint32)
     np.testing.assert_array_equal(random_bits(key, stream, (1001,))[:37], random_bits(key, stream, (37,)))
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 8, 9, 16, 17])
+def test_many_words_are_those_of_their_blocks(monkeypatch, count):
+    """However many counters are encrypted at a time."""
+    key, stream = words(2**32 - 1, 7), np.asarray(2**32 - 1, np.uint32)
+    whole = random_bits(key, stream, (count,))
+    monkeypatch.setattr("chainrule.engines.reference.threefry.BLOCK", 4)
+    np.testing.assert_array_equal(random_bits(key, stream, (count,)), whole)
+
+
+def test_counters_begin_again_after_the_last():
+    blocks = Blocks(words(5, 7), np.asarray(9, np.uint32), 4)
+    expected = [threefry2x32((5, 7), (n % 2**32, 9)) for n in range(2**32 - 2, 2**32 + 2)]
+    assert blocks.at(2**32 - 2, 4).T.tolist() == [list(pair) for pair in expected]
