@@ -9,6 +9,9 @@ import pytest
 
 import chainrule as cr
 from chainrule.core.errors import DTypeError, ShapeError
+from chainrule.engines.reference.draws import in_blocks
+from chainrule.engines.reference.threefry import BLOCK
+from chainrule.trace import draws
 
 KEY = np.array([1, 2], np.uint32)
 N = 200_000
@@ -44,7 +47,7 @@ def test_the_largest_uniform_number_stays_below_the_bound(monkeypatch):
     from chainrule.ops import random
 
     largest = np.full((1,), 1 - 2**-24, np.float32)
-    monkeypatch.setattr(random, "_unit", lambda shape, key, dtype: random.as_array(largest))
+    monkeypatch.setattr(random, "_unit", lambda words, dtype: random.as_array(largest))
     assert cr.random.uniform((1,), 1.0, 2.0)[0] == np.nextafter(np.float32(2), np.float32(1))
 
 
@@ -64,7 +67,7 @@ def test_the_smallest_uniform_number_gives_a_finite_normal_one(monkeypatch):
     """No bit set is the draw whose logarithm would be infinite."""
     from chainrule.ops import random
 
-    monkeypatch.setattr(random, "_unit", lambda shape, key, dtype: random.as_array(np.zeros(shape, np.float32)))
+    monkeypatch.setattr(random, "_unit", lambda words, dtype: random.as_array(np.zeros(words.shape, np.float32)))
     assert np.isfinite(cr.random.normal((3,))).all()
 
 
@@ -131,3 +134,43 @@ def test_gradients_pass_through_the_parameters_of_a_draw():
         return cr.square(cr.random.normal((4,), mean, std, key=KEY, dtype="float64")).sum()
 
     assert cr.check_gradients(loss, np.array(0.3), np.array(1.5))
+
+
+# Of float32 and float64, of one word and of two and four, with settings of all kinds of numbers and with arrays.
+MANY = {
+    "uniform": lambda shape, key: cr.random.uniform(shape, key=key),
+    "uniform between": lambda shape, key: cr.random.uniform(shape, -0.3, 0.7, key=key),
+    "uniform between in float64": lambda shape, key: cr.random.uniform(shape, -0.3, 0.7, key=key, dtype="float64"),
+    "normal": lambda shape, key: cr.random.normal(shape, 3, np.float64(0.02), key=key),
+    "normal in float64": lambda shape, key: cr.random.normal(shape, key=key, dtype="float64"),
+    "normal of arrays": lambda shape, key: cr.random.normal(shape, np.arange(shape[-1]), np.ones(()), key=key),
+    "bernoulli": lambda shape, key: cr.random.bernoulli(0.3, shape, key=key),
+    "bernoulli of arrays": lambda shape, key: cr.random.bernoulli(np.linspace(0, 1, shape[-1]), shape, key=key),
+}
+
+
+@pytest.mark.parametrize("shape", [(2 * BLOCK + 1,), (3, 2, BLOCK // 2 + 1), (5, BLOCK)])
+@pytest.mark.parametrize("name", MANY)
+def test_many_numbers_in_blocks_have_the_bits_of_their_definition(monkeypatch, name, shape):
+    drawn_in_blocks = []
+
+    def spied(*arguments):
+        drawn_in_blocks.append(arguments)
+        return in_blocks(*arguments)
+
+    monkeypatch.setattr(draws, "in_blocks", spied)
+    found = MANY[name](shape, KEY)
+    assert len(drawn_in_blocks) == (0 if "arrays" in name else 1)
+    expected = cr.compile(lambda key: MANY[name](shape, key), engine="reference")(KEY)
+    assert len(drawn_in_blocks) == (0 if "arrays" in name else 1)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.owndata
+    assert found.flags.writeable
+
+
+def test_a_draw_inside_an_operation_on_arrays_may_depend_on_them():
+    """It has no plain numbers for settings, even where those are arrays of rank 0."""
+    size = (2 * BLOCK + 3,)
+    found = cr.random.normal(size, np.asarray(1.0, np.float32), np.asarray(2.0, np.float32), key=KEY)
+    np.testing.assert_array_equal(found, cr.random.normal(size, 1.0, 2.0, key=KEY))

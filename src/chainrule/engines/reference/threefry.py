@@ -71,6 +71,12 @@ class Blocks:
         _mix(words[0], words[1], self._schedule, self._spare[:count])
         return words
 
+    def write(self, words: Words, first: int) -> None:
+        """Fill an array of one axis with the words of the blocks from ``first`` on, both words of each in turn."""
+        pairs = self.at(first, (words.size + 1) // 2)
+        words[0::2] = pairs[0]
+        words[1::2] = pairs[1, : words.size // 2]
+
 
 def random_bits(key: Words, stream: Words, shape: tuple[int, ...]) -> Words:
     """Element i in row-major order is word ``i mod 2`` of the block of counter ``(i div 2, stream)``."""
@@ -79,8 +85,5 @@ def random_bits(key: Words, stream: Words, shape: tuple[int, ...]) -> Words:
     pairs = (flat.size + 1) // 2
     blocks = Blocks(key, stream, min(pairs, BLOCK))
     for first in range(0, pairs, BLOCK):
-        words = blocks.at(first, min(BLOCK, pairs - first))
-        part = flat[2 * first : 2 * (first + words.shape[1])]
-        part[0::2] = words[0]
-        part[1::2] = words[1, : part.size // 2]
+        blocks.write(flat[2 * first : 2 * (first + BLOCK)], first)
     return found
