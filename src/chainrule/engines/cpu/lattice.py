@@ -114,6 +114,8 @@ def _solve(state: _State, axis: int, size: Dim) -> Iterator[_State]:
 def _counts(coordinate: Index, size: Dim) -> bool:
     """Whether a coordinate takes every value below the size once, counting by its indices as by the digits of a number."""
     digits = {c: var for var, c in coordinate.terms}
+    if len(digits) < len(coordinate.terms):
+        return False
     step: Dim = 1
     while step in digits:
         extent = digits.pop(step).extent
