@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +213,44 @@ def test_a_compiler_that_does_not_work_is_not_used(
 def test_a_failed_compilation_says_what_the_compiler_said() -> None:
     with pytest.raises(CompilerError, match=r"failed while compiling my step: my_step\.c:2:\d+: error: .*nonsense"):
         load_library("int fine;\nint wrong(void) { return nonsense; }", name="my step")
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_in_a_terminal_does_not_reach_the_compiler(tmp_path: Path) -> None:
+    """It goes to every process of the group in front, and a training goes on to the end of its step."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"#!{sys.executable} -SE\nimport os\nprint(os.getpgid(0))")
+    compiler.chmod(0o755)
+    group = int(toolchains._run([str(compiler)], tmp_path, "asking"))
+    assert group != os.getpgid(0)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_an_interrupted_compilation_leaves_no_compiler_behind(
+    parts: int, tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the compiler nor what it has started: each of them would make a file after a second."""
+    monkeypatch.setattr(toolchains, "usable_processors", lambda: 4)
+    compiler = script(f"touch {tmp_path}/began-$$; (sleep 1; touch {tmp_path}/ended-$$) & wait")
+    toolchain = Toolchain((compiler,), "1", (), frozenset(), "native")
+
+    def interrupt() -> None:
+        while len(list(tmp_path.glob("began-*"))) < parts:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waiting = threading.Thread(target=interrupt)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        waiting.start()
+        toolchain.compile(["int x;"] * parts, tmp_path / "library.so")
+    assert time.monotonic() - began < 0.9
+    waiting.join()
+    time.sleep(1.2)
+    assert len(list(tmp_path.glob("began-*"))) == parts
+    assert not list(tmp_path.glob("ended-*"))
 
 
 # --- hostile settings -------------------------------------------------------------------------------------------------

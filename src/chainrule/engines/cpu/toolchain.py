@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -127,17 +128,18 @@ class Toolchain:
             file.write_text(source, encoding="utf-8")
         purpose = f"compiling {escape_terminal(name, limit=80)}"
         if len(files) > 1:
-            with ThreadPoolExecutor(usable_processors()) as pool:
-                list(pool.map(lambda file: self._compile_part(file, purpose), files))
+            running = _Running()
+            with ThreadPoolExecutor(usable_processors()) as pool, running:
+                list(pool.map(lambda file: self._compile_part(file, purpose, running), files))
             files = [file.with_suffix(".o") for file in files]
         arguments = [*self.command, *self.flags, "-shared", "-o", str(library), *map(str, files), "-lm"]
         _run(arguments, library.parent, purpose)
         if not library.is_file():
             raise CompilerError(f"{self.command[0]} reported success but wrote no library for {name}")
 
-    def _compile_part(self, file: Path, purpose: str) -> None:
+    def _compile_part(self, file: Path, purpose: str, running: _Running) -> None:
         arguments = [*self.command, *self.flags, "-c", "-o", str(file.with_suffix(".o")), str(file)]
-        _run(arguments, file.parent, purpose)
+        _run(arguments, file.parent, purpose, running)
 
 
 def find_toolchain(target: str = "native") -> Toolchain | NoToolchain:
@@ -313,19 +315,67 @@ def _try_out(toolchain: Toolchain, folder: Path) -> None:
 # --- running it -------------------------------------------------------------------------------------------------------
 
 
-def _run(arguments: list[str], folder: Path, purpose: str) -> str:
+class _Running:
+    """Compilers at work. Used in ``with``, it ends them all where an exception ends the block.
+
+    Each has a process group of its own: Ctrl-C in a terminal goes to all of the group in front. It is for the training, which may go
+    on to the end of a step, and not for the compiler that the step waits for.
+    """
+
+    def __init__(self) -> None:
+        self._processes: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            with self._lock:
+                self._ended = True
+                for process in self._processes:
+                    _kill(process)
+
+    def run(self, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
+        """As :func:`subprocess.run`, whose exceptions it raises."""
+        with self._lock:
+            if self._ended:
+                raise CompilerError("another part of the program failed to compile")
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=folder,
+                env={**os.environ, "LC_ALL": "C", "TMPDIR": str(folder)},
+                process_group=0,
+            )
+            self._processes.add(process)
+        try:
+            told, complained = process.communicate(timeout=LONGEST_COMPILATION)
+        except BaseException:
+            _kill(process)
+            process.communicate()
+            raise
+        finally:
+            with self._lock:
+                self._processes.discard(process)
+        return subprocess.CompletedProcess(arguments, process.returncode, told, complained)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a compiler, and the programs that it has started, which are the ones that take long."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _run(arguments: list[str], folder: Path, purpose: str, running: _Running | None = None) -> str:
     """Run a compiler with its temporary files in a private folder, and return what it wrote to its standard output."""
     shown = "zig cc" if "ziglang" in arguments[:3] else escape_terminal(Path(arguments[0]).name, limit=80)
     try:
-        done = subprocess.run(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C", "TMPDIR": str(folder)},
-            timeout=LONGEST_COMPILATION,
-            check=False,
-        )
+        done = (running or _Running()).run(arguments, folder)
     except subprocess.TimeoutExpired:
         raise CompilerError(f"{shown} took longer than {LONGEST_COMPILATION:g} s for {purpose}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character among the arguments
