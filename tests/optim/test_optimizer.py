@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from typing import Any
 
 import numpy as np
@@ -316,3 +318,29 @@ def test_a_centered_rmsprop_survives_a_variance_that_rounds_below_zero() -> None
         below |= bool(state["mean_square"]["w"] < state["mean"]["w"] ** 2)
         assert np.isfinite(updates["w"]).all()
     assert below, "the case that is tested did not occur"
+
+
+@pytest.mark.parametrize("optimizer", EVERY, ids=NAMES)
+def test_optimisers_are_pickled_and_copied(optimizer: optim.Optimizer) -> None:
+    for again in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):
+        assert again.describe == optimizer.describe
+        params = params_of(np.float64)
+        found, expected = (o.update(params, o.init(params), params) for o in (again, optimizer))
+        for one, other in zip(trees.leaves(found), trees.leaves(expected), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_optimisers_with_a_function_are_copied_and_pickled_with_it() -> None:
+    own = optim.SGD(lambda count: 0.5)
+    params = params_of(np.float64)
+    again = copy.deepcopy(own)
+    assert again.update(params, again.init(params), params)[0]["c"] == -0.5
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        pickle.dumps(own)
+    schedule = pickle.loads(pickle.dumps(optim.warmup(2, after=optim.cosine(0.1, 10))))
+    assert float(schedule(0)) == pytest.approx(float(optim.warmup(2, after=optim.cosine(0.1, 10))(0)))
+
+
+def test_no_optimiser_trains_bfloat16() -> None:
+    with pytest.raises(DTypeError, match="must be float32 or float64, as most updates vanish in bfloat16"):
+        optim.LBFGS().init(nn.Linear(2, 2).astype("bfloat16").named_parameters())

@@ -6,6 +6,7 @@ the names in the two tables below; nothing else can be called.
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -143,3 +144,17 @@ def _kind(description: JSON) -> str:
     if not isinstance(kind, str):
         raise ConfigError(f"the description of an optimiser needs a 'kind' such as \"Adam\", but it is {description!r}")
     return kind
+
+
+def _reduced(described: Optimizer | Schedule) -> Any:
+    """What ``pickle`` stores: the description. With functions of the user's own in it, each of the functions that it consists of."""
+    make = from_description if isinstance(described, Optimizer) else schedule_from_description
+    try:
+        make(described.describe)
+    except ConfigError:
+        return object.__reduce_ex__(described, 4)
+    return make, (described.describe,)
+
+
+copyreg.pickle(Optimizer, _reduced)
+copyreg.pickle(Schedule, _reduced)

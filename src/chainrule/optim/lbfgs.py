@@ -7,6 +7,7 @@ from typing import Any
 from chainrule import ops
 from chainrule.core.errors import ConfigError
 from chainrule.core.trees import tree_map
+from chainrule.optim.elementwise import check_floats
 from chainrule.optim.optimizer import JSON, Arrays, Optimizer, State, matching, update_operation
 from chainrule.optim.schedules import LearningRate, as_schedule, describe_rate
 from chainrule.optim.settings import count as whole
@@ -38,6 +39,8 @@ def LBFGS(
 
     @update_operation
     def init(params: Arrays) -> State:
+        check_floats(params)
+
         def zeros(*first: int) -> State:
             return {path: ops.zeros((*first, *p.shape), p.dtype) for path, p in params.items()}
 
