@@ -209,3 +209,53 @@ def test_of_one_class_there_is_one_answer(seed):
     model = NeuralNetClassifier((4,), random_state=seed).partial_fit(x[:1], ["only"], classes=["only"])
     assert set(model.predict(x)) == {"only"}
     np.testing.assert_array_equal(model.predict_proba(x), np.ones((20, 1)))
+
+
+def test_settings_changed_between_trainings_count() -> None:
+    """Also after pickling; the memory of the optimiser stays where it fits. Those of the network cannot change any more."""
+    x, y = IRIS
+    net = NeuralNetClassifier((8,), max_iter=2, tol=0.0, random_state=0, batch_size=30, warm_start=True)
+
+    def settled(trained: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return trained.fit(x, y)
+
+    settled(net)
+    for each in (net, pickle.loads(pickle.dumps(net))):
+        before = each.predict_proba(x)
+        moments = each._ready().state_arrays()["optimizer"]["1.count"]
+        settled(each.set_params(learning_rate_init=0.0))
+        assert np.array_equal(each.predict_proba(x), before)
+        assert each._ready().state_arrays()["optimizer"]["1.count"] == moments + 10
+        settled(each.set_params(learning_rate_init=0.1, optimizer="sgd"))
+        assert not np.array_equal(each.predict_proba(x), before)
+        each.set_params(learning_rate_init=0.0).partial_fit(x, y)
+    assert np.array_equal(each.predict_proba(x), net.predict_proba(x))
+    for change, message in [
+        ({"max_iter": 0}, "max_iter must be a whole number of at least 1"),
+        (
+            {"hidden_layer_sizes": (9,)},
+            r"hidden_layer_sizes was \(8,\) when the network was made.*cannot become \(9,\)",
+        ),
+        ({"dropout": 0.5}, r"dropout was 0\.0 when the network was made"),
+        ({"network": lambda inputs, outputs: nn.Linear(inputs, outputs)}, "network was None when the network was made"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            pickle.loads(pickle.dumps(net)).set_params(**change).fit(x, y)
+    with pytest.raises(ValueError, match="X has 3 features, but NeuralNetClassifier is expecting 4 features"):
+        net.fit(x[:, :3], y)
+    numbers = NeuralNetRegressor((8,), max_iter=1, warm_start=True).fit(x, x[:, :2])
+    with pytest.raises(ValueError, match=r"y has shape \(150,\), but the network was made for 2 outputs"):
+        numbers.fit(x, x[:, 0])
+
+
+def test_an_estimator_with_an_optimiser_is_pickled() -> None:
+    x, y = IRIS
+    adam = optim.chain(optim.clip_by_global_norm(1.0), optim.Adam(optim.cosine(1e-2, steps=100)))
+    net = NeuralNetClassifier((8,), max_iter=1, random_state=0, optimizer=adam).fit(x, y)
+    copy = pickle.loads(pickle.dumps(net))
+    for each in (net, copy):
+        each.partial_fit(x, y)
+    assert np.array_equal(copy.predict_proba(x), net.predict_proba(x))
+    assert np.array_equal(clone(net).fit(x, y).predict_proba(x), clone(copy).fit(x, y).predict_proba(x))

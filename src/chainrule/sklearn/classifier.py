@@ -41,7 +41,7 @@ class NeuralNetClassifier(ClassifierMixin, NeuralNetEstimator):  # type: ignore[
         early_stopping: judge by the accuracy on held-out examples, and keep the weights that were best.
         validation_fraction: how much is held out for that.
         class_weight: weights by class, ``"balanced"`` for ``n / (classes · count)``, or None.
-        warm_start: ``fit`` goes on from the weights of the last one.
+        warm_start: ``fit`` goes on from the weights of the last one, with the settings of now; those of the network must be the same.
         verbose: print the loss of every epoch.
         engine: ``"auto"``, ``"reference"`` or ``"cpu"``.
 
@@ -104,10 +104,10 @@ class NeuralNetClassifier(ClassifierMixin, NeuralNetEstimator):  # type: ignore[
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NeuralNetClassifier:
         """Train on X of shape (n, features) and labels y of shape (n,), or a 0/1 matrix of shape (n, labels)."""
-        x, y = self._checked(X, y, reset=True)
+        x, y = self._checked(X, y, reset=not self._goes_on())
         y = self._labels(y)
         found = unique_labels(y)
-        if self.warm_start and hasattr(self, "classes_"):
+        if self._goes_on():
             if set(found) != set(self.classes_):
                 raise ValueError(f"warm_start needs the classes of the last fit, {self.classes_}, but y has {found}")
         else:

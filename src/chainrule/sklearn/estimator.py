@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,9 @@ class NeuralNetEstimator(BaseEstimator):  # type: ignore[misc]
     def _train(self, x: NDArray, y: NDArray, outputs: int, weights: NDArray | None) -> None:
         """``fit``, for checked inputs and encoded targets."""
         random = check_random_state(self.random_state)
-        going_on = self.warm_start and hasattr(self, "network_")
-        if not going_on:
+        if self._goes_on():
+            self._go_on()
+        else:
             self._begin(x, outputs, random)
         score = None
         if self.early_stopping:
@@ -132,7 +134,9 @@ class NeuralNetEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _train_once(self, x: NDArray, y: NDArray, outputs: int, weights: NDArray | None) -> None:
         """``partial_fit``: one epoch over these examples, from where training is."""
-        if not hasattr(self, "network_"):
+        if hasattr(self, "network_"):
+            self._go_on()
+        else:
             self._begin(x, outputs, check_random_state(self.random_state))
         watcher = Convergence(self.tol, self.n_iter_no_change, None, bool(self.verbose))
         trainer = self._ready()
@@ -156,9 +160,39 @@ class NeuralNetEstimator(BaseEstimator):  # type: ignore[misc]
                 )
         self.n_outputs_ = outputs
         self.network_: nn.Module = in_dtype(model, x.dtype)
+        self._made_with = self._architecture()
         self._arrays: dict[str, Any] | None = None
         self._trainer = None
         self.loss_curve_: list[float] = []
+
+    def _goes_on(self) -> bool:
+        """Whether ``fit`` begins with the network of the last one."""
+        return bool(self.warm_start) and hasattr(self, "network_")
+
+    def _go_on(self) -> None:
+        """Take over settings that were changed since the last training; the network is made, so those that made it must stay."""
+        self._check_settings()
+        for name, value in self._architecture().items():
+            if value != self._made_with[name]:
+                raise ValueError(
+                    f"{name} was {self._made_with[name]!r} when the network was made, which this training goes on with, and cannot "
+                    f"become {value!r}; set it back, or fit a new network without warm_start"
+                )
+        trainer = getattr(self, "_trainer", None)
+        if trainer is not None and self._trained_with != self._training_settings():
+            self._arrays, self._trainer = _copies(trainer), None
+
+    def _architecture(self) -> dict[str, Any]:
+        """The settings that the network is made with."""
+        if self.network is not None:
+            return {"network": self.network}
+        sizes = hidden_sizes(self.hidden_layer_sizes)
+        others = {name: getattr(self, name) for name in ("activation", "dropout", "batch_norm")}
+        return {"network": None, "hidden_layer_sizes": sizes, **others}
+
+    def _training_settings(self) -> tuple[Any, ...]:
+        """The settings that the trainer is made with."""
+        return self.optimizer, self.learning_rate_init, self.alpha, self.gradient_clip, self.engine
 
     def _check_settings(self) -> None:
         for name, least in (("max_iter", 1), ("n_iter_no_change", 1)):
@@ -190,7 +224,12 @@ class NeuralNetEstimator(BaseEstimator):  # type: ignore[misc]
             self._trainer = Trainer(
                 self.network_, loss=self._loss(), optimizer=optimizer, seed=self._seed, engine=self.engine
             )
+            self._trained_with = self._training_settings()
             if self._arrays is not None:
+                # An optimiser of another kind starts with a memory of its own.
+                own = self._trainer.state_arrays()
+                if not _alike(self._arrays["optimizer"], own["optimizer"]):
+                    self._arrays = {**self._arrays, "optimizer": own["optimizer"]}
                 self._trainer.load_state_arrays(self._arrays)
         assert self._trainer is not None
         return self._trainer
@@ -208,10 +247,7 @@ class NeuralNetEstimator(BaseEstimator):  # type: ignore[misc]
         state: dict[str, Any] = super().__getstate__()
         trainer = state.pop("_trainer", None)
         if trainer is not None:
-            state["_arrays"] = {
-                name: {path: np.array(array) for path, array in group.items()}
-                for name, group in trainer.state_arrays().items()
-            }
+            state["_arrays"] = _copies(trainer)
         return state
 
     # Prediction.
@@ -240,6 +276,22 @@ class NeuralNetEstimator(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _copies(trainer: Trainer) -> dict[str, dict[str, NDArray]]:
+    """What a trainer of the same network goes on from."""
+    return {
+        name: {path: np.array(array) for path, array in group.items()} for name, group in trainer.state_arrays().items()
+    }
+
+
+def _alike(one: Mapping[str, NDArray], other: Mapping[str, NDArray]) -> bool:
+    """Whether these are arrays of the same names, shapes and element types."""
+
+    def described(arrays: Mapping[str, NDArray]) -> dict[str, Any]:
+        return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+
+    return described(one) == described(other)
 
 
 def _dense(x: Any) -> NDArray:

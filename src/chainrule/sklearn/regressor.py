@@ -22,7 +22,7 @@ class NeuralNetRegressor(RegressorMixin, NeuralNetEstimator):  # type: ignore[mi
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NeuralNetRegressor:
         """Train on X of shape (n, features) and targets y of shape (n,) or (n, outputs)."""
-        x, y = self._targets(X, y, reset=True)
+        x, y = self._targets(X, y, reset=not self._goes_on())
         self._train(x, y, y.shape[1], self._weights(sample_weight, x))
         return self
 
