@@ -121,8 +121,11 @@ def slices(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def order_of_epoch(key: NDArray, epoch: int, count: int) -> NDArray:
-    """The order in which an epoch visits the examples: a function of the key and the epoch's number alone."""
+def order_of_epoch(key: NDArray, since: int, epoch: int, count: int) -> NDArray:
+    """The order in which an epoch visits the examples: a function of the key, the updates that the model had when this training
+    began, so that one that goes on with it has orders of its own, and the epoch's number."""
+    if since:
+        key = fold_in(key, since)
     bits = random_bits(fold_in(key, epoch), np.asarray(DRAW_STREAM, np.uint32), (count,))
     return _stable_order(bits)
 

@@ -84,7 +84,7 @@ class Loop:
     def start(self) -> History:
         """Train from the beginning; checkpoints of an earlier training in the folder are removed."""
         self.trainer.history = History()
-        position = Position()
+        position = Position(since=self.trainer.steps)
         self.trainer.check_examples(self.data, "the training data")
         if self.validation is not None:
             self.trainer.check_examples(self.validation, "the validation data")
@@ -112,7 +112,9 @@ class Loop:
         return trainer.history
 
     def _epoch(self, position: Position) -> None:
-        order = order_of_epoch(self.trainer.order_key, position.epoch, self.data.count) if self.shuffle else None
+        order = None
+        if self.shuffle:
+            order = order_of_epoch(self.trainer.order_key, position.since, position.epoch, self.data.count)
         began = time.monotonic() - position.totals.seconds
         while position.batch < self.batches:
             stretch = self._next_steps(position, order)

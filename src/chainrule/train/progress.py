@@ -92,19 +92,23 @@ class EpochTotals:
 
 @dataclass
 class Position:
-    """The epoch (from 1) and the batch (from 0) that come next; ``finished`` says why training ended, if it did."""
+    """The epoch (from 1) and the batch (from 0) that come next; ``finished`` says why training ended, if it did.
+
+    ``since`` is the number of updates that the model had when this training began.
+    """
 
     epoch: int = 1
     batch: int = 0
     totals: EpochTotals = field(default_factory=EpochTotals)
     finished: str | None = None
+    since: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "batch": self.batch, "totals": vars(self.totals), "finished": self.finished}
+        return {**vars(self), "totals": vars(self.totals)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Position:
-        return cls(data["epoch"], data["batch"], EpochTotals(**data["totals"]), data["finished"])
+        return cls(**{**data, "totals": EpochTotals(**data["totals"])})
 
 
 class Pace:
