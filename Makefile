@@ -32,8 +32,8 @@ kills: $(VENV)/.installed-test ## kill a training 100 times at random moments, r
 sanitize: $(VENV)/.installed-test ## run generated C and the worker threads under gcc's or clang's sanitizers
 	$(BIN)/python -m pytest -m "slow or not slow" tests/engines/cpu -k "sanitize"
 
-fuzz: $(VENV)/.installed-test ## compare random programs on the cpu engine with the reference engine, for FUZZ_SECONDS (60)
-	$(BIN)/python -m pytest -s -m slow tests/engines/cpu/test_fuzz.py
+fuzz: $(VENV)/.installed-test ## compare random programs and networks on the cpu engine with the reference engine, each for FUZZ_SECONDS (60)
+	$(BIN)/python -m pytest -s -m slow tests/engines/cpu/test_fuzz.py tests/engines/cpu/test_random_networks.py
 
 lint: $(VENV)/.installed-lint ## check style, formatting and types
 	$(BIN)/ruff check .
