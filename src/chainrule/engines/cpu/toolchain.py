@@ -368,7 +368,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a compiler, and the programs that it has started, which are the ones that take long."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _run(arguments: list[str], folder: Path, purpose: str, running: _Running | None = None) -> str:
