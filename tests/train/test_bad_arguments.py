@@ -122,3 +122,28 @@ def test_no_rows_have_no_predictions(batch_size: int) -> None:
     pair = cr.AlternatingTrainer({"a": nn.Linear(3, 2)}, [cr.Turn("a", lambda *_: 0.0, optim.SGD(0.1))])
     assert pair.predict("a", X[:0]).shape == (0, 2)
     np.testing.assert_allclose(trainer(model=nn.Linear(3, 2)).predict(X, batch_size).shape, (20, 2))
+
+
+def test_batches_must_go_on_with_the_states_that_layers_carry() -> None:
+    tokens = np.random.default_rng(0).integers(0, 5, (12, 3))
+
+    def trainer() -> cr.Trainer:
+        model = nn.models.RecurrentLanguageModel(5, 3, 4, kind="lstm", stateful=4)
+        return cr.Trainer(model, loss=nn.losses.cross_entropy, optimizer=optim.SGD(0.1), engine="reference")
+
+    carries = r"layer 'recurrent' \(LSTM\) carries the state of 4 sequences"
+    with pytest.raises(ConfigError, match=carries + ", so a batch has at most so many, not 12; use batch_size=4"):
+        trainer().fit((tokens, tokens), shuffle=False)
+    with pytest.raises(ConfigError, match=carries + " from one batch to the next.*use shuffle=False"):
+        trainer().fit((tokens, tokens), batch_size=4)
+    with pytest.raises(ConfigError, match="at most so many, not 12"):
+        trainer().partial_fit(tokens, tokens)
+    trained = trainer()
+    trained.fit((tokens[:10], tokens[:10]), batch_size=4, shuffle=False, epochs=1)
+    both = {"one": trained.model, "other": trained.model}
+
+    def loss(models: Any, x: Any, y: Any, weights: Any) -> Any:
+        return nn.losses.cross_entropy(models["one"](x, training=True), y)
+
+    with pytest.raises(ConfigError, match="use shuffle=False"):
+        cr.AlternatingTrainer(both, [cr.Turn("one", loss, optim.SGD(0.1))]).fit((tokens, tokens), batch_size=4)

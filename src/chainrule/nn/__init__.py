@@ -100,6 +100,7 @@ from chainrule.nn.positions import rotate as rotate
 from chainrule.nn.recurrent import GRU as GRU
 from chainrule.nn.recurrent import LSTM as LSTM
 from chainrule.nn.recurrent import RNN as RNN
+from chainrule.nn.recurrent import check_streams as check_streams
 from chainrule.nn.recurrent import reset_states as reset_states
 from chainrule.nn.reshaping import ChannelShuffle as ChannelShuffle
 from chainrule.nn.reshaping import Flatten as Flatten

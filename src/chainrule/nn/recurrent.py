@@ -148,6 +148,19 @@ def reset_states(model: M) -> M:
     return reset
 
 
+def check_streams(model: Module, batch: int, shuffled: bool) -> None:
+    """Raise :class:`ConfigError` where batches of so many sequences cannot go on with the states that layers carry."""
+    for path, layer in model.named_modules().items():
+        if isinstance(layer, Recurrent) and layer.stateful:
+            which = f"layer {path!r} ({type(layer).__name__}) carries the state of {layer.stateful} sequences"
+            if batch > layer.stateful:
+                raise ConfigError(
+                    f"{which}, so a batch has at most so many, not {batch}; use batch_size={layer.stateful}"
+                )
+            if shuffled:
+                raise ConfigError(f"{which} from one batch to the next, which must go on with them; use shuffle=False")
+
+
 @operation
 def _run(layer: Recurrent, x: ArrayLike, state: Any, lengths: ArrayLike | None, mask: ArrayLike | None) -> Any:
     array = as_array(x)

@@ -70,6 +70,7 @@ class Loop:
             raise ConfigError(f"batch_size is a whole number of at least 1 or 'full', not {batch_size!r}")
         self.batch = self.data.count if batch_size == "full" else int(batch_size)
         self.shuffle = shuffle and self.batch < self.data.count
+        trainer.check_streams(min(self.batch, self.data.count), self.shuffle)
         self.callbacks = checked_callbacks(callbacks)
         self.stop_at_loss = _threshold("stop_at_loss", stop_at_loss)
         self.stop_at_gradient_norm = _threshold("stop_at_gradient_norm", stop_at_gradient_norm)
@@ -246,10 +247,11 @@ class Loop:
 @contextmanager
 def _interruptible(trainer: StepTrainer) -> Iterator[None]:
     """Let the first Ctrl-C end training after the current step; a second one interrupts as usual."""
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    # A handler that is None was set by code that is not Python, and could not be set back.
+    if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
 
     def interrupted(number: int, frame: Any) -> None:
         trainer.stop(_INTERRUPTED)

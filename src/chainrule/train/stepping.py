@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from chainrule import nn
 from chainrule.core import trees
 from chainrule.core.dtypes import is_float
 from chainrule.core.errors import ConfigError, NonFiniteError
@@ -237,6 +238,7 @@ class StepTrainer(ABC):
     def partial_fit(self, x: Tree, y: Tree, weights: Any = None) -> float:
         """One update from these examples, for data that arrives bit by bit; returns the loss before the update."""
         given = examples((x, y, weights), self.dtype)
+        self.check_streams(given.count, shuffled=False)
         reports = self.advance(Stretch.of_copies(given.x, given.y, given.weights, given.count))
         return float(reports.losses[0])
 
@@ -247,6 +249,13 @@ class StepTrainer(ABC):
         """
         given = examples((x, y, weights), self.dtype)
         return self._step.profile(self._state, self._step_key, given.x, given.y, given.weights, repeats=repeats)
+
+    def check_streams(self, batch: int, shuffled: bool) -> None:
+        """Raise :class:`ConfigError` where a layer carries states of sequences that such batches do not go on with."""
+        model = self._state["model"]
+        for part in model.values() if isinstance(model, dict) else (model,):
+            if isinstance(part, nn.Module):
+                nn.check_streams(part, batch, shuffled)
 
     def advance(self, stretch: Stretch) -> Reports:
         """Take steps in one go; where the loss or a gradient is not finite, the state is that before the first such step."""
