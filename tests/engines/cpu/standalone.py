@@ -116,7 +116,9 @@ def run_jobs(
         if any("address" in flag for flag in flags):
             own = re.sub(r"= (arena|top), \1 \+= cr_(?:round|apart)\((.*)\);", r"= cr_alone(\2);", own)
         names = "|".join(sorted(set(DEFINED.findall(own))))
-        text.append(re.sub(rf"\b({names})\b", rf"p{number}_\1", own))
+        own = re.sub(rf"\b({names})\b", rf"p{number}_\1", own)
+        # What nothing here calls need not be compiled.
+        text.append(own.replace("CR_EXPORT ", "static __attribute__((unused)) "))
         sources.append(source)
     table = ", ".join(f"{{p{number}_cr_run, p{number}_cr_arena}}" for number in range(len(jobs)))
     start = WITH_THREADS % threads if threads else ""

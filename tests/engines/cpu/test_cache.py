@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,23 @@ SOURCE = "CR_EXPORT int answer(void) { return 42; }"
 LOAD = f"""
 from chainrule.engines.cpu.loading import load_library
 assert load_library({SOURCE!r}, name="answer").answer() == 42
+"""
+
+SIXTEEN_TIMES = f"""
+import os
+import chainrule.engines.cpu.loading
+ready, start = os.pipe()
+children = []
+for _ in range(16):
+    child = os.fork()
+    if not child:
+        os.close(start)
+        os.read(ready, 1)  # ends when nobody can write any more
+{textwrap.indent(LOAD.strip(), " " * 8)}
+        os._exit(0)
+    children.append(child)
+os.close(start)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 16
 """
 
 
@@ -181,8 +199,8 @@ def test_old_entries_and_leftovers_go(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_sixteen_processes_want_the_same_library_at_once(folder: Path, counted: Path) -> None:
-    for running in [process(LOAD) for _ in range(16)]:
-        succeed(running)
+    """They are forked by one that has imported everything, so that all of them begin together."""
+    succeed(process(SIXTEEN_TIMES))
     assert counted.read_text() == "once\n" * 2  # it, and the runtime
     assert len(libraries(folder)) == 2
     assert not list(folder.glob(f"{caches.PARTIAL_PREFIX}*"))

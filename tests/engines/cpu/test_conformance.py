@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+from tests.engines.cpu.standalone import Job, run_jobs
 
 from chainrule.core.dtypes import ALL, FLOATS, convert, dtype_name, is_float
 from chainrule.engines.cpu.engine import ENGINE
+from chainrule.engines.cpu.toolchain import find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.ir.build import Builder
 from chainrule.ir.graph import ArrayType
 from chainrule.testing import cases
 
+PARTS = 3  # so many processes may share the work
 PRIMITIVES = sorted({case.primitive for dtype in ALL for case in cases(dtype)})
 TOLERANCE = {"float32": {"rtol": 3e-6, "atol": 3e-6}, "float64": {"rtol": 1e-12, "atol": 1e-13}}
 
@@ -23,10 +26,17 @@ def assert_same(found, expected, dtype):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("primitive", PRIMITIVES)
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("int64", marks=pytest.mark.slow)])
-def test_a_primitive_does_what_the_reference_does(primitive, dtype):
-    check(primitive, dtype, batches=(5, 1))
+@pytest.mark.parametrize("part", range(PARTS))
+def test_primitives_do_what_the_reference_does(part, tmp_path):
+    """In loops, by a few executables of many programs each; ``test_straight.py`` has them written out as well."""
+    jobs = [
+        Job(case.graph(), [case.operands(batch) for batch in ((5, 1) if case.is_symbolic else (5,))])
+        for case in cases("float32")[part::PARTS]
+    ]
+    for job, runs in zip(jobs, run_jobs(jobs, find_toolchain(), tmp_path), strict=True):
+        for operands, run in zip(job.runs, runs, strict=True):
+            for result, wanted in zip(run, REFERENCE.load(job.graph)(operands), strict=True):
+                assert_same(result, wanted, "float32")
 
 
 @pytest.mark.slow

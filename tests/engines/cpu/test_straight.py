@@ -4,20 +4,28 @@ import random
 
 import numpy as np
 import pytest
-from tests.engines.cpu.test_conformance import assert_same
+from tests.conformance.test_engines import agree, gradients_agree
+from tests.engines.cpu.standalone import Job, run_jobs
+from tests.engines.cpu.test_conformance import PARTS, assert_same
 
 import chainrule as cr
 from chainrule import nn, optim
-from chainrule.core.dtypes import ALL
+from chainrule.core.dtypes import ALL, dtype_name
+from chainrule.engines.binding import bind_batch
 from chainrule.engines.cpu.engine import ENGINE
+from chainrule.engines.cpu.lowering import lower
 from chainrule.engines.cpu.straight import WRITERS, is_small
+from chainrule.engines.cpu.toolchain import find_toolchain
 from chainrule.engines.reference import ENGINE as REFERENCE
 from chainrule.engines.repetition import Repetition, repeat_plainly
+from chainrule.grad import STANDARD, backprop_graph
+from chainrule.grad.standard import NOT_DIFFERENTIABLE
 from chainrule.ir.build import Builder
 from chainrule.ir.graph import ArrayType
 from chainrule.ir.primitives import PRIMITIVES
 from chainrule.ir.sizes import BATCH, shape_at
-from chainrule.testing import cases, random_program
+from chainrule.testing import cases, interpret, random_cotangents, random_program
+from chainrule.testing.case import float_positions
 
 LOOPS = frozenset({"scan", "fixed_point", "call"})
 
@@ -32,10 +40,67 @@ def test_every_primitive_but_loops_is_written_out():
     assert WRITERS.keys() | LOOPS == PRIMITIVES.keys()
 
 
-@pytest.mark.parametrize("primitive", sorted(PRIMITIVES.keys() - LOOPS))
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("int64", marks=pytest.mark.slow), "bool"])
-def test_a_primitive_does_what_the_reference_does(primitive, dtype):
-    check(primitive, dtype)
+@pytest.mark.parametrize("dtype", sorted(ALL))
+def test_every_case_is_written_out(dtype):
+    toolchain = find_toolchain()
+    for case in cases(dtype):
+        graph = case.graph()
+        if not any(node.primitive.name in LOOPS for node in graph.nodes):
+            text = lower(graph, frozenset(), toolchain.vector_bytes).source.text
+            assert "_of_one(" in text, f"{case} is not"
+
+
+def seldom(dtype):
+    """int64 stands for narrow integers, and what is special about bfloat16 is in ``test_bfloat16.py``."""
+    return pytest.param(dtype, marks=pytest.mark.slow)
+
+
+def batches_of(case):
+    """The first runs what is written out, where it is small, the second the loops beside it."""
+    return (1, 7) if case.is_symbolic else (1,)
+
+
+def results_of(jobs, folder):
+    """Every run of every job, by one executable, which takes the compiler less time than a library for each job."""
+    for job, runs in zip(jobs, run_jobs(jobs, find_toolchain(), folder), strict=True):
+        for operands, results in zip(job.runs, runs, strict=True):
+            yield job, operands, results
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float64", "int64", "bool", *map(seldom, ("bfloat16", "int32", "uint32"))]
+)
+def test_primitives_are_what_they_are_defined_to_be(dtype, part, tmp_path):
+    jobs = [Job(case.graph(), list(map(case.operands, batches_of(case)))) for case in cases(dtype)[part::PARTS]]
+    for job, operands, results in results_of(jobs, tmp_path):
+        batch = bind_batch(job.graph, operands)
+        for found, expected in zip(results, interpret(job.graph, operands, batch), strict=True):
+            assert found.dtype == expected.dtype
+            agree(found, expected)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("dtype", ["float32", "float64", seldom("bfloat16")])
+def test_gradients_are_those_of_the_reference_in_float64(dtype, part, tmp_path):
+    in_float64 = {str(case): case.graph() for case in cases("float64")}
+    jobs, wider = [], {}
+    for case in [case for case in cases(dtype) if case.primitive not in NOT_DIFFERENTIABLE][part::PARTS]:
+        graph = case.graph()
+        drawn = list(map(case.operands, batches_of(case)))
+        runs = [[*x, *random_cotangents(graph, REFERENCE.load(graph), x)] for x in drawn]
+        jobs.append(Job(gradients_of(graph), runs, name=case.primitive))
+        wider[jobs[-1].graph] = gradients_of(in_float64[str(case)]), len(graph.outputs)
+    for job, operands, results in results_of(jobs, tmp_path):
+        wide_backward, outputs = wider[job.graph]
+        widened = [x.astype(value.dtype) for x, value in zip(operands, wide_backward.inputs, strict=True)]
+        for found, wanted in zip(results[outputs:], REFERENCE.load(wide_backward)(widened)[outputs:], strict=True):
+            assert dtype_name(found.dtype) == dtype
+            gradients_agree(found, wanted, job.name)
+
+
+def gradients_of(graph):
+    return backprop_graph(graph, STANDARD, float_positions(graph.input_types))
 
 
 @pytest.mark.slow
