@@ -150,6 +150,14 @@ def test_networks_train_alike(seed):
     check_network(seed, quick(), limits=limits_drawn(seed))
 
 
+# 40081: a drawn limit of one row to a slab made half a slab none. 500161: sums over the rows of a square matrix, in the update by
+# Adafactor, were taken for a number of each row.
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [40081, 500161])
+def test_what_was_found_in_networks(seed):
+    check_network(seed, quick(), limits=limits_drawn(seed))
+
+
 def test_networks_train_alike_on_narrower_processors():
     check_network(30, quick("sse2"))
 

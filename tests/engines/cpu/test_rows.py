@@ -138,6 +138,17 @@ def test_sums_over_rows_of_what_rows_make():
     check(centred, normal(5000, 20, dtype=np.float32), tolerance=1e-5)
 
 
+def test_as_many_sums_over_the_rows_as_there_are_rows():
+    """Those of a square matrix are known after its last row, and not one by one as its rows are."""
+
+    def both(x, scale):
+        y = x * scale
+        rows, columns = ops.exp(y).sum(axis=1), y.sum(axis=0)
+        return y, rows[:, None] * y, columns * rows
+
+    check(both, normal(16, 16), normal(16, 16, seed=1), batch=())
+
+
 def test_a_scatter_with_one_place_for_each_row_is_a_choice():
     def picked(x, y):
         return cr.value_and_grad(lambda x: ops.take_along(x, y).sum())(x)

@@ -90,7 +90,8 @@ class _Rows:
             for reader, maker in ((group, member), (member, group)):
                 for value in maker.made:
                     is_local = self.reads(reader).get(value)
-                    if is_local is False:
+                    # A sum over the rows is known after the last of them, even where it has as many elements as there are rows.
+                    if is_local is False or (is_local and value in maker.totals):
                         return False
                     connected = connected or is_local is True
             shared = self.reads(group).keys() & self.reads(member).keys()

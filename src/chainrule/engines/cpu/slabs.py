@@ -67,7 +67,7 @@ def slabs_of(scan: Node) -> str:
     if shared > each or not each or not _may_read_all(body, body.inputs, each // scan.attributes["length"]):
         return "1"
     if _multiplies_by_shared(body):
-        half, most = SLAB // 2, SLAB * FEWEST_SLABS
+        half, most = (SLAB + 1) // 2, SLAB * FEWEST_SLABS
         limit = f"B < {most} ? (B + {half - 1}) / {half} : (B + {SLAB - 1}) / {SLAB}"
         return f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, {limit})"
     return "(B ? B : 1)" if each >= GRAIN else f"cr_chunks({c_size(each * BATCH)}, {GRAIN}, B)"
