@@ -17,6 +17,7 @@ from chainrule.train import AlternatingTrainer as AlternatingTrainer
 from chainrule.train import Callback as Callback
 from chainrule.train import EarlyStopping as EarlyStopping
 from chainrule.train import ModeCollapse as ModeCollapse
+from chainrule.train import PlateauScheduler as PlateauScheduler
 from chainrule.train import SampleSheets as SampleSheets
 from chainrule.train import Trainer as Trainer
 from chainrule.train import Turn as Turn

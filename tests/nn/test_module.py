@@ -269,6 +269,15 @@ def test_the_same_array_at_two_places_is_refused() -> None:
     assert len(trees.leaves(Holder(a=weight, b=weight.copy()))) == 2
 
 
+def test_arrays_that_share_numbers_are_refused_and_parts_of_one_array_are_not() -> None:
+    table = np.zeros((4, 6))
+    with pytest.raises(ConfigError, match=r"numbers of one array as 'a' and as 'b', .*\.copy\(\)"):
+        Holder(a=table, b=table.T)
+    with pytest.raises(ConfigError, match=r"numbers of one array as 'a\.encoder' and as 'c'"):
+        Holder(a=Holder(encoder=table[:, :4]), b=table[0, 4:], c=table[2:, 3:])
+    assert len(trees.leaves(Holder(a=table[:, :3], b=table[:, 3:], c=table.T.copy()))) == 3
+
+
 def test_a_module_called_twice_shares_its_weights() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -479,9 +488,12 @@ def test_repr_works_inside_a_traced_function_and_for_a_tree_of_other_leaves() ->
             "TransformerDecoder has no setting 'rotry'; did you mean 'rotary'?",
         ),
         (lambda: nn.models.GPT(9, 8, 8, 2, 1, rotry=True), "GPT has no setting 'rotry'; did you mean 'rotary'?"),
+        (lambda: nn.Conv2d(3), "Conv2d needs out_channels and kernel_size"),
+        (lambda: nn.Conv2d(3, kernel_size=3), "Conv2d needs out_channels"),
+        (lambda: nn.LSTM(hidden_size=3), "LSTM needs input_size"),
     ],
 )
-def test_a_setting_that_a_layer_does_not_have_is_refused_in_its_name(make: Any, message: str) -> None:
+def test_settings_that_a_layer_does_not_have_or_needs_are_told_in_its_name(make: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         make()
     assert str(error.value) == message
@@ -495,6 +507,15 @@ def test_a_mistake_inside_a_layer_is_told_of_the_part_it_was_made_with() -> None
 
     with pytest.raises(ConfigError, match=r"^Linear has no setting 'bais'; did you mean 'bias'\?$"):
         Outer(3)
+
+    class Forgetful(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(3)  # type: ignore[call-arg]
+
+    with pytest.raises(
+        TypeError, match=r"^Linear\.__init__\(\) missing 1 required positional argument: 'out_features'"
+    ):
+        Forgetful()
     # What takes any setting is not asked.
     with pytest.raises(ConfigError, match=r"^Linear has no setting"):
         Outer(3, colour="red")

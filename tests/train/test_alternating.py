@@ -221,6 +221,11 @@ def test_what_makes_no_sense_is_refused(call: Any, message: str) -> None:
         call()
 
 
+def test_examples_of_a_gan_that_are_not_one_array_are_refused() -> None:
+    with pytest.raises(DataError, match="examples of adversarial_turns are one array, not a list of arrays"):
+        gan().fit([ring()])
+
+
 def test_a_backward_rule_may_be_of_a_model_that_one_turn_alone_runs() -> None:
     """The scope is looked for in all turns together, and refused where none of them has it."""
     given = {"one": nn.Linear(2, 3), "other": nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -181,6 +182,8 @@ def _freezing(init: Callable[..., None]) -> Callable[..., None]:
     def initialise(self: Module, *args: Any, **kwargs: Any) -> None:
         try:
             _check_names(self, init, kwargs)
+            if type(self).__init__ is initialise:
+                _check_required(self, init, args, kwargs)
             init(self, *args, **kwargs)
         except UnknownSettingError as error:
             if error.setting not in kwargs:
@@ -213,6 +216,19 @@ def _check_names(module: Module, init: Callable[..., None], given: Iterable[str]
     for name in given:
         if name not in known:
             raise UnknownSettingError(module, name, init)
+
+
+class MissingSettingError(ConfigError, TypeError):
+    """Arguments without a default that a layer was not given; it is also the TypeError that Python would raise."""
+
+
+def _check_required(module: Module, init: Callable[..., None], args: tuple[Any, ...], given: Mapping[str, Any]) -> None:
+    """Raises for arguments without a default that are not given; Python would name the class that wrote ``__init__``."""
+    named = [each for each in _parameters(init) if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    required = [each for each in named[len(args) :] if each.default is each.empty]
+    missing = [each.name for each in required if each.name not in given]
+    if missing:
+        raise MissingSettingError(f"{type(module).__name__} needs {' and '.join(missing)}")
 
 
 def _parameters(init: Callable[..., None]) -> list[inspect.Parameter]:
@@ -267,30 +283,52 @@ def _check_setting(value: Any, name: str) -> None:
         ) from None
 
 
+_CALL_TWICE = "its weights keep it once and call it twice in forward, otherwise build a second one"
+_USE_TWICE = "it keep it once and use it twice in forward, otherwise give each its own with .copy()"
+
+
 def _check_unshared(module: Module) -> None:
     """One module or array at two places would silently become two after an update."""
     seen: dict[int, str] = {}
     kind = type(module).__name__
     for path, child in _modules_below(_opened(module), ""):
         if id(child) in seen and trees.leaves(child):
-            raise ConfigError(
-                f"{kind} holds the same {type(child).__name__} as {seen[id(child)]!r} and as {path!r}, which would be trained as "
-                "two; to share its weights keep it once and call it twice in forward, otherwise build a second one"
-            )
+            raise _held_twice(kind, f"the same {type(child).__name__}", seen[id(child)], path, _CALL_TWICE)
         seen.setdefault(id(child), path)
-    paths = set()
+    paths, arrays = set(), list[tuple[str, np.ndarray[Any, Any]]]()
     for place, leaf in _placed_leaves(module):
         if isinstance(leaf, np.ndarray | Array) and id(leaf) in seen:
-            raise ConfigError(
-                f"{kind} holds the same array as {seen[id(leaf)]!r} and as {place.path!r}, which would be trained as two; to share "
-                "it keep it once and use it twice in forward, otherwise give each its own with .copy()"
-            )
+            raise _held_twice(kind, "the same array", seen[id(leaf)], place.path, _USE_TWICE)
         seen[id(leaf)] = place.path
+        if isinstance(leaf, np.ndarray):
+            arrays.append((place.path, leaf))
         if place.path in paths:
             raise ConfigError(
                 f"{kind} has two arrays with the path {place.path!r}; rename one of the keys or attributes"
             )
         paths.add(place.path)
+    for one, other in _overlapping(arrays):
+        raise _held_twice(kind, "numbers of one array", one, other, _USE_TWICE)
+
+
+def _held_twice(kind: str, what: str, one: str, other: str, instead: str) -> ConfigError:
+    return ConfigError(
+        f"{kind} holds {what} as {one!r} and as {other!r}, which would be trained as two; to share {instead}"
+    )
+
+
+def _overlapping(arrays: list[tuple[str, np.ndarray[Any, Any]]]) -> Iterator[tuple[str, str]]:
+    """The paths of pairs of arrays that share memory, as a weight and its transpose do; parts of one array need not."""
+    views: dict[int, list[tuple[str, np.ndarray[Any, Any]]]] = {}
+    for path, array in arrays:
+        owner = array
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        views.setdefault(id(owner), []).append((path, array))
+    for of_one in views.values():
+        for (one, a), (other, b) in itertools.combinations(of_one, 2):
+            if np.shares_memory(a, b):
+                yield one, other
 
 
 # --- places in the tree ----------------------------------------------------------------------------------------------

@@ -29,7 +29,9 @@ def average(optimizer: Optimizer, decay: float | None = 0.999, start: int = 0, e
 
     With ``decay`` β an exponential moving average: ``a ← β'a + (1-β')p`` with ``β' = min(β, n/(n + 9))`` for the n-th
     parameters averaged, so that the beginning is soon forgotten (Polyak and Juditsky 1992). With ``decay=None`` the plain
-    mean of the parameters after the updates ``start + every, start + 2·every, …`` (SWA, Izmailov et al. 2018).
+    mean of the parameters after the updates ``start + every, start + 2·every, …`` (SWA, Izmailov et al. 2018). An update is
+    a batch: around :func:`accumulate` the parameters that did not change count too; ``accumulate(average(...), k)`` averages
+    only those of real updates.
 
     State: ``inner`` (of the optimiser), ``average`` by path, ``updates`` and ``averaged``, how many of each there were.
     Raises :class:`ConfigError` for β outside [0, 1), a negative start, or ``every`` below 1.

@@ -10,10 +10,11 @@ from typing import Any, final
 import numpy as np
 
 from chainrule import ops
-from chainrule.core.errors import ConfigError
+from chainrule.core.errors import ConfigError, DataError
 from chainrule.nn import losses
 from chainrule.ops import random
 from chainrule.optim import Optimizer
+from chainrule.trace import Array
 from chainrule.train.alternating import Turn
 from chainrule.train.callbacks import Callback
 from chainrule.train.history import EpochRecord
@@ -57,13 +58,16 @@ def adversarial_turns(
     - ``"least_squares"``: ``½(D(x) - 1)² + ½D(G(z))²`` and ``½(D(G(z)) - 1)²`` (Mao et al. 2017);
     - ``"hinge"``: ``max(0, 1 - D(x)) + max(0, 1 + D(G(z)))`` and ``-D(G(z))`` (Lim and Ye 2017).
 
-    z is standard normal of shape (batch, latent), new for every update.
+    z is standard normal of shape (batch, latent), new for every update. Raises :class:`ConfigError` for another kind, and
+    :class:`DataError` when examples are not one array.
     """
     if kind not in _KINDS:
         raise ConfigError(f"kind of adversarial_turns is one of {', '.join(_KINDS)}, not {kind!r}")
     for_real, for_fake, for_generator = _KINDS[kind]
 
     def generated(models: Mapping[str, Any], x: Any) -> Any:
+        if not isinstance(x, Array):
+            raise DataError(f"the examples of adversarial_turns are one array, not a {type(x).__name__} of arrays")
         return models["generator"](random.normal((x.shape[0], latent), dtype=x.dtype), training=True)
 
     def discriminator_loss(models: Mapping[str, Any], x: Any, y: Any, weights: Any) -> Any:
