@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -110,30 +112,44 @@ def test_a_full_disk_behind_standard_output(folder: Path) -> None:
         assert (result.returncode, result.stderr) == (2, "chainrule: the disk is full\n")
 
 
-def start_long_training(folder: Path) -> subprocess.Popen[str]:
-    """A training of hours, returned as soon as it has made its first steps."""
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the program and returns it as soon as its first line of progress is there; what still runs at the end is killed."""
+    with ExitStack() as started:
+
+        def start(*arguments: str) -> subprocess.Popen[str]:
+            process = started.enter_context(
+                subprocess.Popen(
+                    [*PROGRAM, *arguments],
+                    cwd=folder,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                )
+            )
+            started.callback(process.kill)
+            assert process.stderr is not None
+            first = process.stderr.readline()
+            assert first.startswith("epoch "), first
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def training(folder: Path, start: Callable[..., subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    """A training of hours that has made its first steps."""
     (folder / "long.csv").write_text(patients(3000), encoding="utf-8")
     (folder / "long.toml").write_text("patience = 0\nepochs = 100000\nbatch_size = 8\n")
-    process = subprocess.Popen(
-        [*PROGRAM, "train", "long.csv", "--target", "outcome", "--config", "long.toml"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-    assert process.stderr is not None
-    first = process.stderr.readline()
-    assert first.startswith("epoch 1/100000"), first
-    return process
+    return start("train", "long.csv", "--target", "outcome", "--config", "long.toml")
 
 
 @posix
-def test_ctrl_c_keeps_what_was_learned(folder: Path) -> None:
-    process = start_long_training(folder)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+def test_ctrl_c_keeps_what_was_learned(folder: Path, training: subprocess.Popen[str]) -> None:
+    training.send_signal(signal.SIGINT)
+    out, err = training.communicate(timeout=60)
+    assert training.returncode == 130
     assert "(interrupted)" in out
     assert "held-out rows classified correctly" in out
     assert "to go on: chainrule resume runs/long" in err
@@ -145,23 +161,23 @@ def test_ctrl_c_keeps_what_was_learned(folder: Path) -> None:
 
 
 @posix
-def test_a_second_ctrl_c_ends_at_once_and_the_run_can_be_resumed(folder: Path) -> None:
-    process = start_long_training(folder)
-    process.send_signal(signal.SIGINT)
+def test_a_second_ctrl_c_ends_at_once_and_the_run_can_be_resumed(folder: Path, training: subprocess.Popen[str]) -> None:
+    training.send_signal(signal.SIGINT)
     time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    training.send_signal(signal.SIGINT)
+    _, err = training.communicate(timeout=60)
+    assert training.returncode == 130
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith(("chainrule: interrupted", "note: training was interrupted"))
     assert (folder / "runs" / "long" / "run.json").exists()
 
 
 @posix
-def test_a_killed_training_is_resumed(folder: Path) -> None:
-    process = start_long_training(folder)
-    process.kill()
-    process.communicate(timeout=60)
+def test_a_killed_training_is_resumed(
+    folder: Path, training: subprocess.Popen[str], start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    training.kill()
+    training.communicate(timeout=60)
     record = folder / "runs" / "long" / "run.json"
     content = json.loads(record.read_text())
     assert content["status"] == "training"
@@ -173,11 +189,7 @@ def test_a_killed_training_is_resumed(folder: Path) -> None:
     assert "chainrule resume runs/long" in refused.stderr
     assert not (folder / "p.csv").exists()
     # Resumed, it would go on for hours; that it does go on is enough here.
-    resumed = subprocess.Popen(
-        [*PROGRAM, "resume", "runs/long"], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert resumed.stderr is not None
-    assert resumed.stderr.readline().startswith("epoch ")
+    resumed = start("resume", "runs/long")
     resumed.send_signal(signal.SIGINT)
     resumed.communicate(timeout=60)
     assert resumed.returncode == 130

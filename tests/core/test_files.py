@@ -249,10 +249,12 @@ def test_a_killed_process_leaves_whole_files_only(tmp_path: Path) -> None:
         folder = tmp_path / str(attempt)
         folder.mkdir()
         with subprocess.Popen([sys.executable, "-c", WRITE_UNTIL_KILLED, folder], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"begun\n"
-            time.sleep(chance.uniform(0, 0.1))
-            process.kill()
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"begun\n"
+                time.sleep(chance.uniform(0, 0.1))
+            finally:
+                process.kill()
         content = (folder / "file").read_bytes()
         assert content == content[:1] * 500_000
         remove_partial(folder)
