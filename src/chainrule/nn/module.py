@@ -295,20 +295,14 @@ def _check_unshared(module: Module) -> None:
         if id(child) in seen and trees.leaves(child):
             raise _held_twice(kind, f"the same {type(child).__name__}", seen[id(child)], path, _CALL_TWICE)
         seen.setdefault(id(child), path)
-    paths, arrays = set(), list[tuple[str, np.ndarray[Any, Any]]]()
-    for place, leaf in _placed_leaves(module):
-        if isinstance(leaf, np.ndarray | Array) and id(leaf) in seen:
-            raise _held_twice(kind, "the same array", seen[id(leaf)], place.path, _USE_TWICE)
-        seen[id(leaf)] = place.path
-        if isinstance(leaf, np.ndarray):
-            arrays.append((place.path, leaf))
-        if place.path in paths:
-            raise ConfigError(
-                f"{kind} has two arrays with the path {place.path!r}; rename one of the keys or attributes"
-            )
-        paths.add(place.path)
-    for one, other in _overlapping(arrays):
-        raise _held_twice(kind, "numbers of one array", one, other, _USE_TWICE)
+    paths = set()
+    leaves = [(place.path, leaf) for place, leaf in _placed_leaves(module)]
+    for one, other in _sharing([(path, leaf) for path, leaf in leaves if isinstance(leaf, np.ndarray | Array)]):
+        raise _held_twice(kind, "the same array", one, other, _USE_TWICE)
+    for path, _ in leaves:
+        if path in paths:
+            raise ConfigError(f"{kind} has two arrays with the path {path!r}; rename one of the keys or attributes")
+        paths.add(path)
 
 
 def _held_twice(kind: str, what: str, one: str, other: str, instead: str) -> ConfigError:
@@ -317,17 +311,17 @@ def _held_twice(kind: str, what: str, one: str, other: str, instead: str) -> Con
     )
 
 
-def _overlapping(arrays: list[tuple[str, np.ndarray[Any, Any]]]) -> Iterator[tuple[str, str]]:
-    """The paths of pairs of arrays that share memory, as a weight and its transpose do; parts of one array need not."""
-    views: dict[int, list[tuple[str, np.ndarray[Any, Any]]]] = {}
+def _sharing(arrays: list[tuple[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The paths of pairs of arrays that have numbers in common, as a weight and its transpose; parts of one array need not."""
+    of_owner: dict[int, list[tuple[str, Any]]] = {}
     for path, array in arrays:
         owner = array
-        while isinstance(owner.base, np.ndarray):
+        while isinstance(owner, np.ndarray) and isinstance(owner.base, np.ndarray):
             owner = owner.base
-        views.setdefault(id(owner), []).append((path, array))
-    for of_one in views.values():
-        for (one, a), (other, b) in itertools.combinations(of_one, 2):
-            if np.shares_memory(a, b):
+        of_owner.setdefault(id(owner), []).append((path, array))
+    for alike in of_owner.values():
+        for (one, a), (other, b) in itertools.combinations(alike, 2):
+            if a is b or np.shares_memory(a, b):
                 yield one, other
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tests.engines.cpu.agreement import same_bits
 from tests.engines.cpu.larger_programs import CHOICES, WINOGRAD, limited, limits_of
-from tests.engines.cpu.random_networks import KEY, examples, jittered, random_network, training_step
+from tests.engines.cpu.random_networks import KEY, examples, random_network, training_step
+from tests.engines.cpu.rounding import jittered
 from tests.engines.cpu.test_contractions import can_run_avx2
 from tests.engines.cpu.test_fuzz import quick
 
